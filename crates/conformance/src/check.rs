@@ -1,0 +1,369 @@
+//! The check: a script against the real host, four rooms in step.
+//!
+//! The control runs the script and is what the report's rows measure. Beside it run a room that is
+//! saved and restored at every `snapshot` step, a second run of the same script, and a run on the
+//! other compiler tier. After every step each is compared with the control, so that a difference is
+//! reported at the step that caused it.
+
+use std::time::Duration;
+
+use cabinet_host::{Fault, Game, GameOptions, Host, LoadError, Skip, Tier};
+
+use crate::compare::{Agree, difference};
+use crate::hash::hex;
+use crate::lane::{HibernateError, Lane, Record, Restore};
+use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, nanos};
+use crate::script::{Script, Step};
+use crate::shot::seat_shot;
+use crate::tape::Keep;
+use crate::units::one_line;
+use crate::verdict::{self, Repeat};
+
+/// How to check.
+#[derive(Debug, Clone, Default)]
+pub struct CheckOptions {
+    /// How the game is loaded. A script's `deadline` and `memory-pages` win over these.
+    pub game: GameOptions,
+    /// How the room that is saved and restored is. With [`Restore::Sck1`] it is only held to what
+    /// players and embedders can see.
+    pub hibernate: Restore,
+    /// Also ask that the game declares a leaderboard.
+    pub require_leaderboard: bool,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// The host refused the artifact.
+    #[error("the artifact was refused: {0}")]
+    Load(#[source] LoadError),
+}
+
+/// The rooms beside the control may take this many deadlines per callback, and
+/// [`COMPARED_DEADLINE_LEAST`] at least: the control has shown that the guest returns.
+const COMPARED_DEADLINES: u32 = 20;
+const COMPARED_DEADLINE_LEAST: Duration = Duration::from_secs(5);
+
+/// Checks an artifact with a script, or with [`Script::for_party`] when it brings none.
+///
+/// # Errors
+/// [`CheckError`] when the game cannot be run at all. Whatever goes wrong once it runs is a verdict
+/// of the report.
+pub fn check(
+    host: &Host,
+    artifact: &[u8],
+    options: &CheckOptions,
+    script: Option<&Script>,
+) -> Result<Report, CheckError> {
+    let load = load_options(&options.game, script);
+    let game = host.load(artifact, &load).map_err(CheckError::Load)?;
+    let party;
+    let script = match script {
+        Some(script) => script,
+        None => {
+            party = Script::for_party(game.meta().max_players);
+            &party
+        }
+    };
+    let mut control = Lane::new(&game, script, None, Keep::Counts);
+    let deadline = control.room.deadline();
+    let wide = deadline.saturating_mul(COMPARED_DEADLINES);
+    let wide = wide.max(COMPARED_DEADLINE_LEAST);
+    let other_tier = other_tier(host, artifact, &load, &game);
+    let beside = |game: &Game| Lane::new(game, script, Some(wide), Keep::Counts);
+    let mut hibernated = match script.snapshots() {
+        0 => Beside::not_checked("restored room", "the script has no snapshot step"),
+        _ => Beside::new("restored room", beside(&game)),
+    };
+    hibernated.hibernates = Some(options.hibernate);
+    let replayed = Beside::new("replay", beside(&game));
+    let recompiled = match other_tier {
+        Ok(game) => Beside::new("room on the other tier", beside(&game)),
+        Err(why) => Beside::not_checked("room on the other tier", &why),
+    };
+    let mut run = Run {
+        script,
+        rows: Vec::new(),
+        shots: Vec::new(),
+        fault: None,
+        beside: [hibernated, replayed, recompiled],
+    };
+    run.drive(&mut control);
+    Ok(run.report(&game, deadline, options.require_leaderboard))
+}
+
+/// The options a script's game is loaded with.
+pub(crate) fn load_options(base: &GameOptions, script: Option<&Script>) -> GameOptions {
+    let mut options = base.clone();
+    if let Some(script) = script {
+        if let Some(deadline) = script.setup.deadline {
+            options.deadline = deadline;
+        }
+        if let Some(pages) = script.setup.memory_pages_max {
+            options.memory_pages_max = pages;
+        }
+    }
+    options
+}
+
+/// The game on the compiler tier it was not loaded with, or why there is none.
+fn other_tier(
+    host: &Host,
+    artifact: &[u8],
+    options: &GameOptions,
+    game: &Game,
+) -> Result<Game, String> {
+    let other = match game.tier() {
+        Tier::Speed => Tier::Quick,
+        _ if options.tier == Tier::Auto => {
+            return Err("the game is too costly to compile for speed".to_owned());
+        }
+        _ => Tier::Speed,
+    };
+    let mut options = options.clone();
+    options.tier = other;
+    match host.load(artifact, &options) {
+        Ok(recompiled) if recompiled.tier() == other => Ok(recompiled),
+        Ok(_) => Err("the game is too costly to compile for speed".to_owned()),
+        Err(error) => Err(format!("the other tier refused the game: {error}")),
+    }
+}
+
+/// The control's history, and the rooms beside it.
+struct Run<'a> {
+    script: &'a Script,
+    rows: Vec<StepRow>,
+    shots: Vec<Shot>,
+    /// The step the control died at.
+    fault: Option<(usize, u32, Fault)>,
+    beside: [Beside; 3],
+}
+
+impl Run<'_> {
+    fn drive(&mut self, control: &mut Lane) {
+        let record = control.start();
+        self.took(0, None, &record);
+        for (index, step) in self.script.steps.iter().enumerate() {
+            if self.fault.is_some() {
+                return;
+            }
+            let record = control.step(&self.script.setup, step);
+            self.took(index + 1, Some(step), &record);
+            if let Step::Shot { name } = step {
+                let seats = control.screens.iter();
+                let seats: Vec<SeatShot> = seats.map(|(seat, f)| seat_shot(*seat, f)).collect();
+                self.shots.push(Shot {
+                    name: name.clone(),
+                    step: index + 1,
+                    seats,
+                });
+            }
+        }
+    }
+
+    /// Notes a step of the control and takes the others through it.
+    fn took(&mut self, number: usize, step: Option<&Step>, record: &Record) {
+        let mut row = row(number, step, record);
+        if let Some(fault) = &record.fault {
+            self.fault = Some((number, row.exit.unwrap_or(0), fault.clone()));
+        }
+        // A wall-clock kill stops at no particular instruction; there is nothing to compare with,
+        // and a room with a wider deadline would run on and on.
+        let by_clock = record
+            .fault
+            .as_ref()
+            .is_some_and(|fault| matches!(fault, Fault::Deadline { .. } | Fault::HostIo { .. }));
+        if !by_clock {
+            for beside in &mut self.beside {
+                let encoded = beside.follow(self.script, number, step, record);
+                row.snapshot_bytes = row.snapshot_bytes.or(encoded);
+            }
+        }
+        self.rows.push(row);
+    }
+
+    fn report(self, game: &Game, deadline: Duration, require_leaderboard: bool) -> Report {
+        let meta = game.meta();
+        let headroom = Headroom::of(&self.rows, deadline, game.memory_cap_bytes());
+        let slowest = self.rows.iter().max_by_key(|row| row.latency_ns);
+        let slowest = slowest.map_or((0, 0), |row| (row.step, row.latency_ns));
+        // The earliest of the largest: the step that grew the memory.
+        let peak = self.rows.iter().rev().max_by_key(|row| row.memory_bytes);
+        let peak = peak.map_or((0, 0), |row| (row.step, row.memory_bytes));
+        let fault = self
+            .fault
+            .as_ref()
+            .map(|(step, exit, fault)| (*step, *exit, fault));
+        let [hibernated, replayed, recompiled] = self.beside.map(|beside| beside.repeat);
+        let mut verdicts = vec![
+            verdict::guest_fault(fault),
+            verdict::latency((slowest.0, Duration::from_nanos(slowest.1)), deadline),
+            verdict::memory(peak, game.memory_cap_bytes()),
+            verdict::repeat("hibernation determinism", "same as unsaved", hibernated),
+            verdict::repeat("replay determinism", "same again", replayed),
+            verdict::repeat("compiler determinism", "same on both tiers", recompiled),
+        ];
+        if require_leaderboard {
+            verdicts.push(verdict::leaderboard(meta.leaderboard.is_some()));
+        }
+        Report {
+            format: REPORT_FORMAT,
+            game: GameFacts {
+                artifact_sha256: hex(&game.digest().0),
+                slug: meta.slug.to_string(),
+                name: meta.name.clone(),
+                min_players: meta.min_players,
+                max_players: meta.max_players,
+                abi_major: game.abi_major(),
+                wire_revision: game.wire_revision(),
+                tier: tier_name(game.tier()),
+            },
+            ok: verdicts.iter().all(verdict::Verdict::ok),
+            verdicts,
+            headroom,
+            steps_in_script: self.script.steps.len(),
+            steps: self.rows,
+            shots: self.shots,
+        }
+    }
+}
+
+/// A room that should repeat the control's history.
+struct Beside {
+    who: &'static str,
+    lane: Option<Lane>,
+    /// Set for the room that is saved and restored at `snapshot` steps.
+    hibernates: Option<Restore>,
+    repeat: Repeat,
+}
+
+impl Beside {
+    fn new(who: &'static str, lane: Lane) -> Self {
+        Self {
+            who,
+            lane: Some(lane),
+            hibernates: None,
+            repeat: Repeat::Same { steps: 0 },
+        }
+    }
+
+    fn not_checked(who: &'static str, why: &str) -> Self {
+        let repeat = Repeat::NotChecked {
+            why: why.to_owned(),
+        };
+        Self {
+            who,
+            lane: None,
+            hibernates: None,
+            repeat,
+        }
+    }
+
+    /// Takes the room through a step the control took. Stops for good at the first difference.
+    /// Returns the encoded size when the room was saved.
+    fn follow(
+        &mut self,
+        script: &Script,
+        number: usize,
+        step: Option<&Step>,
+        control: &Record,
+    ) -> Option<u64> {
+        let lane = self.lane.as_mut()?;
+        let mut encoded = None;
+        let record = match (step, self.hibernates) {
+            (None, _) => lane.start(),
+            (Some(Step::Snapshot), Some(how)) => match lane.hibernate(how) {
+                Ok(bytes) => {
+                    encoded = u64::try_from(bytes.len()).ok();
+                    lane.record(None)
+                }
+                Err(error) => {
+                    let what = match &error {
+                        HibernateError::Save(_) | HibernateError::Encode(_) => "snapshot failed",
+                        HibernateError::Decode(_) | HibernateError::DecodeSck1(_) => {
+                            "snapshot not readable"
+                        }
+                        HibernateError::Restore(_) => "restore failed",
+                    };
+                    self.stop(Repeat::Broke {
+                        step: number,
+                        what,
+                        why: error.to_string(),
+                    });
+                    return None;
+                }
+            },
+            (Some(step), _) => lane.step(&script.setup, step),
+        };
+        let agree = match self.hibernates {
+            Some(Restore::Sck1) => Agree::Visible,
+            _ => Agree::Everything,
+        };
+        match difference(self.who, control, &record, agree) {
+            Some(difference) => self.stop(Repeat::Differs {
+                step: number,
+                difference,
+            }),
+            None => self.repeat = Repeat::Same { steps: number },
+        }
+        encoded
+    }
+
+    fn stop(&mut self, repeat: Repeat) {
+        self.repeat = repeat;
+        self.lane = None;
+    }
+}
+
+fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
+    let call = record.call.as_ref();
+    let host = call.map_or(Duration::ZERO, |call| call.host_time);
+    let guest = call.map_or(Duration::ZERO, |call| call.guest_time);
+    StepRow {
+        step: number,
+        what: step.map_or_else(|| "start".to_owned(), |step| one_line(&step.to_string())),
+        callback: call.map(|call| call.export),
+        skipped: record.skipped.map(skip_name),
+        latency_ns: nanos(guest + host),
+        guest_ns: nanos(guest),
+        host_ns: nanos(host),
+        exit: call.map(|call| call.exit),
+        fault: record
+            .fault
+            .as_ref()
+            .map(|fault| one_line(&fault.to_string())),
+        frames: call.map_or(0, |call| call.frames),
+        bytes_out: call.map_or(0, |call| call.bytes_out),
+        memory_bytes: record.state.memory_bytes,
+        fuel: call.map_or(0, |call| call.fuel),
+        host_calls: record.effects.host_calls.clone(),
+        snapshot_bytes: None,
+    }
+}
+
+/// Why the guest was not called, in words.
+pub(crate) fn skip_name(skip: Skip) -> String {
+    match skip {
+        Skip::Dead => "the room is dead or closed",
+        Skip::NotStarted => "the room has not started",
+        Skip::AlreadyStarted => "the room has started",
+        Skip::Empty => "nobody is in the room",
+        Skip::AlreadyMember => "the player is in the room",
+        Skip::NotMember => "the player is not in the room",
+        Skip::RosterTooLarge => "the roster cannot be described on the wire",
+        _ => "the host says so",
+    }
+    .to_owned()
+}
+
+fn tier_name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Speed => "speed",
+        Tier::Quick => "quick",
+        Tier::Auto => "auto",
+    }
+}
+
+#[cfg(test)]
+mod tests;

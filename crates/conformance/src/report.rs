@@ -1,0 +1,420 @@
+//! What a check found, as data, as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::units::{Size, Time, count, percent};
+use crate::verdict::{Judgement, Verdict};
+
+/// Version of the JSON form; goes up when a field changes its meaning or goes away.
+pub const REPORT_FORMAT: u32 = 1;
+
+/// What a check found. `Display` is the text form, [`Report::to_json`] the JSON form, whose field
+/// names are the ones below; times are whole nanoseconds and sizes whole bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// [`REPORT_FORMAT`].
+    pub format: u32,
+    /// The game that was checked.
+    pub game: GameFacts,
+    /// Whether no verdict failed.
+    pub ok: bool,
+    /// What was judged.
+    pub verdicts: Vec<Verdict>,
+    /// How far from its limits the game stayed.
+    pub headroom: Headroom,
+    /// Steps in the script, `start` not counted.
+    pub steps_in_script: usize,
+    /// One row per step taken; the first is `start`.
+    pub steps: Vec<StepRow>,
+    /// What the `shot` steps saw.
+    pub shots: Vec<Shot>,
+}
+
+/// Facts about the game, from its artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GameFacts {
+    /// SHA-256 of the artifact, hex.
+    pub artifact_sha256: String,
+    /// The game's slug.
+    pub slug: String,
+    /// The game's name.
+    pub name: String,
+    /// Smallest party.
+    pub min_players: u16,
+    /// Largest party.
+    pub max_players: u16,
+    /// ABI major the guest speaks.
+    pub abi_major: u32,
+    /// Wire revision the guest was built for, 0 when it does not say.
+    pub wire_revision: u16,
+    /// The compiler tier the control ran on.
+    pub tier: &'static str,
+}
+
+/// How far from its limits the game stayed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Headroom {
+    /// Wall time one callback may take.
+    pub deadline_ns: u64,
+    /// The callback latency 99 in 100 stayed within (nearest rank).
+    pub latency_p99_ns: u64,
+    /// The slowest callback.
+    pub latency_max_ns: u64,
+    /// Cap on guest memory.
+    pub memory_cap_bytes: u64,
+    /// Largest guest memory seen.
+    pub memory_peak_bytes: u64,
+    /// Fuel burned by all callbacks.
+    pub fuel_total: u64,
+}
+
+/// What one step did in the control run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StepRow {
+    /// 0 is `start`, n the script's n-th step.
+    pub step: usize,
+    /// The step, as a script writes it.
+    pub what: String,
+    /// The export called.
+    pub callback: Option<&'static str>,
+    /// Why the guest was not called although the step would.
+    pub skipped: Option<String>,
+    /// Wall time of the callback, guest and host.
+    pub latency_ns: u64,
+    /// Part of it in guest code.
+    pub guest_ns: u64,
+    /// Part of it in host functions.
+    pub host_ns: u64,
+    /// The guest's return code.
+    pub exit: Option<u32>,
+    /// Why the room died here.
+    pub fault: Option<String>,
+    /// Frames accepted; a broadcast counts once.
+    pub frames: u32,
+    /// Container bytes of those frames.
+    pub bytes_out: u64,
+    /// Guest memory afterwards.
+    pub memory_bytes: u64,
+    /// Fuel burned.
+    pub fuel: u64,
+    /// Calls of each game function.
+    pub host_calls: BTreeMap<String, u64>,
+    /// For `snapshot`: size of the encoded snapshot.
+    pub snapshot_bytes: Option<u64>,
+}
+
+/// What everybody saw at a `shot` step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Shot {
+    /// The shot's name.
+    pub name: String,
+    /// The step it was taken at.
+    pub step: usize,
+    /// One entry per seat that has been sent a frame.
+    pub seats: Vec<SeatShot>,
+}
+
+/// What one seat saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SeatShot {
+    /// The seat.
+    pub seat: u16,
+    /// SHA-256 of the 46,080-byte grid, hex.
+    pub grid_sha256: String,
+    /// The 24 rows as text, trailing blanks cut.
+    pub rows: Vec<String>,
+}
+
+impl Report {
+    /// The verdict of this name, when it was given.
+    #[must_use]
+    pub fn verdict(&self, name: &str) -> Option<&Verdict> {
+        self.verdicts.iter().find(|verdict| verdict.name == name)
+    }
+
+    /// The JSON form, on one line.
+    ///
+    /// # Errors
+    /// When serde_json cannot write it, which these types give no occasion for.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+}
+
+impl Headroom {
+    /// Sums up a run.
+    pub(crate) fn of(rows: &[StepRow], deadline: Duration, memory_cap_bytes: u64) -> Self {
+        let calls = rows.iter().filter(|row| row.callback.is_some());
+        let mut latencies: Vec<u64> = calls.map(|row| row.latency_ns).collect();
+        latencies.sort_unstable();
+        Self {
+            deadline_ns: nanos(deadline),
+            latency_p99_ns: percentile(&latencies, 99),
+            latency_max_ns: latencies.last().copied().unwrap_or(0),
+            memory_cap_bytes,
+            memory_peak_bytes: rows.iter().map(|row| row.memory_bytes).max().unwrap_or(0),
+            fuel_total: rows
+                .iter()
+                .fold(0, |sum: u64, row| sum.saturating_add(row.fuel)),
+        }
+    }
+}
+
+/// The nearest-rank percentile of sorted values; 0 of none.
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}
+
+/// A duration as whole nanoseconds.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let game = &self.game;
+        let revision = game.wire_revision;
+        writeln!(
+            f,
+            "{}  {}-{} players, abi {} revision {revision}, compiled for {}, sha256 {}",
+            game.slug,
+            game.min_players,
+            game.max_players,
+            game.abi_major,
+            game.tier,
+            game.artifact_sha256.get(..12).unwrap_or_default(),
+        )?;
+        writeln!(f)?;
+        verdicts(&self.verdicts, f)?;
+        writeln!(f)?;
+        headroom(&self.headroom, f)?;
+        writeln!(f)?;
+        steps(&self.steps, f)?;
+        let taken = self.steps.len().saturating_sub(1);
+        if taken < self.steps_in_script {
+            let left = count(self.steps_in_script - taken, "step");
+            writeln!(f, "the room died: {left} of the script not taken")?;
+        }
+        for shot in &self.shots {
+            write!(f, "shot {} at step {}:", shot.name, shot.step)?;
+            for seat in &shot.seats {
+                let hash = seat.grid_sha256.get(..12).unwrap_or_default();
+                write!(f, " seat {} {hash}", seat.seat)?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f)?;
+        let failed = self.verdicts.iter().filter(|verdict| !verdict.ok()).count();
+        match failed {
+            0 => writeln!(f, "{}: every verdict within its limit", game.slug),
+            _ => {
+                let of = self.verdicts.len();
+                let failed = count(failed, "verdict");
+                writeln!(f, "{}: {failed} of {of} outside the limit", game.slug)
+            }
+        }
+    }
+}
+
+fn verdicts(verdicts: &[Verdict], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let width = |text: fn(&Verdict) -> &str, least: usize| {
+        verdicts
+            .iter()
+            .map(|verdict| text(verdict).chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(least)
+    };
+    let names = width(|verdict| verdict.name, 7);
+    let limits = width(|verdict| &verdict.limit, 5);
+    writeln!(
+        f,
+        "      {:names$}  {:limits$}  measured",
+        "verdict", "limit"
+    )?;
+    for verdict in verdicts {
+        let word = match verdict.judgement {
+            Judgement::Pass => "pass",
+            Judgement::Fail => "FAIL",
+            Judgement::NotChecked => "-",
+        };
+        write!(
+            f,
+            "{word:4}  {:names$}  {:limits$}  {}",
+            verdict.name, verdict.limit, verdict.measured
+        )?;
+        match verdict.step {
+            Some(step) => writeln!(f, " at step {step}")?,
+            None => writeln!(f)?,
+        }
+        if !verdict.detail.is_empty() {
+            writeln!(f, "      {}", verdict.detail)?;
+        }
+    }
+    Ok(())
+}
+
+fn headroom(headroom: &Headroom, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let time = |nanos| Time(Duration::from_nanos(nanos));
+    writeln!(
+        f,
+        "callback p99 {} of {} ({} %), slowest {}",
+        time(headroom.latency_p99_ns),
+        time(headroom.deadline_ns),
+        percent(headroom.latency_p99_ns.into(), headroom.deadline_ns.into()),
+        time(headroom.latency_max_ns),
+    )?;
+    writeln!(
+        f,
+        "memory peak {} of {} ({} %), fuel {}",
+        Size(headroom.memory_peak_bytes),
+        Size(headroom.memory_cap_bytes),
+        percent(
+            headroom.memory_peak_bytes.into(),
+            headroom.memory_cap_bytes.into()
+        ),
+        headroom.fuel_total,
+    )
+}
+
+fn steps(rows: &[StepRow], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const WHAT: usize = 24;
+    writeln!(
+        f,
+        "{:>5}  {:WHAT$}  {:>10}  {:>10}  {:>6}  {:>9}  {:>9}  {:>10}  {:>5}",
+        "step", "what", "latency", "exit", "frames", "bytes out", "memory", "fuel", "calls"
+    )?;
+    for row in rows {
+        let mut what: String = row.what.chars().take(WHAT).collect();
+        if row.what.chars().count() > WHAT {
+            what.pop();
+            what.push('…');
+        }
+        write!(f, "{:>5}  {what}", row.step)?;
+        let pad = WHAT - what.chars().count();
+        match row.callback {
+            Some(_) => write!(
+                f,
+                "{:pad$}  {:>10}  {:>10}  {:>6}  {:>9}  {:>9}  {:>10}  {:>5}",
+                "",
+                Time(Duration::from_nanos(row.latency_ns)),
+                row.exit
+                    .map_or_else(|| "-".to_owned(), |exit| exit.to_string()),
+                row.frames,
+                row.bytes_out,
+                Size(row.memory_bytes),
+                row.fuel,
+                row.host_calls.values().sum::<u64>(),
+            )?,
+            None => {
+                if let Some(why) = &row.skipped {
+                    write!(f, "{:pad$}  not called: {why}", "")?;
+                }
+                if let Some(bytes) = row.snapshot_bytes {
+                    write!(f, "{:pad$}  {} encoded", "", Size(bytes))?;
+                }
+            }
+        }
+        if let Some(fault) = &row.fault {
+            write!(f, "  <- {fault}")?;
+        }
+        f.write_char('\n')?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict;
+
+    fn row(step: usize, latency_ns: u64) -> StepRow {
+        StepRow {
+            step,
+            what: "wake +50ms".to_owned(),
+            callback: Some("wake"),
+            skipped: None,
+            latency_ns,
+            guest_ns: latency_ns,
+            host_ns: 0,
+            exit: Some(0),
+            fault: None,
+            frames: 1,
+            bytes_out: 46_093,
+            memory_bytes: 65_536,
+            fuel: 10,
+            host_calls: BTreeMap::from([("send".to_owned(), 1)]),
+            snapshot_bytes: None,
+        }
+    }
+
+    fn report(verdicts: Vec<Verdict>) -> Report {
+        let steps: Vec<StepRow> = (0..3).map(|step| row(step, 1_000)).collect();
+        Report {
+            format: REPORT_FORMAT,
+            game: GameFacts {
+                artifact_sha256: "ab".repeat(32),
+                slug: "tour".to_owned(),
+                name: "FAIL\u{1b}[31m".to_owned(),
+                min_players: 1,
+                max_players: 2,
+                abi_major: 2,
+                wire_revision: 6,
+                tier: "speed",
+            },
+            ok: verdicts.iter().all(Verdict::ok),
+            verdicts,
+            headroom: Headroom::of(&steps, Duration::from_millis(100), 1 << 25),
+            steps_in_script: 2,
+            steps,
+            shots: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_word_fail_stands_in_the_text_only_for_a_failed_verdict() {
+        let deadline = Duration::from_millis(100);
+        let passed = report(vec![verdict::latency((1, Duration::ZERO), deadline)]).to_string();
+        assert!(!passed.contains("FAIL"), "{passed}");
+        let failed = report(vec![verdict::latency((1, deadline), deadline)]).to_string();
+        assert_eq!(failed.matches("FAIL").count(), 1, "{failed}");
+        assert!(
+            failed.contains("FAIL  callback latency  under 100ms  100ms at step 1"),
+            "{failed}"
+        );
+    }
+
+    #[test]
+    fn the_json_names_its_units() {
+        let json = report(vec![verdict::leaderboard(false)]).to_json().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["format"], REPORT_FORMAT);
+        assert_eq!(json["ok"], false);
+        assert_eq!(json["verdicts"][0]["judgement"], "fail");
+        assert_eq!(json["headroom"]["deadline_ns"], 100_000_000);
+        assert_eq!(json["headroom"]["memory_peak_bytes"], 65_536);
+        assert_eq!(json["steps"][2]["latency_ns"], 1_000);
+        assert_eq!(json["steps"][2]["host_calls"]["send"], 1);
+    }
+
+    #[test]
+    fn the_99th_percentile_is_the_nearest_rank() {
+        assert_eq!(percentile(&[], 99), 0);
+        assert_eq!(percentile(&[7], 99), 7);
+        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&hundred, 99), 99);
+        let two_hundred: Vec<u64> = (1..=200).collect();
+        assert_eq!(percentile(&two_hundred, 99), 198);
+    }
+}

@@ -1,0 +1,124 @@
+//! Durations, sizes and counts as people read them.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A duration in the largest unit that keeps it at least 1, with up to three decimals.
+pub(crate) struct Time(pub Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos();
+        let (size, unit) = match nanos {
+            0 => return f.pad("0s"),
+            1..1_000 => (1, "ns"),
+            1_000..1_000_000 => (1_000, "us"),
+            1_000_000..1_000_000_000 => (1_000_000, "ms"),
+            _ => (1_000_000_000, "s"),
+        };
+        let mut text = format!("{}.{:03}", nanos / size, nanos % size * 1_000 / size);
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+        text.push_str(unit);
+        f.pad(&text)
+    }
+}
+
+/// A size in the largest binary unit that keeps it at least 1, with one decimal unless it is whole.
+pub(crate) struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, unit) = match self.0 {
+            0..1_024 => return f.pad(&format!("{} B", self.0)),
+            1_024..1_048_576 => (1_024, "KiB"),
+            1_048_576..1_073_741_824 => (1_048_576, "MiB"),
+            _ => (1_073_741_824, "GiB"),
+        };
+        let tenths = self.0 % size * 10 / size;
+        match tenths {
+            0 => f.pad(&format!("{} {unit}", self.0 / size)),
+            _ => f.pad(&format!("{}.{tenths} {unit}", self.0 / size)),
+        }
+    }
+}
+
+/// `part` of `whole` in percent, rounded up so that a limit reached never reads as spare.
+pub(crate) fn percent(part: u128, whole: u128) -> u128 {
+    if whole == 0 {
+        100
+    } else {
+        (part * 100).div_ceil(whole)
+    }
+}
+
+/// `1 frame`, `2 frames`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Text from a guest made fit for one line of a terminal: control characters escaped, long text cut.
+pub(crate) fn one_line(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    let mut line = String::new();
+    for (written, c) in text.chars().enumerate() {
+        if written == MAX_CHARS {
+            line.push('…');
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_in_their_largest_unit() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (999, "999ns"),
+            (1_500, "1.5us"),
+            (100_000_000, "100ms"),
+            (6_634_000, "6.634ms"),
+            (6_634_999, "6.634ms"),
+            (90_000_000_000, "90s"),
+        ] {
+            assert_eq!(Time(Duration::from_nanos(nanos)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn sizes_read_in_their_largest_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (65_536, "64 KiB"),
+            (1_966_080, "1.8 MiB"),
+            (33_554_432, "32 MiB"),
+            (1_610_612_736, "1.5 GiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_percentage_never_hides_a_used_limit() {
+        assert_eq!(percent(1, 1_000), 1);
+        assert_eq!(percent(100, 100), 100);
+        assert_eq!(percent(101, 100), 101);
+        assert_eq!(percent(0, 0), 100);
+    }
+
+    #[test]
+    fn guest_text_cannot_break_a_line() {
+        assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line(&"x".repeat(300)).chars().count(), 201);
+    }
+}

@@ -1,0 +1,552 @@
+//! One room, called by hand.
+//!
+//! A room is one guest instance and the state the host keeps for it. Nothing here has a thread or
+//! a timer: the caller says what happened and what time it is, the room calls the guest and says
+//! what came of it. Calls are made on the caller's thread and return when the guest does, at the
+//! latest when its deadline kills it; never make them from an async executor's worker.
+//!
+//! Order, as a guest sees it: `start`, then any of join, leave, input and wake, then `close`.
+//!
+//! Invariants
+//! - the room clock never goes back;
+//! - the guest never sees a roster other than the one indices refer to;
+//! - a fault is final: the guest is not called again.
+
+pub(crate) mod capture;
+pub(crate) mod core;
+pub(crate) mod link;
+pub(crate) mod roster;
+pub(crate) mod shared;
+pub(crate) mod user;
+pub(crate) mod wasi;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabinet_wire::input::{self, Input};
+use cabinet_wire::{Mode, ctx};
+
+use crate::fault::{CallReport, Fault, Outcome, Skip};
+use crate::frame::Frame;
+use crate::game::GameInner;
+use crate::observe::Observer;
+use crate::player::Player;
+use crate::services::{NoServices, RoomResult, Services};
+
+use self::core::{Core, Ended};
+use self::roster::Roster;
+use self::shared::{Shared, Tally};
+
+/// Where a room's randomness comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed {
+    /// Somebody chose it: the guest sees it marked as set.
+    Set(i64),
+    /// Drawn for this room: the guest sees the same number, marked as not set.
+    Drawn(i64),
+}
+
+impl Seed {
+    /// Draws a seed from the system.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn draw() -> Result<Self, NoRandomness> {
+        let mut bytes = [0; 8];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+            .map_err(|_| NoRandomness)?;
+        Ok(Self::Drawn(i64::from_le_bytes(bytes)))
+    }
+
+    /// The number.
+    pub fn value(self) -> i64 {
+        match self {
+            Self::Set(seed) | Self::Drawn(seed) => seed,
+        }
+    }
+}
+
+/// The system has no randomness to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system's random source failed")]
+pub struct NoRandomness;
+
+/// What a room is made with; fixed for its life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomConfig {
+    /// Quick, private or solo.
+    pub mode: Mode,
+    /// Most members; 0 for no limit. Told to the guest; enforced by whoever admits players.
+    pub capacity: u32,
+    /// Fewest members to begin with. Told to the guest.
+    pub min_players: u32,
+    /// Drawn once, kept through every restore.
+    pub seed: Seed,
+    /// Whether the room wakes with nobody in it.
+    pub resident: bool,
+    /// Overrides the game's deadline.
+    pub deadline: Option<Duration>,
+    /// Overrides the game's wake cadence.
+    pub heartbeat: Option<Duration>,
+}
+
+impl RoomConfig {
+    /// A quick room for anybody, not resident, with the game's cadence and deadline.
+    pub fn new(seed: Seed) -> Self {
+        Self {
+            mode: Mode::Quick,
+            capacity: 0,
+            min_players: 1,
+            seed,
+            resident: false,
+            deadline: None,
+            heartbeat: None,
+        }
+    }
+}
+
+/// Which frame to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// What the player at this roster index was last sent.
+    Member(usize),
+    /// What everyone was last sent.
+    Broadcast,
+}
+
+/// A room, called by hand.
+///
+/// `Send`: it may be called from different threads, one at a time.
+pub struct Room {
+    game: Arc<GameInner>,
+    config: RoomConfig,
+    state: State,
+    roster: Roster,
+    payload: Vec<u8>,
+    fault: Option<Fault>,
+    last: Option<CallReport>,
+    totals: Totals,
+}
+
+/// Sums over the room's life, this process's part.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Wall time in guest code.
+    pub guest_time: Duration,
+    /// Wall time in host functions.
+    pub host_time: Duration,
+    /// Fuel burned; carried through restores.
+    pub fuel: u64,
+}
+
+enum State {
+    /// Not instantiated yet.
+    New(Box<Shared>),
+    Live(Box<Core>),
+    /// Closed: the instance is gone, the record stays.
+    Closed(Box<Shared>),
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room")
+            .field("game", &self.game.digest)
+            .field("members", &self.members().len())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What follows the context in a payload.
+enum Extra<'a> {
+    Nothing,
+    Seat(u32),
+    Input(u32, &'a Input),
+}
+
+impl Room {
+    pub(crate) fn new(
+        game: Arc<GameInner>,
+        config: RoomConfig,
+        services: Box<dyn Services>,
+    ) -> Self {
+        let mut shared = Shared::new(services, game.options.io_ceiling);
+        shared.mode = config.mode;
+        shared.reseed(config.seed.value());
+        Self {
+            roster: Roster::new(game.features()),
+            game,
+            config,
+            state: State::New(Box::new(shared)),
+            payload: Vec::new(),
+            fault: None,
+            last: None,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Instantiates the guest and calls `start`. Once, before anything else.
+    pub fn start(&mut self, now: i64) -> Outcome {
+        let State::New(shared) = &mut self.state else {
+            return Outcome::Skipped(match self.state {
+                State::Closed(_) => Skip::Dead,
+                _ => Skip::AlreadyStarted,
+            });
+        };
+        shared.now = now;
+        let shared = std::mem::replace(shared.as_mut(), hollow());
+        let mut core = match Core::build(&self.game, shared) {
+            Ok(core) => core,
+            Err(message) => {
+                return self.faulted("start", 1, Fault::Instantiation { message });
+            }
+        };
+        let began = core.run_start(&self.game, self.deadline());
+        self.state = State::Live(Box::new(core));
+        if let Err(fault) = began {
+            return self.faulted("start", 1, fault);
+        }
+        self.invoke("start", now, Extra::Nothing)
+    }
+
+    /// Adds a player and tells the guest.
+    pub fn join(&mut self, now: i64, player: Player) -> Outcome {
+        if let Some(skip) = self.refuses_calls() {
+            return Outcome::Skipped(skip);
+        }
+        if self.members().contains(&player) {
+            return Outcome::Skipped(Skip::AlreadyMember);
+        }
+        let shared = self.shared_mut();
+        shared.departed = None;
+        shared.members.push(player);
+        let seat = shared.members.len() - 1;
+        self.roster.members_changed();
+        let outcome = self.invoke_seat("join", now, seat);
+        if outcome == Outcome::Skipped(Skip::RosterTooLarge) {
+            self.shared_mut().members.pop();
+            self.roster.members_changed();
+        }
+        outcome
+    }
+
+    /// Removes a player and tells the guest, for which the player is the roster's last entry
+    /// during this one callback.
+    pub fn leave(&mut self, now: i64, player: &Player) -> Outcome {
+        if let Some(skip) = self.refuses_calls() {
+            return Outcome::Skipped(skip);
+        }
+        let Some(at) = self.members().iter().position(|member| member == player) else {
+            return Outcome::Skipped(Skip::NotMember);
+        };
+        let shared = self.shared_mut();
+        let departed = shared.members.remove(at);
+        shared.departed = Some(departed);
+        let seat = shared.members.len();
+        self.roster.members_changed();
+        self.invoke_seat("leave", now, seat)
+    }
+
+    /// Passes a player's key press to the guest.
+    pub fn input(&mut self, now: i64, player: &Player, input: Input) -> Outcome {
+        if let Some(skip) = self.refuses_calls() {
+            return Outcome::Skipped(skip);
+        }
+        let Some(seat) = self.members().iter().position(|member| member == player) else {
+            return Outcome::Skipped(Skip::NotMember);
+        };
+        self.invoke("input", now, Extra::Input(seat as u32, &input))
+    }
+
+    /// The heartbeat. An empty room does not wake unless it is resident.
+    pub fn wake(&mut self, now: i64) -> Outcome {
+        if let Some(skip) = self.refuses_calls() {
+            return Outcome::Skipped(skip);
+        }
+        if self.members().is_empty() && !self.config.resident {
+            return Outcome::Skipped(Skip::Empty);
+        }
+        self.invoke("wake", now, Extra::Nothing)
+    }
+
+    /// Settles the room, calls `close` if the guest is alive, and frees the instance.
+    pub fn close(&mut self, now: i64) -> Outcome {
+        self.settle();
+        let outcome = match self.refuses_calls() {
+            Some(skip) => Outcome::Skipped(skip),
+            None => self.invoke("close", now, Extra::Nothing),
+        };
+        if !matches!(self.state, State::Closed(_)) {
+            let mut shared = std::mem::replace(self.shared_mut(), hollow());
+            shared.detach();
+            self.state = State::Closed(Box::new(shared));
+        }
+        outcome
+    }
+
+    /// Marks the result as final: the guest sees `settled` from now on and its frames go nowhere.
+    pub fn settle(&mut self) {
+        self.shared_mut().settled = true;
+    }
+
+    /// The fault that killed the room.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Whether the guest will never be called again.
+    pub fn dead(&self) -> bool {
+        self.fault.is_some() || matches!(self.state, State::Closed(_))
+    }
+
+    /// Whether the guest has called `end`.
+    pub fn ended(&self) -> bool {
+        self.shared().ended
+    }
+
+    /// Whether the result is final.
+    pub fn settled(&self) -> bool {
+        self.shared().settled
+    }
+
+    /// The result of the guest's first `end`.
+    pub fn result(&self) -> Option<&RoomResult> {
+        self.shared().result.as_ref()
+    }
+
+    /// Live members, in join order: the roster of the next callback.
+    pub fn members(&self) -> &[Player] {
+        &self.shared().members
+    }
+
+    /// Replaces the live members without telling the guest by a callback; the next callback
+    /// carries the new roster. For a room restored while players came and went.
+    pub fn set_members(&mut self, members: Vec<Player>) {
+        let shared = self.shared_mut();
+        shared.members = members;
+        shared.departed = None;
+        self.roster.members_changed();
+    }
+
+    /// The roster of the last callback: the members and, after a `leave`, who left.
+    pub fn last_roster(&self) -> Vec<Player> {
+        let shared = self.shared();
+        shared
+            .members
+            .iter()
+            .chain(shared.departed.as_ref())
+            .cloned()
+            .collect()
+    }
+
+    /// The input context the guest last set; 0 (navigation) at first.
+    pub fn input_context(&self) -> u8 {
+        self.shared().input_context
+    }
+
+    /// What the room was made with.
+    pub fn config(&self) -> &RoomConfig {
+        &self.config
+    }
+
+    /// The room clock: Unix nanoseconds of the last callback.
+    pub fn now(&self) -> i64 {
+        self.shared().now
+    }
+
+    /// The callback deadline in force.
+    pub fn deadline(&self) -> Duration {
+        self.config.deadline.unwrap_or(self.game.options.deadline)
+    }
+
+    /// The wake cadence in force.
+    pub fn heartbeat(&self) -> Duration {
+        self.config.heartbeat.unwrap_or_else(|| {
+            crate::Game {
+                inner: Arc::clone(&self.game),
+            }
+            .heartbeat()
+        })
+    }
+
+    /// The last call's report.
+    pub fn last_call(&self) -> Option<&CallReport> {
+        self.last.as_ref()
+    }
+
+    /// Sums over the room's life.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Bytes of the guest's linear memory; 0 without an instance.
+    pub fn memory_bytes(&self) -> u64 {
+        self.shared()
+            .guest
+            .as_ref()
+            .map_or(0, |guest| guest.bytes().len() as u64)
+    }
+
+    /// Copies the guest's linear memory, replacing `out`'s contents.
+    pub fn copy_memory(&self, out: &mut Vec<u8>) {
+        out.clear();
+        if let Some(guest) = &self.shared().guest {
+            out.extend_from_slice(guest.bytes());
+        }
+    }
+
+    /// What a player or everyone was last sent; `None` before the first frame and after the
+    /// roster changed.
+    pub fn frame(&self, slot: Slot) -> Option<Frame> {
+        let slots = &self.shared().slots;
+        match slot {
+            Slot::Member(index) => slots.frame(index).cloned(),
+            Slot::Broadcast => slots.broadcast_frame().cloned(),
+        }
+    }
+
+    /// The frame epoch counter.
+    pub fn epoch_seq(&self) -> u32 {
+        self.shared().slots.epoch_seq()
+    }
+
+    /// The roster epoch counter.
+    pub fn roster_epoch(&self) -> u32 {
+        self.roster.epoch()
+    }
+
+    /// Entropy bytes the guest has drawn.
+    pub fn entropy_consumed(&self) -> u64 {
+        self.shared().entropy.consumed()
+    }
+
+    /// Leaderboard posts so far.
+    pub fn post_seq(&self) -> u32 {
+        self.shared().post_seq
+    }
+
+    /// Watches every call from now on.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.shared_mut().observer = Some(observer);
+    }
+
+    fn shared(&self) -> &Shared {
+        match &self.state {
+            State::New(shared) | State::Closed(shared) => shared,
+            State::Live(core) => core.shared(),
+        }
+    }
+
+    fn shared_mut(&mut self) -> &mut Shared {
+        match &mut self.state {
+            State::New(shared) | State::Closed(shared) => shared,
+            State::Live(core) => core.shared_mut(),
+        }
+    }
+
+    fn refuses_calls(&self) -> Option<Skip> {
+        match &self.state {
+            _ if self.fault.is_some() => Some(Skip::Dead),
+            State::New(_) => Some(Skip::NotStarted),
+            State::Closed(_) => Some(Skip::Dead),
+            State::Live(_) => None,
+        }
+    }
+
+    fn invoke_seat(&mut self, export: &'static str, now: i64, seat: usize) -> Outcome {
+        // A roster that long is refused before it is encoded.
+        self.invoke(export, now, Extra::Seat(u32::try_from(seat).unwrap_or(u32::MAX)))
+    }
+
+    /// The single way into the guest.
+    fn invoke(&mut self, export: &'static str, now: i64, extra: Extra<'_>) -> Outcome {
+        let deadline = self.deadline();
+        let State::Live(core) = &mut self.state else {
+            return Outcome::Skipped(Skip::NotStarted);
+        };
+        let shared = core.shared_mut();
+        shared.now = shared.now.max(now);
+        if !matches!(export, "leave") {
+            shared.departed = None;
+        }
+        match self.roster.settle_on(&shared.members, shared.departed.as_ref()) {
+            Ok(true) => shared.slots.invalidate_all(),
+            Ok(false) => {}
+            Err(_) => return Outcome::Skipped(Skip::RosterTooLarge),
+        }
+        let head = ctx::Head {
+            now_unix_nanos: shared.now,
+            seed: self.config.seed.value(),
+            seed_set: matches!(self.config.seed, Seed::Set(_)),
+            mode: self.config.mode,
+            // The wire has 16 bits for each and takes the low ones.
+            capacity: self.config.capacity as u16,
+            min_players: self.config.min_players as u16,
+        };
+        self.payload.clear();
+        if self
+            .roster
+            .encode(&head, shared.settled, &mut self.payload)
+            .is_err()
+        {
+            return Outcome::Skipped(Skip::RosterTooLarge);
+        }
+        match extra {
+            Extra::Nothing => {}
+            Extra::Seat(seat) => input::encode_index(seat, &mut self.payload),
+            Extra::Input(seat, input) => input::encode(seat, input, &mut self.payload),
+        }
+        shared.tally = Tally::default();
+        shared.in_callback = true;
+        if let Some(observer) = shared.observer.as_mut() {
+            observer.callback_begin(export, &self.payload);
+        }
+        let ended = core.call(&self.game, export, &self.payload, deadline);
+        core.shared_mut().in_callback = false;
+        self.conclude(export, ended)
+    }
+
+    fn conclude(&mut self, export: &'static str, ended: Ended) -> Outcome {
+        let tally = self.shared().tally;
+        let report = CallReport {
+            export,
+            exit: ended.exit,
+            guest_time: ended.wall.saturating_sub(tally.host_time),
+            host_time: tally.host_time,
+            io_time: tally.io_time,
+            fuel: ended.fuel,
+            frames: tally.frames,
+            bytes_out: tally.bytes_out,
+            host_calls: tally.host_calls,
+        };
+        self.totals.guest_time += report.guest_time;
+        self.totals.host_time += report.host_time;
+        self.totals.fuel = self.totals.fuel.saturating_add(report.fuel);
+        self.last = Some(report.clone());
+        match ended.fault {
+            None => Outcome::Done(report),
+            Some(fault) => {
+                tracing::warn!(export, class = fault.class(), %fault, "room faulted");
+                self.fault = Some(fault);
+                Outcome::Faulted(report)
+            }
+        }
+    }
+
+    fn faulted(&mut self, export: &'static str, exit: u32, fault: Fault) -> Outcome {
+        self.conclude(
+            export,
+            Ended {
+                exit,
+                fault: Some(fault),
+                wall: Duration::ZERO,
+                fuel: 0,
+            },
+        )
+    }
+}
+
+/// A record with nothing in it, left where one was moved away.
+fn hollow() -> Shared {
+    Shared::new(Box::new(NoServices), Duration::ZERO)
+}

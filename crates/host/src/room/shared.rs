@@ -1,0 +1,240 @@
+//! What host functions and the room both work on: the room's state outside the guest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cabinet_wire::{LogLevel, Mode};
+
+use crate::entropy::Entropy;
+use crate::host::HostShared;
+use crate::kernel::Kernel;
+use crate::logcap::{LogCap, LogVerdict};
+use crate::memory::{RawGlobal, RawMemory};
+use crate::observe::Observer;
+use crate::player::Player;
+use crate::services::{LogSource, RoomResult, ServiceError, Services};
+use crate::slots::Slots;
+use crate::watchdog::Ticket;
+
+/// State of a room that host functions change.
+pub(crate) struct Shared {
+    pub(crate) services: Box<dyn Services>,
+    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) kernel: Kernel,
+    /// The guest's memory, once instantiated.
+    pub(crate) guest: Option<RawMemory>,
+    /// The instance's fuel and stop cells, for host functions whose work grows with an argument.
+    pub(crate) fuel: Option<RawGlobal>,
+    pub(crate) limit: Option<RawGlobal>,
+    pub(crate) slots: Slots,
+    pub(crate) entropy: Entropy,
+    log_cap: LogCap,
+    /// Where the log budget's clock starts; real time, as the budget protects the host.
+    log_epoch: Instant,
+    /// Live members, in join order.
+    pub(crate) members: Vec<Player>,
+    /// During `leave` and until the next callback: the player who left, the roster's last entry.
+    pub(crate) departed: Option<Player>,
+    /// A room callback is on the stack: effects count.
+    pub(crate) in_callback: bool,
+    /// The room clock, frozen during a callback. Unix nanoseconds.
+    pub(crate) now: i64,
+    pub(crate) mode: Mode,
+    pub(crate) input_context: u8,
+    pub(crate) ended: bool,
+    pub(crate) settled: bool,
+    pub(crate) result: Option<RoomResult>,
+    pub(crate) post_seq: u32,
+    pub(crate) tally: Tally,
+    pub(crate) io: Io,
+}
+
+/// Counts of one callback.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) host_time: Duration,
+    pub(crate) io_time: Duration,
+    pub(crate) frames: u32,
+    pub(crate) bytes_out: u64,
+    pub(crate) host_calls: u32,
+}
+
+/// The running callback's deadline, which waiting for stores pushes back.
+pub(crate) struct Io {
+    pub(crate) ceiling: Duration,
+    pub(crate) watch: Option<Watch>,
+}
+
+/// The watchdog entry of the running callback.
+pub(crate) struct Watch {
+    pub(crate) host: Arc<HostShared>,
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline: Instant,
+}
+
+/// Why a store call did not happen or must end the callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IoStop {
+    /// The deadline had passed before.
+    #[error("the deadline had passed")]
+    Late,
+    /// The ceiling is used up.
+    #[error("the callback's I/O ceiling is used up")]
+    Ceiling,
+}
+
+impl Shared {
+    pub(crate) fn new(services: Box<dyn Services>, io_ceiling: Duration) -> Self {
+        Self {
+            services,
+            observer: None,
+            kernel: Kernel::new(),
+            guest: None,
+            fuel: None,
+            limit: None,
+            slots: Slots::new(),
+            entropy: Entropy::new(0),
+            log_cap: LogCap::new(),
+            log_epoch: Instant::now(),
+            members: Vec::new(),
+            departed: None,
+            in_callback: false,
+            now: 0,
+            mode: Mode::Quick,
+            input_context: 0,
+            ended: false,
+            settled: false,
+            result: None,
+            post_seq: 0,
+            tally: Tally::default(),
+            io: Io {
+                ceiling: io_ceiling,
+                watch: None,
+            },
+        }
+    }
+
+    /// Lets go of everything that points into the instance, which is about to be dropped.
+    pub(crate) fn detach(&mut self) {
+        self.guest = None;
+        self.fuel = None;
+        self.limit = None;
+        self.kernel = Kernel::new();
+        self.io.watch = None;
+    }
+
+    /// Whether the running callback was told to stop.
+    pub(crate) fn stopped(&self) -> bool {
+        self.limit.is_some_and(|limit| limit.get_i64() != 0)
+    }
+
+    /// Starts the entropy stream over from `seed`.
+    pub(crate) fn reseed(&mut self, seed: i64) {
+        self.entropy = Entropy::new(seed);
+    }
+
+    /// Entries of the callback roster.
+    pub(crate) fn roster_len(&self) -> usize {
+        self.members.len() + usize::from(self.departed.is_some())
+    }
+
+    /// The callback roster's entry at `index`.
+    pub(crate) fn roster_at(&self, index: usize) -> Option<&Player> {
+        self.members.get(index).or_else(|| {
+            (index == self.members.len())
+                .then_some(self.departed.as_ref())
+                .flatten()
+        })
+    }
+
+    /// The guest's log record in the kernel block at `at`.
+    pub(crate) fn log_from_kernel(&mut self, level: LogLevel, at: i64) {
+        let message = self.kernel.read(at).unwrap_or(&[]);
+        write_log(
+            self.services.as_mut(),
+            self.log_cap.admit(self.log_epoch.elapsed(), message),
+            (level, LogSource::Guest),
+        );
+    }
+
+    /// What the guest wrote to stdout or stderr, in its own memory. `false`: not in its memory.
+    pub(crate) fn log_from_guest(&mut self, at: u64, len: u64) -> bool {
+        let Some(message) = self.guest.as_ref().and_then(|guest| guest.get(at, len)) else {
+            return false;
+        };
+        write_log(
+            self.services.as_mut(),
+            self.log_cap.admit(self.log_epoch.elapsed(), message),
+            (LogLevel::Debug, LogSource::Stdio),
+        );
+        true
+    }
+
+    /// Tells the room's log something about the guest.
+    pub(crate) fn host_log(&mut self, message: &str) {
+        self.services
+            .log(LogLevel::Warn, LogSource::Host, message.as_bytes());
+    }
+}
+
+impl Io {
+    /// Runs one store call with the deadline's clock stopped.
+    ///
+    /// `Ok(None)` means the store failed, which the guest cannot see.
+    pub(crate) fn call<T>(
+        &mut self,
+        tally: &mut Tally,
+        services: &mut dyn Services,
+        operation: &'static str,
+        call: impl FnOnce(&mut dyn Services, Duration) -> Result<T, ServiceError>,
+    ) -> Result<Option<T>, IoStop> {
+        let left = self.ceiling.saturating_sub(tally.io_time);
+        if left.is_zero() {
+            return Err(IoStop::Ceiling);
+        }
+        if let Some(watch) = &self.watch
+            && watch.host.watchdog.pause(watch.ticket)
+        {
+            return Err(IoStop::Late);
+        }
+        let began = Instant::now();
+        let answer = call(services, left);
+        let took = began.elapsed();
+        tally.io_time += took;
+        if let Some(watch) = &mut self.watch {
+            watch.deadline += took;
+            watch.host.watchdog.resume(watch.ticket, watch.deadline);
+        }
+        if tally.io_time > self.ceiling {
+            return Err(IoStop::Ceiling);
+        }
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                services.store_failed(operation, &error);
+                services.log(
+                    LogLevel::Error,
+                    LogSource::Host,
+                    format!("{operation} failed: {error}").as_bytes(),
+                );
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn write_log(
+    services: &mut dyn Services,
+    verdict: LogVerdict<'_>,
+    (level, source): (LogLevel, LogSource),
+) {
+    match verdict {
+        LogVerdict::Pass(message) => services.log(level, source, &message),
+        LogVerdict::DropFirst => services.log(
+            LogLevel::Warn,
+            LogSource::Host,
+            b"guest log output rate-limited",
+        ),
+        LogVerdict::Drop => {}
+    }
+}

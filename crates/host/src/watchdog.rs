@@ -1,0 +1,321 @@
+//! The wall-clock kill: one thread that writes the `limit` cell of calls past their deadline.
+//!
+//! Guest code compares its fuel with `limit` at every function entry and loop head and traps when
+//! fuel is lower, so a `limit` of `i64::MAX` stops it within one straight stretch of code.
+//!
+//! Invariants
+//! - a cell is written only between its [`Watchdog::arm`] and [`Watchdog::disarm`]: both ends and
+//!   the write happen under one lock, so the thread never touches a store that is gone;
+//! - an idle process costs nothing: with no call under way the thread sleeps until the next `arm`.
+//!
+//! Stolen CPU (time the hypervisor gave to others) is sampled when a call outlives a tick and
+//! again when it is killed, so that ordinary calls never read `/proc/stat`.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::memory::RawGlobal;
+use crate::steal::read_steal_jiffies;
+
+/// How often the thread looks while calls are under way; the most a kill is late by, beside the
+/// system's own scheduling.
+const TICK: Duration = Duration::from_millis(2);
+/// Ticks without any call under way after which the thread stops looking.
+const QUIET_TICKS: u32 = 50;
+
+/// Kills calls that outlive their deadline.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A call under watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(usize);
+
+/// What happened to a call while it was watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// The deadline passed and the call was told to stop.
+    pub(crate) fired: bool,
+    /// CPU stolen from this machine while the call ran, when it was killed and the system tells.
+    pub(crate) stolen: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<Option<Call>>,
+    free: Vec<usize>,
+    under_way: usize,
+    asleep: bool,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    limit: RawGlobal,
+    /// `None` while the call waits for the host.
+    deadline: Option<Instant>,
+    steal_at_first_sight: Option<u64>,
+    seen: bool,
+    watched: Watched,
+}
+
+impl Watchdog {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            wake: Condvar::new(),
+        });
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("cabinet-watchdog".into())
+            .spawn(move || for_thread.run())?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Puts a call under watch. `limit` is written when `deadline` passes.
+    ///
+    /// # Safety
+    /// The store of `limit` must stay alive until [`Watchdog::disarm`] returns for the ticket.
+    pub(crate) unsafe fn arm(&self, limit: RawGlobal, deadline: Instant) -> Ticket {
+        let mut state = self.shared.lock();
+        let call = Call {
+            limit,
+            deadline: Some(deadline),
+            steal_at_first_sight: None,
+            seen: false,
+            watched: Watched {
+                fired: false,
+                stolen: None,
+            },
+        };
+        let at = match state.free.pop() {
+            Some(at) => {
+                state.calls[at] = Some(call);
+                at
+            }
+            None => {
+                state.calls.push(Some(call));
+                state.calls.len() - 1
+            }
+        };
+        state.under_way += 1;
+        if std::mem::take(&mut state.asleep) {
+            self.shared.wake.notify_one();
+        }
+        Ticket(at)
+    }
+
+    /// Stops the clock of a call that waits for the host. `true`: too late, it was killed.
+    pub(crate) fn pause(&self, ticket: Ticket) -> bool {
+        let mut state = self.shared.lock();
+        match state.calls.get_mut(ticket.0).and_then(Option::as_mut) {
+            Some(call) if call.watched.fired => true,
+            Some(call) => {
+                call.deadline = None;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Starts the clock again, towards a new deadline.
+    pub(crate) fn resume(&self, ticket: Ticket, deadline: Instant) {
+        let mut state = self.shared.lock();
+        if let Some(call) = state.calls.get_mut(ticket.0).and_then(Option::as_mut) {
+            call.deadline = Some(deadline);
+        }
+    }
+
+    /// Ends the watch and tells what happened.
+    pub(crate) fn disarm(&self, ticket: Ticket) -> Watched {
+        let mut state = self.shared.lock();
+        let Some(call) = state.calls.get_mut(ticket.0).and_then(Option::take) else {
+            debug_assert!(false, "a ticket is disarmed once");
+            return Watched {
+                fired: false,
+                stolen: None,
+            };
+        };
+        state.free.push(ticket.0);
+        state.under_way -= 1;
+        call.watched
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.stopping = true;
+            state.asleep = false;
+        }
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was already reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut quiet_ticks = 0;
+        let mut state = self.lock();
+        while !state.stopping {
+            if state.under_way == 0 {
+                quiet_ticks += 1;
+            } else {
+                quiet_ticks = 0;
+            }
+            if quiet_ticks > QUIET_TICKS {
+                state.asleep = true;
+                while state.asleep && !state.stopping {
+                    state = self
+                        .wake
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                quiet_ticks = 0;
+                continue;
+            }
+            let pause = state.look(Instant::now(), read_steal_jiffies);
+            state = self
+                .wake
+                .wait_timeout(state, pause)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+impl State {
+    /// Kills what is late at `now`; returns how long until the next look.
+    fn look(&mut self, now: Instant, steal: impl Fn() -> Option<u64>) -> Duration {
+        let mut pause = TICK;
+        for call in self.calls.iter_mut().flatten() {
+            if !call.seen {
+                call.seen = true;
+                call.steal_at_first_sight = steal();
+            }
+            if call.watched.fired {
+                // Written again each tick: the call may have restarted its own limit cell between
+                // runtime start-up and the export.
+                call.limit.set_i64(i64::MAX);
+            } else if call.deadline.is_some_and(|deadline| deadline <= now) {
+                call.limit.set_i64(i64::MAX);
+                call.watched.fired = true;
+                call.watched.stolen = match (call.steal_at_first_sight, steal()) {
+                    (Some(before), Some(after)) => Some(jiffies(after.saturating_sub(before))),
+                    _ => None,
+                };
+            } else if let Some(deadline) = call.deadline {
+                pause = pause.min(deadline - now);
+            }
+        }
+        pause
+    }
+}
+
+/// Linux counts stolen time in hundredths of a second.
+fn jiffies(count: u64) -> Duration {
+    Duration::from_millis(count.saturating_mul(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr::NonNull;
+    use wasmer_vm::VMGlobalDefinition;
+
+    fn cell() -> (Box<VMGlobalDefinition>, RawGlobal) {
+        let mut definition = Box::new(VMGlobalDefinition::new());
+        // SAFETY: the box is kept alive by the test for as long as the cell is used.
+        let raw = unsafe { RawGlobal::new(NonNull::from(definition.as_mut())) };
+        raw.set_i64(0);
+        (definition, raw)
+    }
+
+    #[test]
+    fn a_late_call_is_stopped_and_an_early_one_is_not() {
+        let (_late_owner, late) = cell();
+        let (_early_owner, early) = cell();
+        let now = Instant::now();
+        let mut state = State::default();
+        for (limit, deadline) in [(late, now), (early, now + Duration::from_millis(1))] {
+            state.calls.push(Some(Call {
+                limit,
+                deadline: Some(deadline),
+                steal_at_first_sight: None,
+                seen: false,
+                watched: Watched {
+                    fired: false,
+                    stolen: None,
+                },
+            }));
+        }
+        let pause = state.look(now, || Some(3));
+        assert_eq!(late.get_i64(), i64::MAX);
+        assert_eq!(early.get_i64(), 0);
+        assert_eq!(pause, Duration::from_millis(1));
+    }
+
+    #[test]
+    fn stolen_time_is_the_difference_between_first_sight_and_kill() {
+        let (_owner, limit) = cell();
+        let now = Instant::now();
+        let mut state = State::default();
+        state.calls.push(Some(Call {
+            limit,
+            deadline: Some(now + Duration::from_millis(3)),
+            steal_at_first_sight: None,
+            seen: false,
+            watched: Watched {
+                fired: false,
+                stolen: None,
+            },
+        }));
+        state.look(now, || Some(100));
+        state.look(now + Duration::from_millis(3), || Some(104));
+        let watched = state.calls[0].as_ref().unwrap().watched;
+        assert_eq!(watched.stolen, Some(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn the_thread_stops_a_call_and_forgets_a_finished_one() {
+        let watchdog = Watchdog::start().unwrap();
+        let (_owner, limit) = cell();
+        // SAFETY: the cell outlives both watches.
+        let ticket = unsafe { watchdog.arm(limit, Instant::now()) };
+        while limit.get_i64() != i64::MAX {
+            std::thread::yield_now();
+        }
+        while !watchdog.shared.lock().calls[ticket.0]
+            .as_ref()
+            .is_some_and(|call| call.watched.fired)
+        {
+            std::thread::yield_now();
+        }
+        assert!(watchdog.disarm(ticket).fired);
+        // SAFETY: as above.
+        let ticket = unsafe { watchdog.arm(limit, Instant::now() + Duration::from_secs(3600)) };
+        assert!(!watchdog.disarm(ticket).fired);
+        assert_eq!(watchdog.shared.lock().under_way, 0);
+    }
+}

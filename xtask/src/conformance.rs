@@ -1,0 +1,205 @@
+//! `cargo xtask conformance`: the check on the committed fixtures, or on your own artifacts.
+//!
+//! Reports go to stdout, progress and problems to stderr. Exit code 0: every verdict of every
+//! artifact is within its limit; 1: some are not; 2: something could not be checked at all.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use cabinet_conformance::script::MAX_SCRIPT_BYTES;
+use cabinet_conformance::{CheckOptions, Report, Script, check};
+use cabinet_host::{Host, HostOptions};
+use serde_json::json;
+
+/// Largest artifact read, bytes. Four hundred times the largest real one seen.
+const MAX_ARTIFACT_BYTES: usize = 256 << 20;
+
+/// Arguments of `cargo xtask conformance`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Artifacts to check, or directories of them; the committed fixtures when there are none.
+    #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
+    artifact: Vec<PathBuf>,
+    /// The script to check with; one that fits the game's party when there is none.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Print one JSON object per artifact and line.
+    #[arg(long)]
+    json: bool,
+    /// Also ask that each game declares a leaderboard.
+    #[arg(long)]
+    require_leaderboard: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => code,
+        Err(problem) => {
+            eprintln!("conformance: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn try_run(args: &Args) -> Result<ExitCode, String> {
+    let script = args.script.as_deref().map(read_script).transpose()?;
+    let artifacts = match args.artifact.as_slice() {
+        [] => wasm_files(&fixtures())?,
+        given => {
+            let found: Result<Vec<_>, _> = given.iter().map(|path| wasm_files(path)).collect();
+            found?.concat()
+        }
+    };
+    let host = Host::new(HostOptions::default()).map_err(|error| error.to_string())?;
+    let options = CheckOptions {
+        require_leaderboard: args.require_leaderboard,
+        ..CheckOptions::default()
+    };
+    let (mut passed, mut unchecked) = (0, 0);
+    for (index, path) in artifacts.iter().enumerate() {
+        eprintln!("[{}/{}] {}", index + 1, artifacts.len(), path.display());
+        let report = read_artifact(path).and_then(|wasm| {
+            check(&host, &wasm, &options, script.as_ref())
+                .map_err(|error| format!("{}: {error}", path.display()))
+        });
+        match report {
+            Ok(report) => {
+                passed += usize::from(report.ok);
+                print_report(path, &report, args.json)?;
+            }
+            Err(problem) => {
+                unchecked += 1;
+                eprintln!("conformance: {problem}");
+            }
+        }
+    }
+    eprintln!("{passed} of {} within every limit", artifacts.len());
+    Ok(match (unchecked, passed == artifacts.len()) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
+    })
+}
+
+fn print_report(path: &Path, report: &Report, json: bool) -> Result<(), String> {
+    if json {
+        println!("{}", json!({ "artifact": path, "report": report }));
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// The committed fixtures.
+fn fixtures() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).join("fixtures")
+}
+
+/// The path itself, or the `.wasm` files of a directory in order of name.
+fn wasm_files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let shown = path.display();
+    let problem = |error: std::io::Error| format!("{shown}: {error}");
+    if !std::fs::metadata(path).map_err(problem)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(problem)? {
+        let file = entry.map_err(problem)?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(format!("{shown}: no .wasm file in this directory"));
+    }
+    Ok(files)
+}
+
+/// Reads a wasm module, or says in one line why not.
+pub(crate) fn read_artifact(path: &Path) -> Result<Vec<u8>, String> {
+    let wasm = read_up_to(path, MAX_ARTIFACT_BYTES)?;
+    if !wasm.starts_with(b"\0asm") {
+        return Err(format!("{}: not a wasm module", path.display()));
+    }
+    Ok(wasm)
+}
+
+/// Reads a script, or says in one line why not.
+pub(crate) fn read_script(path: &Path) -> Result<Script, String> {
+    let text = read_up_to(path, MAX_SCRIPT_BYTES)?;
+    Script::from_bytes(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let problem = |error: std::io::Error| format!("{shown}: {error}");
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(problem)?;
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(problem)?;
+    if bytes.len() > limit {
+        return Err(format!("{shown}: more than {limit} bytes"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(artifact: &[&Path], script: Option<&Path>) -> Args {
+        Args {
+            artifact: artifact.iter().map(|path| path.to_path_buf()).collect(),
+            script: script.map(Path::to_path_buf),
+            json: false,
+            require_leaderboard: false,
+        }
+    }
+
+    #[test]
+    fn a_bad_path_a_text_file_and_a_broken_script_each_give_one_clear_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().join("game.wasm");
+        std::fs::write(&text, "hello").unwrap();
+        let script = dir.path().join("broken.script");
+        std::fs::write(&script, "join 0\njump 1\n").unwrap();
+        let missing = dir.path().join("missing.wasm");
+
+        let problem = |result: Result<Vec<u8>, String>| result.unwrap_err();
+        assert!(problem(read_artifact(&text)).ends_with("game.wasm: not a wasm module"));
+        assert!(problem(read_artifact(&missing)).contains("missing.wasm: "));
+        let broken = try_run(&args(&[&text], Some(&script))).unwrap_err();
+        assert!(
+            broken.ends_with("broken.script: line 2: unknown word \"jump\""),
+            "{broken}"
+        );
+        let empty = tempfile::tempdir().unwrap();
+        let none = try_run(&args(&[empty.path()], None)).unwrap_err();
+        assert!(none.ends_with("no .wasm file in this directory"), "{none}");
+        for line in [broken, none, problem(read_artifact(&missing))] {
+            assert!(!line.contains('\n') && !line.contains("FAIL"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_directory_stands_for_its_modules_in_order_of_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.wasm", "a.wasm", "readme.md"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let files = wasm_files(dir.path()).unwrap();
+        assert_eq!(
+            files,
+            [dir.path().join("a.wasm"), dir.path().join("b.wasm")]
+        );
+    }
+}

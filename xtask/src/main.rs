@@ -1,0 +1,47 @@
+//! `cargo xtask`: the chores a person would otherwise have to remember.
+//!
+//! Thin on purpose: each command parses its arguments here and calls a library crate or an
+//! ordinary tool. `cargo xtask help` lists them.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod conformance;
+mod fixtures;
+mod trace;
+
+/// Cabinet's chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the conformance check: committed fixtures by default, or your own artifacts.
+    Conformance(conformance::Args),
+    /// Write what a guest and the host said to each other, one JSON line per callback.
+    Trace(trace::Args),
+    /// Build the fixture guests, or check that the committed ones match their sources.
+    Fixtures(fixtures::Args),
+    /// Measure: `host` (call, create, restore costs) or `kill` (how soon endless work dies).
+    Bench(bench::Args),
+    /// Everything `.ci/run` runs, step by step.
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Conformance(args) => conformance::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Fixtures(args) => fixtures::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Ci(args) => ci::run(&args),
+    }
+}
