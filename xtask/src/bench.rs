@@ -63,7 +63,14 @@ pub fn run(args: &Args) -> ExitCode {
 fn host() -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let ran = Command::new(cargo)
-        .args(["run", "--quiet", "--package", "cabinet-host", "--example", "bench-host"])
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "cabinet-host",
+            "--example",
+            "bench-host",
+        ])
         .status();
     match ran {
         Ok(status) if status.success() => ExitCode::SUCCESS,
@@ -95,7 +102,10 @@ fn kill(runs: u32, deadline: Duration) -> Result<bool, Box<dyn std::error::Error
     options.deadline = deadline;
     let game = host.load(&std::fs::read(fixtures.join("misbehave.wasm"))?, &options)?;
     println!("deadline {deadline:?}, {runs} runs each, limit deadline + {LATE_MAX:?}");
-    println!("{:<26} {:>12} {:>12}", "misdeed", "median late", "worst late");
+    println!(
+        "{:<26} {:>12} {:>12}",
+        "misdeed", "median late", "worst late"
+    );
     let mut met = true;
     let endless = table
         .misdeed

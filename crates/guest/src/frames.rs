@@ -1,7 +1,8 @@
 //! What each viewer was last shown, and the smallest payload that shows the next frame.
 //!
 //! Invariants
-//! - a baseline is what the host holds for that slot, under the same epoch;
+//! - a baseline is what the host holds for that slot, under the same epoch; a slot without one is
+//!   sent whole frames;
 //! - a frame is lost at most when the host has no memory for it: a rejected delta is followed by the
 //!   same frame as a keyframe, once, in the same call.
 //!
@@ -81,15 +82,23 @@ impl Frames {
         let shown = self
             .sender
             .deliver(slot, screen.bytes(), now, skip, abi::identical);
-        let Some(baseline) = &slot.baseline else {
-            return shown;
-        };
         if matches!(shown, Shown::Unchanged | Shown::Dropped) {
             return shown;
         }
         self.diverged = false;
+        let rows = &mut self.sender.rows;
         for seat in self.seats.iter_mut().flatten() {
-            seat.baseline = Some(self.sender.rows.share(baseline, seat.baseline.take()));
+            // The host gave every seat this frame. Where there was no room to keep it, what the
+            // seat had before is wrong now.
+            let old = seat.baseline.take();
+            seat.baseline = match (&slot.baseline, old) {
+                (Some(baseline), old) => Some(rows.share(baseline, old)),
+                (None, Some(old)) => {
+                    rows.release(old);
+                    None
+                }
+                (None, None) => None,
+            };
             (seat.epoch, seat.sent) = (slot.epoch, now);
         }
         shown
@@ -170,7 +179,7 @@ impl Sender {
     }
 
     fn adopt(&mut self, slot: &mut Slot, grid: &Grid, epoch: u32, now: Instant) {
-        slot.baseline = Some(self.rows.replace(slot.baseline.take(), grid));
+        slot.baseline = self.rows.replace(slot.baseline.take(), grid);
         (slot.epoch, slot.sent) = (epoch, now);
     }
 }

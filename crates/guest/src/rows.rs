@@ -1,7 +1,9 @@
 //! Frames kept row by row, each distinct row once.
 //!
 //! A thousand viewers' baselines are 46 MB as grids, more than a guest may have. Viewers of one room
-//! mostly see the same rows, so a baseline is 24 references into a store of rows.
+//! mostly see the same rows, so a baseline is 24 references into a store of rows. Where they do not,
+//! the store is full at [`ROWS_MAX`], and a frame it has no room for has no baseline: that viewer is
+//! sent whole frames.
 //!
 //! Invariants
 //! - a row's count is the number of baselines that refer to it; a row of count 0 is free for reuse;
@@ -12,6 +14,9 @@ use cabinet_wire::delta::Grid;
 use cabinet_wire::{ROW_BYTES, ROWS};
 
 type Row = [u8; ROW_BYTES];
+
+/// Distinct rows kept: 15.7 MB, under half of the memory a guest may have.
+const ROWS_MAX: usize = 8_192;
 
 /// A frame, as references to its rows. At most 1025 baselines of 24 rows fit a `u16`.
 #[derive(Debug)]
@@ -40,20 +45,30 @@ impl Rows {
         }
     }
 
-    /// Stores a frame in place of an old one, if there was one.
-    pub fn replace(&mut self, old: Option<Baseline>, grid: &Grid) -> Baseline {
+    /// Stores a frame in place of an old one, if there was one. `None`, with nothing kept of
+    /// either, when there is no room for it.
+    pub fn replace(&mut self, old: Option<Baseline>, grid: &Grid) -> Option<Baseline> {
         let mut ids = [0; ROWS];
         for (place, row) in grid.as_chunks().0.iter().enumerate() {
-            ids[place] = match &old {
-                Some(old) if self.holds(old.0[place], row) => old.0[place],
-                Some(old) => {
-                    self.drop_one(old.0[place]);
+            let before = old.as_ref().map(|old| old.0[place]);
+            let id = match before {
+                Some(id) if self.holds(id, row) => Some(id),
+                Some(id) => {
+                    self.drop_one(id);
                     self.find_or_store(place, row)
                 }
                 None => self.find_or_store(place, row),
             };
+            let Some(id) = id else {
+                let rest = old.iter().flat_map(|old| &old.0[place + 1..]);
+                for &id in ids[..place].iter().chain(rest) {
+                    self.drop_one(id);
+                }
+                return None;
+            };
+            ids[place] = id;
         }
-        Baseline(ids)
+        Some(Baseline(ids))
     }
 
     /// The same frame for one more viewer, in place of an old one.
@@ -74,13 +89,13 @@ impl Rows {
         }
     }
 
-    fn find_or_store(&mut self, place: usize, row: &Row) -> u16 {
+    fn find_or_store(&mut self, place: usize, row: &Row) -> Option<u16> {
         if let Some(id) = self.recent[place]
             && self.counts[usize::from(id)] > 0
             && self.holds(id, row)
         {
             self.counts[usize::from(id)] += 1;
-            return id;
+            return Some(id);
         }
         let id = match self.free.pop() {
             Some(id) => {
@@ -88,7 +103,9 @@ impl Rows {
                 self.counts[usize::from(id)] = 1;
                 id
             }
+            None if self.rows.len() >= ROWS_MAX => return None,
             None => {
+                // Below ROWS_MAX, which fits.
                 let id = self.rows.len() as u16;
                 self.rows.push(Box::new(*row));
                 self.counts.push(1);
@@ -98,7 +115,7 @@ impl Rows {
             }
         };
         self.recent[place] = Some(id);
-        id
+        Some(id)
     }
 
     fn drop_one(&mut self, id: u16) {
@@ -147,7 +164,7 @@ mod tests {
             .map(|viewer| {
                 let mut grid = frame(&[7; ROWS]);
                 grid[..4].copy_from_slice(&viewer.to_le_bytes());
-                rows.replace(None, &grid)
+                rows.replace(None, &grid).unwrap()
             })
             .collect();
         assert_eq!(rows.rows.len(), 1000 + ROWS - 1);
@@ -156,6 +173,54 @@ mod tests {
             rows.release(viewer);
         }
         assert_eq!(rows.free.len(), rows.rows.len());
+    }
+
+    /// A frame in which no two rows are alike, nor any with those of another number.
+    fn unlike(number: u32) -> Box<Grid> {
+        let mut grid = delta::zeroed();
+        for (place, row) in (0u32..).zip(grid.as_chunks_mut::<ROW_BYTES>().0) {
+            row[..4].copy_from_slice(&(number * ROWS as u32 + place).to_le_bytes());
+        }
+        grid
+    }
+
+    #[test]
+    fn a_full_store_keeps_nothing_of_the_next_frame_and_takes_it_when_there_is_room() {
+        let mut rows = Rows::default();
+        let fit = (ROWS_MAX / ROWS) as u32;
+        let mut kept: Vec<Baseline> = (0..fit)
+            .map(|number| rows.replace(None, &unlike(number)).unwrap())
+            .collect();
+        assert!(rows.replace(None, &unlike(fit)).is_none());
+        // A frame in place of an old one has the old one's room.
+        let changed = rows.replace(kept.pop(), &unlike(fit + 1)).unwrap();
+        assert_eq!(read(&rows, &changed), unlike(fit + 1));
+        rows.release(changed);
+        let next = rows.replace(None, &unlike(fit)).unwrap();
+        assert_eq!(read(&rows, &next), unlike(fit));
+        rows.release(next);
+        for baseline in kept {
+            rows.release(baseline);
+        }
+        assert!(rows.counts.iter().all(|count| *count == 0));
+    }
+
+    #[test]
+    fn a_viewer_whose_new_frame_does_not_fit_holds_on_to_nothing() {
+        let mut rows = Rows::default();
+        // Two viewers of one frame, then the store is filled to the last row.
+        let first = rows.replace(None, &unlike(0)).unwrap();
+        let second = rows.share(&first, None);
+        let mut number = 1;
+        while rows.rows.len() + ROWS <= ROWS_MAX {
+            let _kept = rows.replace(None, &unlike(number)).unwrap();
+            number += 1;
+        }
+        let before: usize = rows.counts.iter().map(|&count| usize::from(count)).sum();
+        assert!(rows.replace(Some(second), &unlike(number)).is_none());
+        let after: usize = rows.counts.iter().map(|&count| usize::from(count)).sum();
+        assert_eq!(before - after, ROWS, "the old frame's share went back");
+        assert_eq!(read(&rows, &first), unlike(0));
     }
 
     proptest! {
@@ -188,7 +253,7 @@ mod tests {
                     _ => {
                         let grid = frame(&bytes);
                         let old = viewers[viewer].take();
-                        viewers[viewer] = Some(rows.replace(old, &grid));
+                        viewers[viewer] = rows.replace(old, &grid);
                         model[viewer] = Some(grid);
                     }
                 }

@@ -90,7 +90,11 @@ impl Settings {
             "wasmer {} cranelift {} nans {} memory {:?} rewrite {} target {} cpu {:?}",
             WASMER_VERSION,
             if self.quick { "none" } else { "speed" },
-            if self.canonical_nans { "canonical" } else { "native" },
+            if self.canonical_nans {
+                "canonical"
+            } else {
+                "native"
+            },
             self.checks,
             rewrite::VERSION,
             target.triple(),
@@ -170,7 +174,10 @@ fn compile_there(
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|error| {
-            CompileError::Worker(format!("cannot start {}: {error}", options.program.display()))
+            CompileError::Worker(format!(
+                "cannot start {}: {error}",
+                options.program.display()
+            ))
         })?;
     let (Some(mut to_child), Some(mut from_child)) = (child.stdin.take(), child.stdout.take())
     else {

@@ -33,12 +33,11 @@ const PROBE_CLOCK: i64 = 1_640_995_200_000_000_000;
 const PROBE_SEED: i64 = 42;
 
 /// A loaded game. Cheap to clone; its rooms keep it alive.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Game {
     pub(crate) inner: Arc<GameInner>,
 }
 
-#[derive(Debug)]
 pub(crate) struct GameInner {
     pub(crate) host: Arc<HostShared>,
     pub(crate) engine: Engine,
@@ -55,6 +54,15 @@ pub(crate) struct GameInner {
     tier: Tier,
     warnings: Vec<LoadWarning>,
     from_cache: bool,
+}
+
+impl std::fmt::Debug for Game {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Game")
+            .field("slug", &self.inner.meta.slug)
+            .field("digest", &self.inner.digest)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Game {
@@ -161,9 +169,8 @@ pub(crate) fn load(
     let module = unsafe { Module::deserialize_unchecked(&engine, artifact.as_slice()) }
         .map_err(|error| LoadError::Instantiate(error.to_string()))?;
     // SAFETY: compiled by this process from our own source.
-    let kernel =
-        unsafe { Module::deserialize_unchecked(&engine, host.kernel_artifact.as_slice()) }
-            .map_err(|error| LoadError::Instantiate(error.to_string()))?;
+    let kernel = unsafe { Module::deserialize_unchecked(&engine, host.kernel_artifact.as_slice()) }
+        .map_err(|error| LoadError::Instantiate(error.to_string()))?;
     let imports = Import::of(&module);
     let mut inner = GameInner {
         host: Arc::clone(host),
@@ -204,15 +211,22 @@ fn choose_tier(
     limits: &ModuleLimits,
     warnings: &mut Vec<LoadWarning>,
 ) -> Result<Tier, LoadError> {
-    let cost = shape.cost.worst_function;
-    match shape.cost.tier(limits) {
-        rewrite::CostTier::Refuse => Err(LoadError::TooExpensive {
-            cost,
-            limit: limits.cost_quick_max,
+    let cost = &shape.cost;
+    match cost.tier(limits) {
+        rewrite::CostTier::Refuse => Err(if cost.worst_function_quick > limits.cost_quick_max {
+            LoadError::TooExpensive {
+                cost: cost.worst_function_quick,
+                limit: limits.cost_quick_max,
+            }
+        } else {
+            LoadError::TooExpensive {
+                cost: cost.total_quick,
+                limit: limits.cost_quick_total_max,
+            }
         }),
         rewrite::CostTier::Quick => {
             if wanted != Tier::Quick {
-                warnings.push(LoadWarning::QuickTier { cost });
+                warnings.push(LoadWarning::QuickTier { cost: cost.total });
             }
             Ok(Tier::Quick)
         }
@@ -238,8 +252,8 @@ fn obtain(
             Lookup::Miss => {}
         }
     }
-    let artifact = compile::compile(wasm, settings, &host.options.compile)
-        .map_err(LoadError::Compile)?;
+    let artifact =
+        compile::compile(wasm, settings, &host.options.compile).map_err(LoadError::Compile)?;
     if let Some(cache) = &host.cache
         && let Err(error) = cache.put(&key, &artifact)
     {
@@ -258,7 +272,8 @@ fn probe(inner: &mut GameInner, warnings: &mut Vec<LoadWarning>) -> Result<(), L
     let mut core = Core::build(inner, shared).map_err(LoadError::Instantiate)?;
     let failed = |export| move |fault: Fault| LoadError::Probe { export, fault };
 
-    core.run_start(inner, deadline).map_err(failed("start section"))?;
+    core.run_start(inner, deadline)
+        .map_err(failed("start section"))?;
     let output = core
         .probe(inner, "shellcade_abi", deadline)
         .map_err(failed("shellcade_abi"))?;

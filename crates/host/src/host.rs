@@ -25,7 +25,6 @@ pub struct Host {
 }
 
 /// What every game and room of a host holds on to.
-#[derive(Debug)]
 pub(crate) struct HostShared {
     pub(crate) options: HostOptions,
     pub(crate) cache: Option<Cache>,
@@ -33,6 +32,14 @@ pub(crate) struct HostShared {
     pub(crate) watchdog: Watchdog,
     /// The kernel's wasm half, compiled; every game loads it into its own engine.
     pub(crate) kernel_artifact: Vec<u8>,
+}
+
+impl std::fmt::Debug for HostShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostShared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a host works. [`HostOptions::default`] is right for most.
@@ -205,9 +212,9 @@ impl std::fmt::Display for LoadWarning {
                 f,
                 "the game is resident but declares a minimum of {min} players"
             ),
-            Self::LeaderboardCode => {
-                f.write_str("the leaderboard has a direction, aggregation or format outside the ABI")
-            }
+            Self::LeaderboardCode => f.write_str(
+                "the leaderboard has a direction, aggregation or format outside the ABI",
+            ),
             Self::Lifecycle(code) => {
                 write!(f, "lifecycle {code} is unknown and reads as resumable")
             }

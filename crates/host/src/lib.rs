@@ -71,7 +71,8 @@ pub use host::{
 pub use observe::{HostCall, Observer, WasiCall};
 pub use player::{Character, Player};
 pub use rewrite::{ModuleLimits, Refusal};
-pub use room::capture::{CaptureError, RestoreError, StateDigest};
+pub use room::capture::{CaptureError, StateDigest};
+pub use room::restore::RestoreError;
 pub use room::{NoRandomness, Room, RoomConfig, Seed, Slot, Totals};
 pub use services::{
     DeliveredFrame, LogRecord, LogSource, MemoryServices, NoServices, Recipient, RoomResult,

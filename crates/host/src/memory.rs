@@ -129,13 +129,8 @@ impl Slot {
         debug_assert!(to <= self.reserved);
         // SAFETY: `from..to` lies inside this slot's own mapping, and both ends are multiples of
         // the wasm page size.
-        let done = unsafe {
-            libc::mprotect(
-                self.base.as_ptr().add(from).cast(),
-                to - from,
-                protection,
-            )
-        };
+        let done =
+            unsafe { libc::mprotect(self.base.as_ptr().add(from).cast(), to - from, protection) };
         if done != 0 {
             return Err(MemoryError::Region(format!(
                 "cannot change {} bytes of memory protection: {}",

@@ -197,7 +197,8 @@ pub struct LogRecord {
 
 #[derive(Debug, Default)]
 struct MemoryState {
-    kv: BTreeMap<(String, Vec<u8>), (Vec<u8>, Vec<u8>)>,
+    /// Values by account and key.
+    kv: BTreeMap<(String, Vec<u8>), Vec<u8>>,
     config: BTreeMap<Vec<u8>, Vec<u8>>,
     posts: Vec<RoomResult>,
     logs: Vec<LogRecord>,
@@ -228,15 +229,14 @@ impl MemoryServices {
         self.lock()
             .kv
             .get(&(account.to_owned(), key.to_vec()))
-            .map(|(value, _)| value.clone())
+            .cloned()
     }
 
     /// Stores a value, as a test's preparation.
     pub fn set_value(&self, account: &str, key: &[u8], value: &[u8]) {
-        self.lock().kv.insert(
-            (account.to_owned(), key.to_vec()),
-            (value.to_vec(), Vec::new()),
-        );
+        self.lock()
+            .kv
+            .insert((account.to_owned(), key.to_vec()), value.to_vec());
     }
 
     /// The leaderboard posts so far.
@@ -296,13 +296,13 @@ impl Services for MemoryServices {
         let mut state = self.lock();
         let at = (player.account.clone(), key.to_vec());
         if rule == b"max"
-            && let Some((stored, _)) = state.kv.get(&at)
+            && let Some(stored) = state.kv.get(&at)
             && let (Some(stored), Some(new)) = (integer(stored), integer(value))
             && stored >= new
         {
             return Ok(());
         }
-        state.kv.insert(at, (value.to_vec(), rule.to_vec()));
+        state.kv.insert(at, value.to_vec());
         Ok(())
     }
 

@@ -86,8 +86,18 @@ fn a_second_load_comes_from_the_cache_and_a_tampered_entry_is_compiled_anew() {
         Host::new(host).unwrap()
     };
     let wasm = common::fixture("tour.wasm");
-    assert!(!cached([1; 32]).load(&wasm, &options(WIDE)).unwrap().from_cache());
-    assert!(cached([1; 32]).load(&wasm, &options(WIDE)).unwrap().from_cache());
+    assert!(
+        !cached([1; 32])
+            .load(&wasm, &options(WIDE))
+            .unwrap()
+            .from_cache()
+    );
+    assert!(
+        cached([1; 32])
+            .load(&wasm, &options(WIDE))
+            .unwrap()
+            .from_cache()
+    );
 
     // Other settings, other code.
     let mut quick = options(WIDE);
@@ -112,7 +122,12 @@ fn a_second_load_comes_from_the_cache_and_a_tampered_entry_is_compiled_anew() {
     assert!(!game.from_cache());
     assert!(game.warnings().contains(&LoadWarning::CacheTampered));
     // Compiling anew replaced the entry.
-    assert!(cached([2; 32]).load(&wasm, &options(WIDE)).unwrap().from_cache());
+    assert!(
+        cached([2; 32])
+            .load(&wasm, &options(WIDE))
+            .unwrap()
+            .from_cache()
+    );
 }
 
 /// The example `compile-worker`, which `cargo test` builds beside the tests.
@@ -154,7 +169,7 @@ fn a_worker_process_compiles_what_this_process_would() {
 
 #[test]
 fn a_worker_out_of_memory_is_an_error_and_not_a_crash_of_ours() {
-    let error = with_worker(WIDE, 48 << 20)
+    let error = with_worker(WIDE, 1 << 20)
         .load(&common::fixture("tour.wasm"), &options(WIDE))
         .unwrap_err();
     assert!(
@@ -198,7 +213,10 @@ fn compile_bombs_go_to_the_quick_tier_or_are_refused() {
     let locals = "(local i64)".repeat(3_000);
     let branches: String = (0..3_000)
         .map(|index| {
-            format!("(if (local.get 0) (then (local.set {} (i64.const 1))))", index + 1)
+            format!(
+                "(if (local.get 0) (then (local.set {} (i64.const 1))))",
+                index + 1
+            )
         })
         .collect();
     let error = host
@@ -208,7 +226,10 @@ fn compile_bombs_go_to_the_quick_tier_or_are_refused() {
         )
         .unwrap_err();
     assert!(
-        matches!(error, LoadError::TooExpensive { .. } | LoadError::Refused(_)),
+        matches!(
+            error,
+            LoadError::TooExpensive { .. } | LoadError::Refused(_)
+        ),
         "{error}"
     );
 }

@@ -68,7 +68,11 @@ fn every_misdeed_ends_as_the_table_says_while_a_neighbour_plays_on() {
         assert!(matches!(neighbour.join(ms(150), bob()), Outcome::Done(_)));
         assert!(matches!(neighbour.wake(ms(200)), Outcome::Done(_)));
         let after = neighbour.frame(Slot::Broadcast).map(|frame| lines(&frame));
-        assert_ne!(before, after, "{}: the neighbour stands still", misdeed.name);
+        assert_ne!(
+            before, after,
+            "{}: the neighbour stands still",
+            misdeed.name
+        );
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

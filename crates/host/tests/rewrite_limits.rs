@@ -461,6 +461,49 @@ fn locals_times_blocks_is_refused() {
 }
 
 #[test]
+fn loops_in_one_another_are_compiled_quickly_or_refused_with_locals_they_set() {
+    let nest = |n: usize, inner: &str| {
+        let ends = "(br_if 0 (local.get 0)) end ".repeat(n);
+        format!("{} {inner} {ends}", "loop ".repeat(n))
+    };
+    let bare = format!("(func (param i32) {})", nest(1_900, ""));
+    assert_eq!(tier(&bare), CostTier::Quick);
+    let sets: String = (1..=500)
+        .map(|i| format!("(local.set {i} (local.get 0))"))
+        .collect();
+    let body = format!(
+        "(func (param i32) (local {}) {})",
+        "i32 ".repeat(500),
+        nest(500, &sets)
+    );
+    assert_eq!(tier(&body), CostTier::Refuse);
+}
+
+#[test]
+fn many_branches_to_one_label_are_refused_unless_it_only_panics() {
+    let body = |after: &str| {
+        let branches: String = (0..5_000)
+            .map(|i| {
+                let local = i % 300 + 1;
+                format!("(local.set {local} (i32.const {i})) (br_if 0 (local.get 0))")
+            })
+            .collect();
+        format!(
+            "(func (param i32) (local {}) (block {branches} return) {after})",
+            "i32 ".repeat(300)
+        )
+    };
+    let reads: String = (1..=300)
+        .map(|i| format!("(drop (local.get {i}))"))
+        .collect();
+    assert_eq!(tier(&body(&reads)), CostTier::Refuse);
+    assert_eq!(
+        tier(&body("(drop (local.get 1)) unreachable")),
+        CostTier::Speed
+    );
+}
+
+#[test]
 fn values_that_calls_move_count_as_size() {
     let narrow = cost(&format!("(func $f) (func {})", "call $f ".repeat(100)));
     let wide = cost(&format!(

@@ -253,7 +253,10 @@ fn a_room_can_override_deadline_and_heartbeat() {
     let _ = room.input(ms(1), &ada(), rune('t'));
     assert!(matches!(
         room.fault(),
-        Some(Fault::Deadline { deadline: SHORT, .. })
+        Some(Fault::Deadline {
+            deadline: SHORT,
+            ..
+        })
     ));
 }
 
@@ -328,7 +331,11 @@ impl Services for Trouble {
 }
 
 /// A room over troubled stores, after a callback that uses them.
-fn troubled(kind: Kind, io_ceiling: Duration, deadline: Duration) -> (cabinet_host::Room, MemoryServices) {
+fn troubled(
+    kind: Kind,
+    io_ceiling: Duration,
+    deadline: Duration,
+) -> (cabinet_host::Room, MemoryServices) {
     let mut with = options(deadline);
     with.io_ceiling = io_ceiling;
     let game = common::host()

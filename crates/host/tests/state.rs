@@ -182,7 +182,10 @@ fn an_sck1_blob_is_written_only_when_it_loses_nothing() {
         .unwrap();
     let _ = played.wake(ms(100));
     let _ = back.wake(ms(100));
-    let frame = |room: &Room| room.frame(Slot::Broadcast).map(|frame| common::lines(&frame));
+    let frame = |room: &Room| {
+        room.frame(Slot::Broadcast)
+            .map(|frame| common::lines(&frame))
+    };
     assert_eq!(frame(&played), frame(&back));
 }
 

@@ -131,17 +131,15 @@ fn native(store: &mut impl AsStoreMut, env: &FunctionEnv<()>, name: &str) -> Fun
         "log" | "kv_delete" => {
             Function::new_typed_with_env(store, env, |_: E<'_>, _: i64, _: i64| {})
         }
-        "kv_set" => Function::new_typed_with_env(
-            store,
-            env,
-            |_: E<'_>, _: i64, _: i64, _: i64, _: i64| {},
-        ),
+        "kv_set" => {
+            Function::new_typed_with_env(store, env, |_: E<'_>, _: i64, _: i64, _: i64, _: i64| {})
+        }
         "proc_exit" => Function::new_typed_with_env(store, env, |_: E<'_>, _: i32| {}),
-        "clock_time_get" => Function::new_typed_with_env(
-            store,
-            env,
-            |_: E<'_>, _: i32, _: i64, _: i32| -> i32 { 0 },
-        ),
+        "clock_time_get" => {
+            Function::new_typed_with_env(store, env, |_: E<'_>, _: i32, _: i64, _: i32| -> i32 {
+                0
+            })
+        }
         "fd_write" => Function::new_typed_with_env(
             store,
             env,

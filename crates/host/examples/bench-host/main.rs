@@ -60,11 +60,20 @@ fn run() -> Result<bool> {
     let wasm = std::fs::read(testdata.join("fixture-rs/fixture-rs.wasm"))?;
     let game = host.load(&wasm, &patient)?;
     let (ours, bare) = creations(&game, &wasm)?;
-    table.ratio("compiled module to first frame (fixture-rs)", ours, bare, 2.0);
+    table.ratio(
+        "compiled module to first frame (fixture-rs)",
+        ours,
+        bare,
+        2.0,
+    );
 
     let wasm = std::fs::read(testdata.join("fixture/fixture.wasm"))?;
     let game = host.load(&wasm, &patient)?;
-    table.limit("restore (fixture)", restore(&game)?, Duration::from_micros(500));
+    table.limit(
+        "restore (fixture)",
+        restore(&game)?,
+        Duration::from_micros(500),
+    );
 
     let wasm = std::fs::read(testdata.join("loadspike/loadspike.wasm"))?;
     table.limit(

@@ -15,6 +15,7 @@ use wasmparser::{
 use super::check::Module;
 use super::cost::FunctionSize;
 use super::limits::{ModuleLimits, within};
+use super::merges::Merges;
 use super::refusal::Refusal;
 
 /// Slots every frame is taken to have besides its values: return address, frame pointer, saved
@@ -141,6 +142,7 @@ pub(super) fn scan(
         max: 0,
         vectors: locals.vectors,
     };
+    let mut merges = Merges::new();
     let mut moved_values = 0u64;
     let mut reader = OperatorsReader::new(reader);
     while !reader.eof() {
@@ -173,6 +175,7 @@ pub(super) fn scan(
         }
         moved_values += values_moved(&operator, validator, module);
         body.size.blocks += blocks(&operator);
+        merges.observe(&operator);
         match operator {
             Operator::Loop { .. } => {
                 regions.push(Region {
@@ -265,6 +268,7 @@ pub(super) fn scan(
     body.slots = (locals.slots + stack.slots() + FRAME_OVERHEAD_SLOTS) as u32;
     body.rewritten_bytes += code.as_bytes().len() as u64 + FUNCTION_EDIT_BYTES;
     body.size.bytes = body.rewritten_bytes + moved_values;
+    body.size.merges = merges.total(body.size.live);
     body.size.live += u64::from(stack.max);
     Ok(body)
 }

@@ -14,12 +14,14 @@
 //! | blocks² / 800 | both | 60,000 `br_if`: 4.4 s quick |
 //! | blocks² / 600 more | speed | the same: 8.5 s; 40,000 loops in a row: 42 s |
 //! | Σ loops depth² / 300 | speed | 1,900 loops in one another (13 KB): 5.2 s, quick 0.09 s |
+//! | Σ labels branches² × locals / 250 | both | 5,000 `br_if` to one label, 300 locals set between (49 KB): 21 s |
+//! | the same / 60 more | speed | 2,500 and 100: 8–12 s, quick 2–3 s |
 //! | phis² / 1,700 | both | 500 loops in one another that set 500 locals (8 KB): 32 s |
 //!
 //! `phis` sums over all loops the locals touched inside: what the loop's head must merge.
 //!
 //! Honest code is estimated too dear rather than too cheap. For the five reference artifacts the
-//! total is 60, 38, 122, 105 and 121 ms; measured, for the first four: 73, 38, 126 and 120.
+//! total is 65, 38, 139, 117 and 138 ms; measured on the same machine: 60, 40, 120, 100 and 110.
 
 use super::limits::ModuleLimits;
 
@@ -88,6 +90,8 @@ pub(super) struct FunctionSize {
     pub blocks: u64,
     /// Sum over all loops of the square of how many loops they are in, themselves included.
     pub loop_depth_squares: u64,
+    /// Sum over all labels of the square of the branches to it, times the locals read after it.
+    pub merges: u64,
     /// Sum over all loops of the locals touched inside.
     pub phis: u64,
 }
@@ -98,6 +102,7 @@ impl FunctionSize {
             square(self.source_bytes) / 14_000,
             square(self.blocks) / 600,
             self.loop_depth_squares / 300,
+            self.merges / 60,
         ]
         .into_iter()
         .fold(self.quick(), u64::saturating_add)
@@ -109,6 +114,7 @@ impl FunctionSize {
             square(self.live) / 12,
             square(self.blocks) / 800,
             square(self.phis) / 1_700,
+            self.merges / 250,
         ]
         .into_iter()
         .fold(self.bytes / 2, u64::saturating_add)

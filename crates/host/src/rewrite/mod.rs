@@ -32,6 +32,7 @@ mod encode;
 pub mod imports;
 mod instrument;
 mod limits;
+mod merges;
 mod refusal;
 mod shape;
 

@@ -10,9 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmer::{
-    AsStoreMut, Extern, FunctionEnv, Instance, RuntimeError, Store, TypedFunction,
-};
+use wasmer::{AsStoreMut, Extern, FunctionEnv, Instance, RuntimeError, Store, TypedFunction};
 use wasmer_types::TrapCode;
 use wasmer_vm::LinearMemory;
 
@@ -442,7 +440,9 @@ fn memory_of(instance: &Instance, name: &str) -> Result<wasmer::Memory, String> 
 }
 
 fn raw_memory(store: &mut Store, memory: &wasmer::Memory) -> Result<RawMemory, String> {
-    let wasmer_vm::VMExtern::Memory(handle) = Extern::Memory(memory.clone()).to_vm_extern().unwrap_sys() else {
+    let wasmer_vm::VMExtern::Memory(handle) =
+        Extern::Memory(memory.clone()).to_vm_extern().unwrap_sys()
+    else {
         return Err("not a memory".into());
     };
     let definition = handle
@@ -458,7 +458,9 @@ fn raw_global(store: &mut Store, instance: &Instance, name: &str) -> Result<RawG
         .exports
         .get_global(name)
         .map_err(|error| error.to_string())?;
-    let wasmer_vm::VMExtern::Global(handle) = Extern::Global(global.clone()).to_vm_extern().unwrap_sys() else {
+    let wasmer_vm::VMExtern::Global(handle) =
+        Extern::Global(global.clone()).to_vm_extern().unwrap_sys()
+    else {
         return Err("not a global".into());
     };
     let definition = handle

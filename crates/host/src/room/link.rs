@@ -1,8 +1,7 @@
 //! Connecting a guest's imports: the kernel's wasm functions directly, everything else natively.
 
 use wasmer::{
-    AsStoreMut, Exports, Extern, Function, FunctionEnv, FunctionEnvMut, Module, RuntimeError,
-    Value,
+    AsStoreMut, Exports, Extern, Function, FunctionEnv, FunctionEnvMut, Module, RuntimeError, Value,
 };
 
 use crate::rewrite::imports::{ENV, USER, WASI};
@@ -146,9 +145,7 @@ fn kernel_function(
         }),
         // The manifest configuration is empty and there are no variables; the key's block is
         // freed, as the reference does for variables.
-        "config_get" => {
-            Function::new_typed_with_env(store, env, |_: Env<'_>, _: i64| -> i64 { 0 })
-        }
+        "config_get" => Function::new_typed_with_env(store, env, |_: Env<'_>, _: i64| -> i64 { 0 }),
         "var_get" => {
             Function::new_typed_with_env(store, env, |mut env: Env<'_>, key: i64| -> i64 {
                 env.data_mut().kernel.free(key as u64);
@@ -169,9 +166,7 @@ fn kernel_function(
                 Err(RuntimeError::new("network requests are not allowed"))
             },
         ),
-        "http_status_code" => {
-            Function::new_typed_with_env(store, env, |_: Env<'_>| -> i32 { 0 })
-        }
+        "http_status_code" => Function::new_typed_with_env(store, env, |_: Env<'_>| -> i32 { 0 }),
         "http_headers" => Function::new_typed_with_env(store, env, |_: Env<'_>| -> i64 { 0 }),
         // Off: above every level.
         "get_log_level" => {

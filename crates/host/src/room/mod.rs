@@ -15,6 +15,7 @@
 pub(crate) mod capture;
 pub(crate) mod core;
 pub(crate) mod link;
+pub(crate) mod restore;
 pub(crate) mod roster;
 pub(crate) mod shared;
 pub(crate) mod user;
@@ -455,7 +456,11 @@ impl Room {
 
     fn invoke_seat(&mut self, export: &'static str, now: i64, seat: usize) -> Outcome {
         // A roster that long is refused before it is encoded.
-        self.invoke(export, now, Extra::Seat(u32::try_from(seat).unwrap_or(u32::MAX)))
+        self.invoke(
+            export,
+            now,
+            Extra::Seat(u32::try_from(seat).unwrap_or(u32::MAX)),
+        )
     }
 
     /// The single way into the guest.
@@ -469,7 +474,10 @@ impl Room {
         if !matches!(export, "leave") {
             shared.departed = None;
         }
-        match self.roster.settle_on(&shared.members, shared.departed.as_ref()) {
+        match self
+            .roster
+            .settle_on(&shared.members, shared.departed.as_ref())
+        {
             Ok(true) => shared.slots.invalidate_all(),
             Ok(false) => {}
             Err(_) => return Outcome::Skipped(Skip::RosterTooLarge),

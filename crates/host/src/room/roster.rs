@@ -147,7 +147,7 @@ impl Roster {
             count,
             max: CTX_ROSTER_COUNT_MAX,
         };
-        let count = u16::try_from(count).map_err(|_| too_many.clone())?;
+        let count = u16::try_from(count).map_err(|_| too_many)?;
         if count > CTX_ROSTER_COUNT_MAX {
             return Err(too_many);
         }

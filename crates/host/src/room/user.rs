@@ -216,9 +216,13 @@ pub(crate) fn log(mut env: Env<'_>, level: i64, message: i64) {
 pub(crate) fn kv_get(mut env: Env<'_>, index: i64, key: i64) -> Result<i64, RuntimeError> {
     timed(&mut env, |env| {
         let shared = env.data_mut();
-        let value = kv(shared, "kv_get", index, key, |services, player, key, within| {
-            services.kv_get(player, key, within)
-        })
+        let value = kv(
+            shared,
+            "kv_get",
+            index,
+            key,
+            |services, player, key, within| services.kv_get(player, key, within),
+        )
         .map_err(stop)?;
         let at = give(env, value.flatten());
         observe(env.data_mut(), "kv_get", &[index, key], &[key], Some(at));
@@ -248,9 +252,13 @@ pub(crate) fn kv_set(
         let (Ok(value), Ok(rule)) = (value, rule) else {
             return Ok(());
         };
-        kv(shared, "kv_set", index, key, |services, player, key, within| {
-            services.kv_set(player, key, &value, &rule, within)
-        })
+        kv(
+            shared,
+            "kv_set",
+            index,
+            key,
+            |services, player, key, within| services.kv_set(player, key, &value, &rule, within),
+        )
         .map_err(stop)?;
         Ok(())
     })
@@ -260,9 +268,13 @@ pub(crate) fn kv_delete(mut env: Env<'_>, index: i64, key: i64) -> Result<(), Ru
     timed(&mut env, |env| {
         let shared = env.data_mut();
         observe(shared, "kv_delete", &[index, key], &[key], None);
-        kv(shared, "kv_delete", index, key, |services, player, key, within| {
-            services.kv_delete(player, key, within)
-        })
+        kv(
+            shared,
+            "kv_delete",
+            index,
+            key,
+            |services, player, key, within| services.kv_delete(player, key, within),
+        )
         .map_err(stop)?;
         Ok(())
     })
@@ -333,9 +345,12 @@ fn config(shared: &mut Shared, key: i64) -> Result<Option<Vec<u8>>, IoStop> {
         Ok(key) if !key.is_empty() => key,
         _ => return Ok(None),
     };
-    let value = io.call(tally, services.as_mut(), "config_get", |services, within| {
-        services.config_get(key, within)
-    })?;
+    let value = io.call(
+        tally,
+        services.as_mut(),
+        "config_get",
+        |services, within| services.config_get(key, within),
+    )?;
     Ok(value.flatten())
 }
 

@@ -168,7 +168,7 @@ impl Snapshot {
     /// one.
     ///
     /// # Errors
-    /// [`SnapshotError::Limit`] when the state holds more of something than [`limits`] allows.
+    /// [`SnapshotError::Limit`] when the state holds more of something than a snapshot may.
     pub fn encode(&self, level: i32) -> Result<Vec<u8>, SnapshotError> {
         encode::encode(self, level)
     }
