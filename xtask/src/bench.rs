@@ -1,15 +1,17 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
 //! `host` compares rooms with wasmer alone; `kill` measures how long after its deadline each
-//! endless misdeed is dead. Both print a table and exit 1 when a limit is missed; run them on a
-//! quiet machine.
+//! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
+//! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
+//! when a limit is missed; run them on a quiet machine.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use cabinet_host::{
-    Fault, GameOptions, Host, HostOptions, NoServices, Outcome, Player, RoomConfig, Seed,
+    CacheOptions, Fault, Game, GameOptions, Host, HostOptions, LoadError, NoServices, Outcome,
+    Player, Room, RoomConfig, Seed,
 };
 use cabinet_wire::input::Input;
 use serde::Deserialize;
@@ -26,9 +28,9 @@ enum What {
     /// Wakes, room creation, restore and cached loads, next to wasmer alone. Needs
     /// `CABINET_REFERENCE`.
     Host,
-    /// How long after its deadline each endless misdeed of `fixtures/misbehave.wasm` is dead.
+    /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
-        /// Runs of each misdeed; the worst counts.
+        /// Runs of each; the worst counts.
         #[arg(long, default_value_t = 5)]
         runs: u32,
         /// The deadline, in milliseconds.
@@ -82,8 +84,11 @@ fn host() -> ExitCode {
     }
 }
 
+/// Why nothing could be measured.
+type Error = Box<dyn std::error::Error>;
+
 #[derive(Deserialize)]
-struct Table {
+struct Misdeeds {
     misdeed: Vec<Misdeed>,
 }
 
@@ -94,53 +99,128 @@ struct Misdeed {
     outcome: String,
 }
 
-fn kill(runs: u32, deadline: Duration) -> Result<bool, Box<dyn std::error::Error>> {
+#[derive(Deserialize)]
+struct Outcomes {
+    guest: Vec<Guest>,
+}
+
+#[derive(Deserialize)]
+struct Guest {
+    file: String,
+    phase: String,
+    outcome: String,
+}
+
+/// Whether every endless guest of the fixtures was dead in time.
+fn kill(runs: u32, deadline: Duration) -> Result<bool, Error> {
     let fixtures = fixtures();
-    let table: Table = toml::from_str(&std::fs::read_to_string(fixtures.join("misdeeds.toml"))?)?;
-    let host = Host::new(HostOptions::default())?;
+    let misdeeds: Misdeeds =
+        toml::from_str(&std::fs::read_to_string(fixtures.join("misdeeds.toml"))?)?;
+    let wat = fixtures.join("wat");
+    let guests: Outcomes = toml::from_str(&std::fs::read_to_string(wat.join("outcomes.toml"))?)?;
+
+    // Loading again from the cache is mostly the guest's own endless call.
+    let dir = tempfile::tempdir()?;
+    let mut host = HostOptions::default();
+    host.probe_deadline = deadline;
+    host.cache = Some(CacheOptions {
+        dir: dir.path().to_owned(),
+        key: [0; 32],
+    });
+    let host = Host::new(host)?;
     let mut options = GameOptions::default();
     options.deadline = deadline;
-    let game = host.load(&std::fs::read(fixtures.join("misbehave.wasm"))?, &options)?;
+
     println!("deadline {deadline:?}, {runs} runs each, limit deadline + {LATE_MAX:?}");
-    println!(
-        "{:<26} {:>12} {:>12}",
-        "misdeed", "median late", "worst late"
-    );
+    println!("{:<44} {:>12} {:>12}", "guest", "median late", "worst late");
     let mut met = true;
-    let endless = table
-        .misdeed
-        .iter()
-        .filter(|misdeed| misdeed.outcome == "fault:deadline");
-    for misdeed in endless {
-        let rune = misdeed.rune.chars().next().unwrap_or(' ');
-        let mut late = Vec::new();
-        for _ in 0..runs {
-            let ada = Player::member("a1", "ada", "c1");
-            let mut room = game.room(RoomConfig::new(Seed::Set(42)), Box::new(NoServices));
-            let _ = room.start(EPOCH);
-            let _ = room.join(EPOCH, ada.clone());
-            let began = Instant::now();
-            let outcome = room.input(EPOCH, &ada, Input::Rune(rune.into()));
-            let took = began.elapsed();
-            let killed = matches!(outcome, Outcome::Faulted(_))
-                && matches!(room.fault(), Some(Fault::Deadline { .. }));
-            if !killed {
-                return Err(format!("{}: {outcome:?}, not a deadline", misdeed.name).into());
-            }
-            late.push(took.saturating_sub(deadline));
-        }
+    let mut row = |name: &str, run: &mut dyn FnMut() -> Result<Duration, Error>| {
+        let mut late = (0..runs)
+            .map(|_| run().map(|took| took.saturating_sub(deadline)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| format!("{name}: {error}"))?;
         late.sort_unstable();
         let (median, worst) = (late[late.len() / 2], late[late.len() - 1]);
         met &= worst <= LATE_MAX;
         println!(
-            "{:<26} {:>9.2} ms {:>9.2} ms{}",
-            misdeed.name,
+            "{name:<44} {:>9.2} ms {:>9.2} ms{}",
             median.as_secs_f64() * 1e3,
             worst.as_secs_f64() * 1e3,
             if worst <= LATE_MAX { "" } else { "  MISSED" },
         );
+        Ok::<(), Error>(())
+    };
+
+    let game = host.load(&std::fs::read(fixtures.join("misbehave.wasm"))?, &options)?;
+    for misdeed in &misdeeds.misdeed {
+        if misdeed.outcome == "fault:deadline" {
+            let rune = misdeed.rune.chars().next().unwrap_or(' ');
+            row(&misdeed.name, &mut || callback(&game, "input", rune))?;
+        }
+    }
+    for guest in &guests.guest {
+        let wasm = || wat::parse_file(wat.join(&guest.file));
+        let name = format!("{} ({})", guest.file, guest.phase);
+        match guest.outcome.as_str() {
+            "fault:deadline" => {
+                let game = host.load(&wasm()?, &options)?;
+                row(&name, &mut || callback(&game, &guest.phase, 'x'))?;
+            }
+            "refused:deadline" => {
+                let wasm = wasm()?;
+                // Fills the cache.
+                load(&host, &wasm, &options)?;
+                row(&name, &mut || load(&host, &wasm, &options))?;
+            }
+            _ => {}
+        }
     }
     Ok(met)
+}
+
+/// How long a new room's callback of that name took, which its deadline must have ended.
+fn callback(game: &Game, phase: &str, rune: char) -> Result<Duration, Error> {
+    let ada = Player::member("a1", "ada", "c1");
+    let mut room = game.room(RoomConfig::new(Seed::Set(42)), Box::new(NoServices));
+    type Step<'a> = (&'a str, &'a dyn Fn(&mut Room) -> Outcome);
+    let steps: [Step<'_>; 7] = [
+        ("start", &|room| room.start(EPOCH)),
+        ("join", &|room| room.join(EPOCH, ada.clone())),
+        ("input", &|room| {
+            room.input(EPOCH, &ada, Input::Rune(rune.into()))
+        }),
+        ("wake", &|room| room.wake(EPOCH)),
+        ("wake2", &|room| room.wake(EPOCH)),
+        ("leave", &|room| room.leave(EPOCH, &ada)),
+        ("close", &|room| room.close(EPOCH)),
+    ];
+    for (name, step) in steps {
+        let began = Instant::now();
+        let outcome = step(&mut room);
+        let took = began.elapsed();
+        let killed = matches!(room.fault(), Some(Fault::Deadline { .. }));
+        match outcome {
+            Outcome::Faulted(_) if killed && name == phase => return Ok(took),
+            Outcome::Done(_) if name != phase => {}
+            other => return Err(format!("{name}: {other:?}, not a deadline in {phase}").into()),
+        }
+    }
+    Err(format!("there is no callback {phase}").into())
+}
+
+/// How long loading took, which the probe's deadline must have ended.
+fn load(host: &Host, wasm: &[u8], options: &GameOptions) -> Result<Duration, Error> {
+    let began = Instant::now();
+    let loaded = host.load(wasm, options);
+    let took = began.elapsed();
+    match loaded {
+        Err(LoadError::Probe {
+            fault: Fault::Deadline { .. },
+            ..
+        }) => Ok(took),
+        Err(error) => Err(format!("{error}, not a deadline").into()),
+        Ok(_) => Err("loaded, no deadline".into()),
+    }
 }
 
 fn fixtures() -> PathBuf {

@@ -15,6 +15,7 @@ use std::{
 mod code;
 mod consumers;
 mod layers;
+mod prose;
 mod tables;
 mod tidy;
 
@@ -45,7 +46,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "tidy",
-        proves: "module docs, no stubs, unsafe only where listed, true tables in the docs",
+        proves: "module docs, nothing unfinished, unsafe only where listed, true tables in the docs",
         run: tidy::run,
     },
     Step {
@@ -113,6 +114,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let workspace = Workspace::here();
+    println!("{}", recorded_data(&workspace.root));
     let mut durations = Vec::new();
     for step in chosen {
         println!("\n=== ci: {}: {}", step.name, step.proves);
@@ -148,6 +150,22 @@ pub fn run(args: &Args) -> ExitCode {
     let total = durations.iter().map(|(_, took)| *took).sum();
     println!("{:<12} {:>9}", "total", Seconds(total).to_string());
     ExitCode::SUCCESS
+}
+
+/// One line about the data that some tests read from outside the repository.
+fn recorded_data(root: &Path) -> String {
+    let given = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    // As the tests look for them.
+    let vectors = given("CABINET_VECTORS").unwrap_or_else(|| root.join("../shared/vectors"));
+    let found = |path: Option<PathBuf>| match path.filter(|path| path.is_dir()) {
+        Some(path) => path.display().to_string(),
+        None => "not here, its tests will say SKIPPED".to_string(),
+    };
+    format!(
+        "recorded vectors (CABINET_VECTORS): {}; reference kit (CABINET_REFERENCE): {}",
+        found(Some(vectors)),
+        found(given("CABINET_REFERENCE")),
+    )
 }
 
 /// The steps of that name, in our order whatever the order asked; all of them when none is named.
@@ -316,7 +334,7 @@ fn fmt_check(workspace: &Workspace) -> Result<(), Failure> {
     consumers
         .current_dir(&workspace.root)
         .args(["--check", "--edition", "2024"]);
-    let files = tidy::rust_files(&workspace.root)?;
+    let files = tidy::files(&workspace.root, ".rs")?;
     consumers.args(files.iter().filter(|file| file.starts_with("ci/")));
     execute(&mut consumers)
 }

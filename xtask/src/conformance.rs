@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cabinet_conformance::script::MAX_SCRIPT_BYTES;
-use cabinet_conformance::{CheckOptions, Report, Script, check};
+use cabinet_conformance::{CheckOptions, Report, Script, check, error_line};
 use cabinet_host::{Host, HostOptions};
 use serde_json::json;
 
@@ -36,15 +36,37 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     match try_run(args) {
-        Ok(code) => code,
+        Ok(tally) => ExitCode::from(tally.exit_code()),
         Err(problem) => {
             eprintln!("conformance: {problem}");
-            ExitCode::from(2)
+            ExitCode::from(Tally::UNCHECKED)
         }
     }
 }
 
-fn try_run(args: &Args) -> Result<ExitCode, String> {
+/// What came of the artifacts, by number.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    /// There is no report about these.
+    unchecked: usize,
+}
+
+impl Tally {
+    /// Exit code when something could not be checked at all.
+    const UNCHECKED: u8 = 2;
+
+    fn exit_code(self) -> u8 {
+        match self {
+            Tally { unchecked: 1.., .. } => Self::UNCHECKED,
+            Tally { failed: 1.., .. } => 1,
+            _ => 0,
+        }
+    }
+}
+
+fn try_run(args: &Args) -> Result<Tally, String> {
     let script = args.script.as_deref().map(read_script).transpose()?;
     let artifacts = match args.artifact.as_slice() {
         [] => wasm_files(&fixtures())?,
@@ -53,44 +75,48 @@ fn try_run(args: &Args) -> Result<ExitCode, String> {
             found?.concat()
         }
     };
-    let host = Host::new(HostOptions::default()).map_err(|error| error.to_string())?;
+    let host = Host::new(HostOptions::default()).map_err(|error| error_line(&error))?;
     let options = CheckOptions {
         require_leaderboard: args.require_leaderboard,
         ..CheckOptions::default()
     };
-    let (mut passed, mut unchecked) = (0, 0);
+    let mut tally = Tally::default();
     for (index, path) in artifacts.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, artifacts.len(), path.display());
-        let report = read_artifact(path).and_then(|wasm| {
-            check(&host, &wasm, &options, script.as_ref())
-                .map_err(|error| format!("{}: {error}", path.display()))
-        });
-        match report {
+        match check_file(&host, &options, script.as_ref(), path) {
             Ok(report) => {
-                passed += usize::from(report.ok);
-                print_report(path, &report, args.json)?;
+                tally.passed += usize::from(report.ok);
+                tally.failed += usize::from(!report.ok);
+                print_report(path, &report, args.json);
             }
             Err(problem) => {
-                unchecked += 1;
+                tally.unchecked += 1;
                 eprintln!("conformance: {problem}");
             }
         }
     }
-    eprintln!("{passed} of {} within every limit", artifacts.len());
-    Ok(match (unchecked, passed == artifacts.len()) {
-        (0, true) => ExitCode::SUCCESS,
-        (0, false) => ExitCode::FAILURE,
-        _ => ExitCode::from(2),
-    })
+    eprintln!("{} of {} within every limit", tally.passed, artifacts.len());
+    Ok(tally)
 }
 
-fn print_report(path: &Path, report: &Report, json: bool) -> Result<(), String> {
+/// Checks one artifact, or says in one line why there is no report about it.
+fn check_file(
+    host: &Host,
+    options: &CheckOptions,
+    script: Option<&Script>,
+    path: &Path,
+) -> Result<Report, String> {
+    let wasm = read_artifact(path)?;
+    check(host, &wasm, options, script)
+        .map_err(|error| format!("{}: {}", path.display(), error_line(&error)))
+}
+
+fn print_report(path: &Path, report: &Report, json: bool) {
     if json {
         println!("{}", json!({ "artifact": path, "report": report }));
     } else {
         println!("{report}");
     }
-    Ok(())
 }
 
 /// The committed fixtures.
@@ -135,7 +161,7 @@ pub(crate) fn read_artifact(path: &Path) -> Result<Vec<u8>, String> {
 /// Reads a script, or says in one line why not.
 pub(crate) fn read_script(path: &Path) -> Result<Script, String> {
     let text = read_up_to(path, MAX_SCRIPT_BYTES)?;
-    Script::from_bytes(&text).map_err(|error| format!("{}: {error}", path.display()))
+    Script::from_bytes(&text).map_err(|error| format!("{}: {}", path.display(), error_line(&error)))
 }
 
 fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
@@ -153,8 +179,42 @@ fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A guest whose `meta` fails with an error text that would draw over a terminal and over the
+    /// verdicts of others.
+    pub(crate) fn hostile_guest() -> Vec<u8> {
+        let text = r#"(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u64" (func $store (param i64 i64)))
+  (import "extism:host/env" "output_set" (func $output (param i64 i64)))
+  (import "extism:host/env" "error_set" (func $error (param i64)))
+  (memory (export "memory") 1)
+  (func (export "shellcade_abi") (result i32) (local $at i64)
+    (local.set $at (call $alloc (i64.const 8)))
+    (call $store (local.get $at) (i64.const 2))
+    (call $output (local.get $at) (i64.const 4))
+    (i32.const 0))
+  ;; Line feed, escape, "[2J", "FAIL", line feed: ten bytes.
+  (func (export "meta") (result i32) (local $at i64)
+    (local.set $at (call $alloc (i64.const 10)))
+    (call $store (i64.add (local.get $at) (i64.const 2)) (i64.const 0x0a4c4941464a325b))
+    (call $store (local.get $at) (i64.const 0x4941464a325b1b0a))
+    (call $error (local.get $at))
+    (i32.const 0))
+  (func (export "start") (export "join") (export "leave") (export "input") (export "wake")
+    (export "close") (result i32) (i32.const 0)))"#;
+        wat::parse_str(text).unwrap()
+    }
+
+    /// A game from `fixtures/wat`, written to `dir`.
+    fn assembled(dir: &Path, name: &str) -> PathBuf {
+        let wasm = wat::parse_file(fixtures().join("wat").join(name).with_extension("wat"));
+        let path = dir.join(name).with_extension("wasm");
+        std::fs::write(&path, wasm.unwrap()).unwrap();
+        path
+    }
 
     fn args(artifact: &[&Path], script: Option<&Path>) -> Args {
         Args {
@@ -201,5 +261,36 @@ mod tests {
             files,
             [dir.path().join("a.wasm"), dir.path().join("b.wasm")]
         );
+    }
+
+    #[test]
+    fn a_failed_verdict_ends_in_1_and_what_cannot_be_checked_in_2() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = assembled(dir.path(), "ok-smallest");
+        let bad = assembled(dir.path(), "fault-wake-trap");
+        let text = dir.path().join("text.wasm");
+        std::fs::write(&text, "hello").unwrap();
+        // Wide, so that a busy machine fails nobody.
+        let script = dir.path().join("one.script");
+        std::fs::write(&script, "deadline 60s\njoin 0\nwake +50ms\n").unwrap();
+        let tally = |artifacts: &[&Path]| try_run(&args(artifacts, Some(&script))).unwrap();
+        assert_eq!(tally(&[&good]).exit_code(), 0);
+        let failed = tally(&[&good, &bad]);
+        assert_eq!((failed.passed, failed.failed), (1, 1));
+        assert_eq!(failed.exit_code(), 1);
+        let unchecked = tally(&[&bad, &text]);
+        assert_eq!((unchecked.failed, unchecked.unchecked), (1, 1));
+        assert_eq!(unchecked.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_guests_error_text_cannot_draw_over_the_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hostile.wasm");
+        std::fs::write(&path, hostile_guest()).unwrap();
+        let host = Host::new(HostOptions::default()).unwrap();
+        let problem = check_file(&host, &CheckOptions::default(), None, &path).unwrap_err();
+        assert!(problem.contains("[2Jfail\\n"), "{problem:?}");
+        assert!(!problem.contains(char::is_control), "{problem:?}");
     }
 }

@@ -4,13 +4,18 @@
 //! - plain: build every guest under `fixtures/guests` to `fixtures/<name>.wasm` and pin it in
 //!   `fixtures/manifest.toml`;
 //! - `--sources`: no compiler needed. Every hash in the manifest is recomputed and every WAT
-//!   guest is assembled, so a source changed without a rebuild is red. CI and tests run this;
-//! - `--check`: all of that, and a rebuild from nothing whose bytes are compared.
+//!   guest is assembled, so a source changed without a rebuild is red. CI and a test below run this;
+//! - `--check`: all of that, and a rebuild from nothing whose bytes are compared. It needs the
+//!   toolchain the manifest pins, and says so by its exit code when that is not here.
+//!
+//! Exit code 0: in order; 1: something differs or could not be built; 3: what could be compared
+//! agrees, but not every guest was rebuilt.
 //!
 //! Which files count as a guest's sources is [`sources`]'s business, which compiler is found
 //! where [`toolchain`]'s.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,7 +31,8 @@ mod wat;
 /// What `cargo xtask fixtures` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Rebuild from nothing in a temporary directory and compare with what is committed.
+    /// Rebuild from nothing in a temporary directory and compare with what is committed; exit code
+    /// 3 when that needs a toolchain that is not here.
     #[arg(long, conflicts_with = "sources")]
     check: bool,
     /// Compare committed hashes only; needs no compiler.
@@ -36,7 +42,7 @@ pub struct Args {
     names: Vec<String>,
 }
 
-/// Runs the command; failure means that something differs or could not be built.
+/// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let outcome = root
@@ -46,17 +52,46 @@ pub fn run(args: &Args) -> ExitCode {
             if args.check {
                 check(&root, &args.names)
             } else if args.sources {
-                verify(&root, &args.names)
+                verify(&root, &args.names).map(|()| Done::InOrder)
             } else {
-                build(&root, &args.names)
+                build(&root, &args.names).map(|()| Done::InOrder)
             }
         });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match &outcome {
+        Ok(Done::InOrder) => {}
+        Ok(Done::NotAllRebuilt { rebuilt, guests }) => {
+            let rebuilt = match rebuilt {
+                0 => "nothing was rebuilt".to_owned(),
+                some => format!("{some} of {guests} guests were rebuilt"),
+            };
+            eprintln!("fixtures: sources and hashes agree, but {rebuilt}");
+        }
         Err(error) => {
             eprintln!("fixtures: {error}");
-            ExitCode::FAILURE
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
         }
+    }
+    ExitCode::from(exit_code(&outcome))
+}
+
+/// What a run without a difference came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// Everything it set out to do.
+    InOrder,
+    /// Some guests, or all, need a toolchain that is not here.
+    NotAllRebuilt { rebuilt: usize, guests: usize },
+}
+
+fn exit_code(outcome: &Result<Done, FixturesError>) -> u8 {
+    match outcome {
+        Ok(Done::InOrder) => 0,
+        Err(_) => 1,
+        Ok(Done::NotAllRebuilt { .. }) => 3,
     }
 }
 
@@ -182,51 +217,68 @@ fn build(root: &Path, names: &[String]) -> Result<(), FixturesError> {
 }
 
 /// Verifies what is committed, then rebuilds it elsewhere and compares bytes.
-fn check(root: &Path, names: &[String]) -> Result<(), FixturesError> {
+fn check(root: &Path, names: &[String]) -> Result<Done, FixturesError> {
     verify(root, names)?;
+    let manifest = Manifest::read(root)?;
+    let guests = selected(root, names)?;
     let toolchain = match Toolchain::find() {
         Ok(toolchain) => toolchain,
         Err(missing @ FixturesError::NoCompiler) => {
-            println!("sources and hashes agree; not rebuilt: {missing}");
-            return Ok(());
+            println!("not rebuilt: {missing}");
+            return Ok(Done::NotAllRebuilt {
+                rebuilt: 0,
+                guests: guests.len(),
+            });
         }
         Err(other) => return Err(other),
     };
-    let manifest = Manifest::read(root)?;
     let elsewhere = tempfile::tempdir()
         .map_err(|source| FixturesError::io("make", &std::env::temp_dir(), source))?;
+    rebuild(&guests, &manifest, &toolchain.to_string(), &|guest| {
+        toolchain.build(root, guest, elsewhere.path())
+    })
+}
+
+/// Compares what `build` makes of each guest that `toolchain` is pinned for.
+fn rebuild(
+    guests: &[Guest],
+    manifest: &Manifest,
+    toolchain: &str,
+    build: &dyn Fn(&Guest) -> Result<Vec<u8>, FixturesError>,
+) -> Result<Done, FixturesError> {
     let mut differences = Vec::new();
-    for guest in &selected(root, names)? {
-        // `verify` passed, so every selected guest is pinned; a missing pin would be a stray.
+    let mut rebuilt = 0;
+    for guest in guests {
+        // `verify` passed, so every guest is pinned; a missing pin would be a difference.
         let Some(pinned) = manifest.get(&guest.name) else {
             continue;
         };
-        if pinned.toolchain != toolchain.to_string() {
+        if pinned.toolchain != toolchain {
             println!(
                 "{:<12} not rebuilt: pinned with {}, here is {toolchain}",
                 guest.name, pinned.toolchain
             );
             continue;
         }
-        let rebuilt = sha256_hex(&toolchain.build(root, guest, elsewhere.path())?);
-        let same = rebuilt == pinned.wasm_sha256;
-        let verdict = if same {
-            "rebuilt, byte for byte the same"
+        rebuilt += 1;
+        let bytes = sha256_hex(&build(guest)?);
+        if bytes == pinned.wasm_sha256 {
+            println!("{:<12} rebuilt, byte for byte the same", guest.name);
         } else {
-            "rebuilt, differs"
-        };
-        println!("{:<12} {verdict}", guest.name);
-        if !same {
+            println!("{:<12} rebuilt, differs", guest.name);
             differences.push(format!(
-                "{}: a rebuild gives {rebuilt}, the manifest pins {}",
+                "{}: a rebuild gives {bytes}, the manifest pins {}",
                 guest.name, pinned.wasm_sha256
             ));
         }
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(FixturesError::Differs(differences))
+    match differences.as_slice() {
+        [] if rebuilt == guests.len() => Ok(Done::InOrder),
+        [] => Ok(Done::NotAllRebuilt {
+            rebuilt,
+            guests: guests.len(),
+        }),
+        _ => Err(FixturesError::Differs(differences)),
     }
 }
 
@@ -300,7 +352,7 @@ pub enum FixturesError {
     #[error("the manifest does not serialise")]
     Serialise(#[from] toml::ser::Error),
     /// The file system or a process got in the way.
-    #[error("could not {action} {path}: {source}")]
+    #[error("could not {action} {path}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -318,5 +370,76 @@ impl FixturesError {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "rustc 1, LLD 2, std from source";
+
+    fn root() -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        root.canonicalize().unwrap()
+    }
+
+    /// The committed guests, pinned as if `toolchain` had made each from its own name.
+    fn pinned(toolchain: &str) -> (Vec<Guest>, Manifest) {
+        let guests = Guest::all(&root()).unwrap();
+        let mut manifest = Manifest::default();
+        for guest in &guests {
+            manifest.put(Artifact {
+                name: guest.name.clone(),
+                bytes: 0,
+                wasm_sha256: sha256_hex(guest.name.as_bytes()),
+                sources_sha256: String::new(),
+                toolchain: toolchain.to_owned(),
+            });
+        }
+        (guests, manifest)
+    }
+
+    #[test]
+    fn every_committed_fixture_is_the_one_its_committed_sources_gave() {
+        if let Err(error) = verify(&root(), &[]) {
+            panic!("{error}");
+        }
+    }
+
+    #[test]
+    fn a_rebuild_that_gives_the_pinned_bytes_is_in_order_and_another_is_a_difference() {
+        let (guests, manifest) = pinned(OURS);
+        let same = rebuild(&guests, &manifest, OURS, &|guest| {
+            Ok(guest.name.clone().into_bytes())
+        });
+        assert_eq!(exit_code(&same), 0);
+        let other = rebuild(&guests, &manifest, OURS, &|_| Ok(Vec::new()));
+        assert!(
+            matches!(&other, Err(FixturesError::Differs(all)) if all.len() == guests.len()),
+            "{other:?}"
+        );
+        assert_eq!(exit_code(&other), 1);
+    }
+
+    #[test]
+    fn what_another_toolchain_built_is_not_rebuilt_and_that_is_no_success() {
+        let (guests, manifest) = pinned("another");
+        let never = |_: &Guest| -> Result<Vec<u8>, FixturesError> { panic!("built") };
+        let done = rebuild(&guests, &manifest, OURS, &never);
+        let expected = Done::NotAllRebuilt {
+            rebuilt: 0,
+            guests: guests.len(),
+        };
+        assert_eq!(done.as_ref().ok(), Some(&expected));
+        assert_eq!(exit_code(&done), 3);
+    }
+
+    #[test]
+    fn an_error_leaves_the_text_of_its_cause_to_its_cause() {
+        let cause = std::io::Error::other("the cause");
+        let error = FixturesError::io("read", Path::new("/x"), cause);
+        assert_eq!(error.to_string(), "could not read /x");
+        assert!(error.source().is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cabinet_conformance::{Restore, Script, TraceOptions, trace};
+use cabinet_conformance::{Restore, Script, TraceOptions, error_line, trace};
 use cabinet_host::{Host, HostOptions};
 
 use crate::conformance::{read_artifact, read_script};
@@ -79,7 +79,7 @@ fn try_run(args: &Args) -> Result<(), String> {
     let mut script = read_script(&args.script)?;
     lay_over(args, &mut script)?;
     let wasm = read_artifact(&args.artifact)?;
-    let host = Host::new(HostOptions::default()).map_err(|error| error.to_string())?;
+    let host = Host::new(HostOptions::default()).map_err(|error| error_line(&error))?;
     let options = TraceOptions {
         artifact: args.artifact.display().to_string(),
         restore: match args.restore {
@@ -99,7 +99,7 @@ fn try_run(args: &Args) -> Result<(), String> {
     let traced = trace(&host, &wasm, &options, &script, &mut buffered);
     // What was written before a problem is worth having.
     let flushed = buffered.flush();
-    traced.map_err(|error| format!("{}: {error}", args.artifact.display()))?;
+    traced.map_err(|error| format!("{}: {}", args.artifact.display(), error_line(&error)))?;
     flushed.map_err(|error| format!("the trace could not be written: {error}"))
 }
 
@@ -194,5 +194,27 @@ mod tests {
             problem,
             "`mode fast`: \"fast\" is not quick, private or solo"
         );
+    }
+
+    #[test]
+    fn a_refused_artifact_and_a_bad_script_are_each_told_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = dir.path().join("hostile.wasm");
+        std::fs::write(&artifact, crate::conformance::tests::hostile_guest()).unwrap();
+        let script = dir.path().join("s.script");
+        let run = |text: &str| {
+            std::fs::write(&script, text).unwrap();
+            let words = ["trace", "--artifact"].map(std::ffi::OsString::from);
+            let paths = [artifact.clone().into(), "--script".into(), script.clone().into()];
+            try_run(&Cli::parse_from(words.into_iter().chain(paths)).args).unwrap_err()
+        };
+        for problem in [run("wake"), run("jump")] {
+            assert!(
+                !problem.contains(char::is_control) && !problem.contains("FAIL"),
+                "{problem:?}"
+            );
+        }
+        assert!(run("wake").contains("the artifact was refused: meta failed"));
+        assert!(run("jump").ends_with("s.script: line 1: unknown word \"jump\""));
     }
 }

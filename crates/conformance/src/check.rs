@@ -7,16 +7,18 @@
 
 use std::time::Duration;
 
-use cabinet_host::{Fault, Game, GameOptions, Host, LoadError, Skip, Tier};
+use cabinet_host::{Fault, Game, GameOptions, Host, LoadError, LoadWarning, Skip, Tier};
 
 use crate::compare::{Agree, difference};
 use crate::hash::hex;
 use crate::lane::{HibernateError, Lane, Record, Restore};
-use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, nanos};
+use crate::report::{
+    GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, Tally,
+};
 use crate::script::{Script, Step};
 use crate::shot::seat_shot;
 use crate::tape::Keep;
-use crate::units::one_line;
+use crate::units::{error_line, nanos, one_line};
 use crate::verdict::{self, Repeat};
 
 /// How to check.
@@ -36,7 +38,7 @@ pub struct CheckOptions {
 #[non_exhaustive]
 pub enum CheckError {
     /// The host refused the artifact.
-    #[error("the artifact was refused: {0}")]
+    #[error("the artifact was refused")]
     Load(#[source] LoadError),
 }
 
@@ -56,7 +58,13 @@ pub fn check(
     options: &CheckOptions,
     script: Option<&Script>,
 ) -> Result<Report, CheckError> {
-    let load = load_options(&options.game, script);
+    let mut load = load_options(&options.game, script);
+    let deadline = load.deadline;
+    // The rooms beside the control have the game's deadline and the control its own: a room's own
+    // one has no place in the reference's blob.
+    load.deadline = deadline
+        .saturating_mul(COMPARED_DEADLINES)
+        .max(COMPARED_DEADLINE_LEAST);
     let game = host.load(artifact, &load).map_err(CheckError::Load)?;
     let party;
     let script = match script {
@@ -66,21 +74,14 @@ pub fn check(
             &party
         }
     };
-    let mut control = Lane::new(&game, script, None, Keep::Counts);
-    let deadline = control.room.deadline();
-    let wide = deadline.saturating_mul(COMPARED_DEADLINES);
-    let wide = wide.max(COMPARED_DEADLINE_LEAST);
+    let mut control = Lane::new(&game, script, Some(deadline), Keep::Counts);
     let other_tier = other_tier(host, artifact, &load, &game);
-    let beside = |game: &Game| Lane::new(game, script, Some(wide), Keep::Counts);
-    let mut hibernated = match script.snapshots() {
-        0 => Beside::not_checked("restored room", "the script has no snapshot step"),
-        _ => Beside::new("restored room", beside(&game)),
-    };
-    hibernated.hibernates = Some(options.hibernate);
-    let replayed = Beside::new("replay", beside(&game));
+    let lane = |game: &Game| Lane::new(game, script, None, Keep::Counts);
+    let hibernated = Beside::hibernating(lane(&game), options.hibernate, script.snapshots());
+    let replayed = Beside::new("replay", lane(&game));
     let recompiled = match other_tier {
-        Ok(game) => Beside::new("room on the other tier", beside(&game)),
-        Err(why) => Beside::not_checked("room on the other tier", &why),
+        Ok(game) => Beside::new("room on the other tier", lane(&game)),
+        Err(why) => Beside::stopped("room on the other tier", why),
     };
     let mut run = Run {
         script,
@@ -107,17 +108,21 @@ pub(crate) fn load_options(base: &GameOptions, script: Option<&Script>) -> GameO
     options
 }
 
-/// The game on the compiler tier it was not loaded with, or why there is none.
+/// The game on the compiler tier it was not loaded with, or what that comes to: a tier the cost
+/// estimate rules out is not checked, one that refuses the game is a failure.
 fn other_tier(
     host: &Host,
     artifact: &[u8],
     options: &GameOptions,
     game: &Game,
-) -> Result<Game, String> {
+) -> Result<Game, Repeat> {
+    let too_costly = || Repeat::NotChecked {
+        why: "the game is too costly to compile for speed".to_owned(),
+    };
     let other = match game.tier() {
         Tier::Speed => Tier::Quick,
         _ if options.tier == Tier::Auto => {
-            return Err("the game is too costly to compile for speed".to_owned());
+            return Err(too_costly());
         }
         _ => Tier::Speed,
     };
@@ -125,8 +130,12 @@ fn other_tier(
     options.tier = other;
     match host.load(artifact, &options) {
         Ok(recompiled) if recompiled.tier() == other => Ok(recompiled),
-        Ok(_) => Err("the game is too costly to compile for speed".to_owned()),
-        Err(error) => Err(format!("the other tier refused the game: {error}")),
+        Ok(_) => Err(too_costly()),
+        Err(error) => Err(Repeat::Broke {
+            step: None,
+            what: "refused",
+            why: format!("the other tier refused the game: {}", error_line(&error)),
+        }),
     }
 }
 
@@ -218,8 +227,10 @@ impl Run<'_> {
                 abi_major: game.abi_major(),
                 wire_revision: game.wire_revision(),
                 tier: tier_name(game.tier()),
+                warnings: game.warnings().iter().map(warning).collect(),
             },
             ok: verdicts.iter().all(verdict::Verdict::ok),
+            tally: Tally::of(&verdicts),
             verdicts,
             headroom,
             steps_in_script: self.script.steps.len(),
@@ -235,27 +246,48 @@ struct Beside {
     lane: Option<Lane>,
     /// Set for the room that is saved and restored at `snapshot` steps.
     hibernates: Option<Restore>,
+    /// Whether it ever was.
+    restored: bool,
+    /// Not checked until a step was compared, and for the room above until it was restored.
     repeat: Repeat,
 }
 
 impl Beside {
     fn new(who: &'static str, lane: Lane) -> Self {
+        let why = "the clock stopped the control before there was anything to compare";
+        let beside = Self::not_checked(who, why);
         Self {
-            who,
             lane: Some(lane),
-            hibernates: None,
-            repeat: Repeat::Same { steps: 0 },
+            ..beside
+        }
+    }
+
+    /// The room that is saved and restored at each of the script's snapshot steps.
+    fn hibernating(lane: Lane, how: Restore, snapshots: usize) -> Self {
+        let who = "restored room";
+        if snapshots == 0 {
+            return Self::not_checked(who, "the script has no snapshot step");
+        }
+        let beside = Self::not_checked(who, "no snapshot step found the room alive");
+        Self {
+            lane: Some(lane),
+            hibernates: Some(how),
+            ..beside
         }
     }
 
     fn not_checked(who: &'static str, why: &str) -> Self {
-        let repeat = Repeat::NotChecked {
-            why: why.to_owned(),
-        };
+        let why = why.to_owned();
+        Self::stopped(who, Repeat::NotChecked { why })
+    }
+
+    /// A room there is not.
+    fn stopped(who: &'static str, repeat: Repeat) -> Self {
         Self {
             who,
             lane: None,
             hibernates: None,
+            restored: false,
             repeat,
         }
     }
@@ -273,8 +305,10 @@ impl Beside {
         let mut encoded = None;
         let record = match (step, self.hibernates) {
             (None, _) => lane.start(),
-            (Some(Step::Snapshot), Some(how)) => match lane.hibernate(how) {
+            // A closed room has nothing to save.
+            (Some(Step::Snapshot), Some(how)) if !lane.room.dead() => match lane.hibernate(how) {
                 Ok(bytes) => {
+                    self.restored = true;
                     encoded = u64::try_from(bytes.len()).ok();
                     lane.record(None)
                 }
@@ -287,9 +321,9 @@ impl Beside {
                         HibernateError::Restore(_) => "restore failed",
                     };
                     self.stop(Repeat::Broke {
-                        step: number,
+                        step: Some(number),
                         what,
-                        why: error.to_string(),
+                        why: error_line(&error),
                     });
                     return None;
                 }
@@ -305,6 +339,8 @@ impl Beside {
                 step: number,
                 difference,
             }),
+            // Before its first restore the room is one more replay.
+            None if self.hibernates.is_some() && !self.restored => {}
             None => self.repeat = Repeat::Same { steps: number },
         }
         encoded
@@ -355,6 +391,11 @@ pub(crate) fn skip_name(skip: Skip) -> String {
         _ => "the host says so",
     }
     .to_owned()
+}
+
+/// A warning fit for one line: a game may have chosen some of its words.
+fn warning(warning: &LoadWarning) -> String {
+    one_line(&warning.to_string())
 }
 
 fn tier_name(tier: Tier) -> &'static str {

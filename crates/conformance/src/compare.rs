@@ -1,13 +1,15 @@
 //! What two rooms that took the same step disagree on, in words an author can act on.
 //!
-//! The first disagreement wins, and what players can see comes first: frames, then calls, logs and
-//! posts, then memory, globals, tables and counters.
+//! The first disagreement wins, and what players can see comes first: frames, then calls, stores,
+//! logs and posts, then memory, globals, tables, counters and what the next frames build on.
 
-use cabinet_host::{Frame, frame_bytes};
-use cabinet_wire::{CELL_BYTES, COLS, FRAME_BYTES};
+use cabinet_host::Frame;
+use cabinet_wire::cell::Cell;
+use cabinet_wire::COLS;
 
 use crate::hash::hex;
 use crate::lane::{Record, State};
+use crate::shot::glyph;
 use crate::tape::{Effects, Grid, Sent, To};
 use crate::units::{count, one_line};
 
@@ -25,8 +27,8 @@ pub(crate) struct Difference {
 pub(crate) enum Agree {
     /// All there is.
     Everything,
-    /// What players and embedders can see: outcome, frames, log, posts, result. A room restored
-    /// from the reference's blob has other epochs, and its guest may remember them.
+    /// What players and embedders can see: outcome, frames, stores, log, posts, result. A room
+    /// restored from the reference's blob has other epochs, and its guest may remember them.
     Visible,
 }
 
@@ -41,9 +43,10 @@ pub(crate) fn difference(
         let (a, b) = (&control.effects, &other.effects);
         return outcome(who, control, other)
             .or_else(|| frames(who, &a.frames, &b.frames))
+            .or_else(|| writes(who, a, b))
             .or_else(|| logs(who, a, b))
             .or_else(|| posts(who, a, b))
-            .or_else(|| result(who, &control.state, &other.state));
+            .or_else(|| ending(who, &control.state, &other.state));
     }
     outcome(who, control, other)
         .or_else(|| effects(who, &control.effects, &other.effects))
@@ -52,21 +55,30 @@ pub(crate) fn difference(
 }
 
 fn outcome(who: &str, control: &Record, other: &Record) -> Option<Difference> {
+    // Faults by value: their words leave things out.
+    let of = |record: &Record| {
+        let call = record.call.as_ref().map(|call| (call.export, call.exit));
+        (record.fault.clone(), record.skipped, call)
+    };
     let told = |record: &Record| match (&record.fault, record.skipped, &record.call) {
         (Some(fault), _, _) => format!("died: {}", one_line(&fault.to_string())),
         (None, Some(skip), _) => format!("was not called ({skip:?})"),
         (None, None, Some(call)) => format!("returned {} from {}", call.exit, call.export),
         (None, None, None) => "was not called".to_owned(),
     };
-    let (ours, theirs) = (told(control), told(other));
-    differs("outcome", ours == theirs, || {
-        format!("the control {ours}, the {who} {theirs}")
+    differs("outcome", of(control) == of(other), || {
+        let (ours, theirs) = (told(control), told(other));
+        match ours == theirs {
+            true => format!("the control {ours}, the {who} as well, but not just like it"),
+            false => format!("the control {ours}, the {who} {theirs}"),
+        }
     })
 }
 
 fn effects(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
     frames(who, &control.frames, &other.frames)
         .or_else(|| calls(who, control, other))
+        .or_else(|| writes(who, control, other))
         .or_else(|| logs(who, control, other))
         .or_else(|| posts(who, control, other))
 }
@@ -77,6 +89,14 @@ fn calls(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
         let total = |effects: &Effects| effects.host_calls.values().sum::<u64>();
         let (ours, theirs) = (total(control), total(other));
         format!("the control made {ours} host calls, the {who} {theirs}, not all of them alike")
+    })
+}
+
+fn writes(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
+    let same = (control.writes, control.writes_sha256) == (other.writes, other.writes_sha256);
+    differs("stores", same, || {
+        let (ours, theirs) = (control.writes, other.writes);
+        format!("writes to the stores: the control made {ours}, the {who} {theirs}, not all alike")
     })
 }
 
@@ -108,9 +128,28 @@ fn posts(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
     })
 }
 
-fn result(who: &str, control: &State, other: &State) -> Option<Difference> {
-    differs("result", control.result == other.result, || {
-        format!("the result the control ended with is not the {who}'s")
+fn ending(who: &str, control: &State, other: &State) -> Option<Difference> {
+    let flags = [
+        ("dead", control.dead, other.dead),
+        ("ended", control.ended, other.ended),
+        ("settled", control.settled, other.settled),
+    ];
+    let flag = flags.into_iter().find(|(_, ours, theirs)| ours != theirs);
+    flag.map(|(name, ours, _)| {
+        let (is, is_not) = if ours {
+            ("the control".to_owned(), who)
+        } else {
+            (format!("the {who}"), "control")
+        };
+        Difference {
+            what: "result",
+            detail: format!("{is} is {name}, the {is_not} is not"),
+        }
+    })
+    .or_else(|| {
+        differs("result", control.result == other.result, || {
+            format!("the result the control ended with is not the {who}'s")
+        })
     })
 }
 
@@ -127,16 +166,23 @@ fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
         number("bytes of guest memory", a.memory_bytes, b.memory_bytes)
     })
     .or_else(|| match (&a.digest, &b.digest) {
-        (Ok(a), Ok(b)) => [
+        // A room without an instance has nothing to look at.
+        (Ok(None), Ok(None)) => None,
+        (Ok(Some(a)), Ok(Some(b))) => [
             ("memory", "guest memory", &a.memory, &b.memory),
             ("globals", "the globals", &a.globals, &b.globals),
             ("tables", "the tables", &a.tables, &b.tables),
         ]
         .into_iter()
         .find_map(|(what, name, a, b)| differs(what, a == b, || digest(name, a, b))),
-        (a, b) => differs("state", a.as_ref().err() == b.as_ref().err(), || {
-            format!("the state of the control or of the {who} cannot be looked at")
-        }),
+        // Two rooms nobody can look into have not been seen to agree.
+        (a, b) => {
+            let why = [a, b].into_iter().find_map(|digest| digest.as_ref().err());
+            let why = why.map_or("one of them has no instance", String::as_str);
+            differs("state", false, || {
+                format!("the state of the control and of the {who} cannot be compared: {why}")
+            })
+        }
     })
     .or_else(|| {
         differs("entropy", a.entropy_consumed == b.entropy_consumed, || {
@@ -157,14 +203,55 @@ fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
                 u32::from(a.input_context),
                 u32::from(b.input_context),
             ),
-            ("ended", u32::from(a.ended), u32::from(b.ended)),
         ];
         let (name, ours, theirs) = counters.into_iter().find(|(_, a, b)| a != b)?;
         differs("counters", false, || {
             number(name, ours.into(), theirs.into())
         })
     })
-    .or_else(|| result(who, a, b))
+    .or_else(|| {
+        differs("clock", a.now == b.now, || {
+            format!(
+                "the room clock of the control is at {}, of the {who} at {}",
+                a.now, b.now
+            )
+        })
+    })
+    .or_else(|| {
+        let same = a.members == b.members && a.last_roster == b.last_roster;
+        differs("members", same, || {
+            let (ours, theirs) = (
+                count(a.members.len(), "member"),
+                count(b.members.len(), "member"),
+            );
+            format!("the control has {ours}, the {who} {theirs}, not all alike or in one order")
+        })
+    })
+    .or_else(|| baselines(who, &a.frames, &b.frames))
+    .or_else(|| ending(who, a, b))
+}
+
+/// Compares what everyone and what each member was last sent, as the host keeps it.
+fn baselines(
+    who: &str,
+    control: &[Option<Frame>],
+    other: &[Option<Frame>],
+) -> Option<Difference> {
+    let at = (0..control.len().max(other.len())).find(|at| control.get(*at) != other.get(*at))?;
+    let frame = |frames: &[Option<Frame>]| frames.get(at).cloned().flatten();
+    let place = match (frame(control), frame(other)) {
+        (Some(a), Some(b)) => first_cell(who, &a, &b).unwrap_or_default(),
+        (Some(_), None) => format!("is lost: only the control has one, the {who} has none"),
+        _ => format!("is new: the control has none, the {who} has one"),
+    };
+    let slot = match at {
+        0 => "everyone was".to_owned(),
+        _ => format!("the member at roster index {} was", at - 1),
+    };
+    Some(Difference {
+        what: "baselines",
+        detail: format!("the frame {slot} last sent {place}"),
+    })
 }
 
 fn fuel(who: &str, control: &Record, other: &Record) -> Option<Difference> {
@@ -183,15 +270,12 @@ fn frames(who: &str, control: &[Sent], other: &[Sent]) -> Option<Difference> {
                 "frame {number} of the step: the control sent it to {ours}, the {who} to {theirs}"
             ));
         }
-        if a.sha256() == b.sha256() {
-            return None;
-        }
         let place = match (&a.grid, &b.grid) {
-            (Grid::Kept(a), Grid::Kept(b)) => first_cell(who, a, b),
-            _ => None,
+            (Grid::Kept(a), Grid::Kept(b)) => first_cell(who, a, b)?,
+            _ if a.sha256() == b.sha256() => return None,
+            _ => "differs somewhere".to_owned(),
         };
-        let place = place.unwrap_or_else(|| "somewhere".to_owned());
-        Some(format!("frame {number} of the step, to {}, differs {place}", to(a.to)))
+        Some(format!("frame {number} of the step, to {}, {place}", to(a.to)))
     });
     let (ours, theirs) = (control.len(), other.len());
     first
@@ -206,50 +290,35 @@ fn frames(who: &str, control: &[Sent], other: &[Sent]) -> Option<Difference> {
         })
 }
 
-/// Names the first cell whose text differs, or else the first whose style does.
+/// Names the first cell whose text differs, or else the first that differs in style.
 fn first_cell(who: &str, control: &Frame, other: &Frame) -> Option<String> {
-    first_cell_of(who, &frame_bytes(control), &frame_bytes(other))
-}
-
-fn first_cell_of(
-    who: &str,
-    control: &[u8; FRAME_BYTES],
-    other: &[u8; FRAME_BYTES],
-) -> Option<String> {
-    // A cell's text is its first three code points, 12 bytes.
+    let changed: Vec<usize> = control.changed_rows(other).collect();
     let cells = || {
-        control
-            .chunks_exact(CELL_BYTES)
-            .zip(other.chunks_exact(CELL_BYTES))
+        let places = changed.iter().flat_map(|row| (0..COLS).map(|col| (*row, col)));
+        places.map(|(row, col)| (row, col, control.cell(row, col), other.cell(row, col)))
     };
-    let place = |cell: usize| format!("at row {}, column {}", cell / COLS, cell % COLS);
-    if let Some(cell) = cells().position(|(a, b)| a[..12] != b[..12]) {
-        let (ours, theirs) = cells().nth(cell).map(|(a, b)| (text(a), text(b)))?;
-        return Some(format!(
-            "{}: the control shows {ours}, the {who} {theirs}",
-            place(cell)
-        ));
+    for (row, col, a, b) in cells() {
+        let (a, b) = (Cell::read(a), Cell::read(b));
+        if a.cp == b.cp {
+            continue;
+        }
+        let (ours, theirs) = (text(&a), text(&b));
+        let place = format!("differs at row {row}, column {col}");
+        return Some(match ours == theirs {
+            true => format!("{place}: both show {ours}, by other code points"),
+            false => format!("{place}: the control shows {ours}, the {who} {theirs}"),
+        });
     }
-    let cell = cells().position(|(a, b)| a != b)?;
+    let (row, col, ..) = cells().find(|(_, _, a, b)| a != b)?;
     Some(format!(
-        "{} in colour or attributes only; the text is the same",
-        place(cell)
+        "differs at row {row}, column {col} in colour or attributes only; the text is the same"
     ))
 }
 
-fn text(cell: &[u8]) -> String {
-    let points = cell[..12]
-        .chunks_exact(4)
-        .filter_map(|point| point.try_into().ok());
-    let drawn: String = points
-        .map(u32::from_le_bytes)
-        .filter(|point| *point != 0)
-        .map(|point| char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect();
-    if drawn.is_empty() || drawn == " " {
-        "a blank".to_owned()
-    } else {
-        format!("{drawn:?}")
+fn text(cell: &Cell) -> String {
+    match glyph(cell).as_str() {
+        " " => "a blank".to_owned(),
+        drawn => format!("{drawn:?}"),
     }
 }
 
@@ -271,10 +340,18 @@ fn differs(what: &'static str, same: bool, detail: impl FnOnce() -> String) -> O
 
 #[cfg(test)]
 mod tests {
+    use cabinet_host::{Fault, Player, StateDigest, Trap, TrapFrame, TrapKind};
+    use cabinet_wire::{CELL_BYTES, FRAME_BYTES, ROWS};
+
     use super::*;
 
-    fn grid() -> Box<[u8; FRAME_BYTES]> {
-        Box::new([0; FRAME_BYTES])
+    /// A frame with some bytes of an undrawn one changed.
+    fn frame(changes: &[(usize, u8)]) -> Frame {
+        let mut grid = [0; FRAME_BYTES];
+        for (at, byte) in changes {
+            grid[*at] = *byte;
+        }
+        Frame::from_bytes(&grid)
     }
 
     fn hashed(to: To, hash: u8) -> Sent {
@@ -286,28 +363,162 @@ mod tests {
 
     #[test]
     fn a_differing_cell_is_named_by_row_column_and_both_texts() {
-        let (a, mut b) = (grid(), grid());
-        b[CELL_BYTES * (3 * COLS + 14)] = b'x';
+        let blank = frame(&[]);
+        let at = CELL_BYTES * (3 * COLS + 14);
         assert_eq!(
-            first_cell_of("replay", &a, &b).unwrap(),
-            "at row 3, column 14: the control shows a blank, the replay \"x\""
+            first_cell("replay", &blank, &frame(&[(at, b'x')])).unwrap(),
+            "differs at row 3, column 14: the control shows a blank, the replay \"x\""
         );
-        assert_eq!(first_cell_of("replay", &a, &a), None);
+        assert_eq!(
+            first_cell("replay", &blank, &frame(&[(at, b' ')])).unwrap(),
+            "differs at row 3, column 14: both show a blank, by other code points"
+        );
+        assert_eq!(first_cell("replay", &blank, &frame(&[])), None);
     }
 
     #[test]
     fn text_is_named_before_style_wherever_they_stand() {
-        let (a, mut b) = (grid(), grid());
-        b[20] = 1;
+        let blank = frame(&[]);
+        let style = (20, 1);
         assert_eq!(
-            first_cell_of("replay", &a, &b).unwrap(),
-            "at row 0, column 0 in colour or attributes only; the text is the same"
+            first_cell("replay", &blank, &frame(&[style])).unwrap(),
+            "differs at row 0, column 0 in colour or attributes only; the text is the same"
         );
-        b[CELL_BYTES * 1919 + 4] = 0x42;
+        let last = (CELL_BYTES * (ROWS * COLS - 1), 0x42);
         assert_eq!(
-            first_cell_of("replay", &a, &b).unwrap(),
-            "at row 23, column 79: the control shows a blank, the replay \"B\""
+            first_cell("replay", &blank, &frame(&[style, last])).unwrap(),
+            "differs at row 23, column 79: the control shows a blank, the replay \"B\""
         );
+    }
+
+    fn state() -> State {
+        State {
+            digest: Ok(Some(StateDigest {
+                memory: [1; 32],
+                globals: [2; 32],
+                tables: [3; 32],
+            })),
+            memory_bytes: 65_536,
+            entropy_consumed: 0,
+            epoch_seq: 1,
+            roster_epoch: 1,
+            input_context: 0,
+            post_seq: 0,
+            now: 5,
+            dead: false,
+            ended: false,
+            settled: false,
+            result: None,
+            members: vec![Player::guest("zoe", "c9")],
+            last_roster: vec![Player::guest("zoe", "c9")],
+            frames: vec![None, Some(frame(&[]))],
+        }
+    }
+
+    #[test]
+    fn a_state_that_differs_in_any_part_is_told_by_that_part() {
+        type Change = fn(&mut State);
+        let parts: [(&str, Change); 15] = [
+            ("memory", |state| state.memory_bytes += 65_536),
+            ("tables", |state| {
+                state.digest = state.digest.clone().map(|digest| {
+                    digest.map(|digest| StateDigest {
+                        tables: [4; 32],
+                        ..digest
+                    })
+                });
+            }),
+            ("state", |state| state.digest = Ok(None)),
+            ("entropy", |state| state.entropy_consumed = 8),
+            ("counters", |state| state.epoch_seq = 2),
+            ("counters", |state| state.roster_epoch = 2),
+            ("counters", |state| state.post_seq = 1),
+            ("counters", |state| state.input_context = 1),
+            ("clock", |state| state.now += 1),
+            ("members", |state| state.members[0].handle.push('!')),
+            ("members", |state| {
+                state.last_roster.push(Player::guest("bob", "c2"));
+            }),
+            ("baselines", |state| state.frames[1] = None),
+            ("baselines", |state| state.frames[0] = state.frames[1].clone()),
+            ("result", |state| state.settled = true),
+            ("result", |state| state.ended = true),
+        ];
+        assert_eq!(super::state("replay", &state(), &state()), None);
+        for (what, change) in parts {
+            let mut other = state();
+            change(&mut other);
+            for (a, b) in [(state(), other.clone()), (other, state())] {
+                let found = super::state("replay", &a, &b).unwrap();
+                assert_eq!(found.what, what, "{}", found.detail);
+            }
+        }
+        let mut drawn = state();
+        drawn.frames[1] = Some(frame(&[(0, b'x')]));
+        assert_eq!(
+            super::state("replay", &state(), &drawn).unwrap().detail,
+            "the frame the member at roster index 0 was last sent differs at row 0, column 0: the \
+             control shows a blank, the replay \"x\""
+        );
+    }
+
+    #[test]
+    fn two_rooms_nobody_can_look_into_have_not_agreed() {
+        let (mut a, mut b) = (state(), state());
+        a.digest = Err("a function reference is not the guest's own".to_owned());
+        b.digest = a.digest.clone();
+        let found = super::state("replay", &a, &b).unwrap();
+        assert_eq!(found.what, "state");
+        assert!(found.detail.contains("not the guest's own"));
+        // Closed rooms have nothing left to look at.
+        (a.digest, b.digest) = (Ok(None), Ok(None));
+        assert_eq!(super::state("replay", &a, &b), None);
+    }
+
+    #[test]
+    fn faults_are_compared_by_value_and_not_by_their_words() {
+        let died = |function| {
+            let backtrace = (0..4).map(|_| TrapFrame {
+                function,
+                name: Some("f".to_owned()),
+            });
+            Record {
+                call: None,
+                skipped: None,
+                fault: Some(Fault::Trap(Trap {
+                    kind: TrapKind::Unreachable,
+                    message: String::new(),
+                    backtrace: backtrace.collect(),
+                })),
+                effects: Effects::default(),
+                state: state(),
+            }
+        };
+        assert_eq!(outcome("replay", &died(1), &died(1)), None);
+        let found = outcome("replay", &died(1), &died(2)).unwrap();
+        assert!(
+            found.detail.ends_with("the replay as well, but not just like it"),
+            "{}",
+            found.detail
+        );
+    }
+
+    #[test]
+    fn the_references_restore_is_held_to_what_is_stored() {
+        let record = |writes| Record {
+            call: None,
+            skipped: None,
+            fault: None,
+            effects: Effects {
+                writes: 1,
+                writes_sha256: [writes; 32],
+                ..Effects::default()
+            },
+            state: state(),
+        };
+        let found = |other| difference("replay", &record(1), &record(other), Agree::Visible);
+        assert_eq!(found(1), None);
+        assert_eq!(found(2).unwrap().what, "stores");
     }
 
     #[test]

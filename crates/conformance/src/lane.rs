@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cabinet_host::{
     CallReport, CaptureError, Fault, Frame, Game, MemoryServices, Outcome, Player, RestoreError,
-    Room, RoomConfig, RoomResult, Sck1, Sck1Error, Seed, Skip, Snapshot, SnapshotError,
+    Room, RoomConfig, RoomResult, Sck1, Sck1Error, Seed, Skip, Slot, Snapshot, SnapshotError,
     StateDigest,
 };
 use cabinet_wire::Lifecycle;
@@ -16,6 +16,7 @@ use cabinet_wire::input::Input;
 
 use crate::script::{Script, Setup, Step};
 use crate::tape::{Effects, Keep, Tape, To};
+use crate::units::error_line;
 
 /// zstd level of the snapshots a lane takes.
 const SNAPSHOT_LEVEL: i32 = 1;
@@ -37,19 +38,19 @@ pub enum Restore {
 #[non_exhaustive]
 pub enum HibernateError {
     /// The room could not be saved.
-    #[error("the room could not be saved: {0}")]
+    #[error("the room could not be saved")]
     Save(#[source] CaptureError),
     /// The snapshot could not be encoded.
-    #[error("the snapshot could not be encoded: {0}")]
+    #[error("the snapshot could not be encoded")]
     Encode(#[source] SnapshotError),
     /// The encoded snapshot could not be read back.
-    #[error("the snapshot could not be read back: {0}")]
+    #[error("the snapshot could not be read back")]
     Decode(#[source] SnapshotError),
     /// The encoded `SCK1` blob could not be read back.
-    #[error("the blob could not be read back: {0}")]
+    #[error("the blob could not be read back")]
     DecodeSck1(#[source] Sck1Error),
     /// What was read back could not be restored.
-    #[error("the snapshot could not be restored: {0}")]
+    #[error("the snapshot could not be restored")]
     Restore(#[source] RestoreError),
 }
 
@@ -66,16 +67,25 @@ pub(crate) struct Record {
 /// The parts of a room two runs must agree on after every step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
-    /// Why there is none, when there is none.
-    pub digest: Result<StateDigest, String>,
+    /// `None` for a room without an instance, closed or never made; else why it cannot be told.
+    pub digest: Result<Option<StateDigest>, String>,
     pub memory_bytes: u64,
     pub entropy_consumed: u64,
     pub epoch_seq: u32,
     pub roster_epoch: u32,
     pub input_context: u8,
     pub post_seq: u32,
+    /// Unix nanoseconds of the last callback.
+    pub now: i64,
+    pub dead: bool,
     pub ended: bool,
+    pub settled: bool,
     pub result: Option<RoomResult>,
+    pub members: Vec<Player>,
+    /// The members at the last callback and, after a `leave`, who left.
+    pub last_roster: Vec<Player>,
+    /// What everyone was last sent, then what each member was: the baselines of the next frames.
+    pub frames: Vec<Option<Frame>>,
 }
 
 /// See the [module](self).
@@ -89,7 +99,8 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Makes the script's room. `deadline` replaces the game's.
+    /// Makes the script's room. `deadline` replaces the game's, until the room is restored from the
+    /// reference's blob, which has no place for it.
     pub(crate) fn new(
         game: &Game,
         script: &Script,
@@ -165,7 +176,11 @@ impl Lane {
     /// Saves the room and puts the restored one in its place. Returns the encoded snapshot.
     pub(crate) fn hibernate(&mut self, how: Restore) -> Result<Vec<u8>, HibernateError> {
         let encoded = self.save(how)?;
-        let restored = self.restored(how, &encoded, self.tape.clone())?;
+        let mut restored = self.restored(how, &encoded, self.tape.clone())?;
+        if how == Restore::Sck1 {
+            // That blob names whoever left last among the members.
+            restored.set_members(self.room.members().to_vec());
+        }
         self.room = restored;
         Ok(encoded)
     }
@@ -190,7 +205,9 @@ impl Lane {
     /// the stores.
     pub(crate) fn branch(&self, how: Restore, encoded: &[u8]) -> Result<Self, HibernateError> {
         let tape = self.tape.fork();
-        let room = self.restored(how, encoded, tape.clone())?;
+        let mut room = self.restored(how, encoded, tape.clone())?;
+        // The blob may be of another room.
+        room.set_members(self.room.members().to_vec());
         let screens = self.screens.clone();
         Ok(Self {
             game: self.game.clone(),
@@ -217,7 +234,6 @@ impl Lane {
             }
         }
         .map_err(HibernateError::Restore)?;
-        room.set_members(self.room.members().to_vec());
         room.observe(Box::new(tape));
         Ok(room)
     }
@@ -251,16 +267,30 @@ impl Lane {
     }
 
     fn state(&mut self) -> State {
+        let digest = match self.room.state_digest() {
+            Ok(digest) => Ok(Some(digest)),
+            Err(CaptureError::NotLive) => Ok(None),
+            Err(error) => Err(error_line(&error)),
+        };
+        let members = self.room.members().to_vec();
+        let slots = (0..members.len()).map(Slot::Member);
+        let slots = std::iter::once(Slot::Broadcast).chain(slots);
         State {
-            digest: self.room.state_digest().map_err(|error| error.to_string()),
+            digest,
             memory_bytes: self.room.memory_bytes(),
             entropy_consumed: self.room.entropy_consumed(),
             epoch_seq: self.room.epoch_seq(),
             roster_epoch: self.room.roster_epoch(),
             input_context: self.room.input_context(),
             post_seq: self.room.post_seq(),
+            now: self.room.now(),
+            dead: self.room.dead(),
             ended: self.room.ended(),
+            settled: self.room.settled(),
             result: self.room.result().cloned(),
+            frames: slots.map(|slot| self.room.frame(slot)).collect(),
+            last_roster: self.room.last_roster(),
+            members,
         }
     }
 

@@ -6,7 +6,7 @@
 //! object per callback.
 //!
 //! ```
-//! use cabinet_conformance::{CheckOptions, Script, check};
+//! use cabinet_conformance::{CheckOptions, Script, check, error_line};
 //! use cabinet_host::{Host, HostOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +15,7 @@
 //! let script = Script::parse("join 0\nwake +50ms\nsnapshot\nwake +50ms\n")?;
 //! match check(&host, not_a_game, &CheckOptions::default(), Some(&script)) {
 //!     Ok(report) => println!("{report}"),
-//!     Err(error) => println!("no report: {error}"),
+//!     Err(error) => println!("no report: {}", error_line(&error)),
 //! }
 //! # Ok(())
 //! # }
@@ -48,4 +48,5 @@ pub use lane::{HibernateError, Restore};
 pub use report::Report;
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
+pub use units::error_line;
 pub use verdict::{Judgement, Verdict};

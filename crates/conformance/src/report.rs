@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::units::{Size, Time, count, percent};
+use crate::units::{Size, Time, count, nanos, one_line, percent};
 use crate::verdict::{Judgement, Verdict};
 
 /// Version of the JSON form; goes up when a field changes its meaning or goes away.
 pub const REPORT_FORMAT: u32 = 1;
 
-/// What a check found. `Display` is the text form, [`Report::to_json`] the JSON form, whose field
-/// names are the ones below; times are whole nanoseconds and sizes whole bytes.
+/// What a check found. `Display` is the text form. Serialised it is the JSON form, whose field names
+/// are the ones below; times are whole nanoseconds and sizes whole bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -21,8 +21,10 @@ pub struct Report {
     pub format: u32,
     /// The game that was checked.
     pub game: GameFacts,
-    /// Whether no verdict failed.
+    /// Whether no verdict failed; some may not have been checked.
     pub ok: bool,
+    /// How many verdicts came out how.
+    pub tally: Tally,
     /// What was judged.
     pub verdicts: Vec<Verdict>,
     /// How far from its limits the game stayed.
@@ -55,6 +57,48 @@ pub struct GameFacts {
     pub wire_revision: u16,
     /// The compiler tier the control ran on.
     pub tier: &'static str,
+    /// What the host found odd about the artifact, for people.
+    pub warnings: Vec<String>,
+}
+
+/// How many verdicts came out how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Tally {
+    /// Within their limits.
+    pub passed: usize,
+    /// Not within.
+    pub failed: usize,
+    /// There was nothing to judge these by.
+    pub not_checked: usize,
+}
+
+impl Tally {
+    /// Counts.
+    pub(crate) fn of(verdicts: &[Verdict]) -> Self {
+        let count = |wanted| {
+            let verdicts = verdicts.iter();
+            verdicts.filter(|found| found.judgement == wanted).count()
+        };
+        Self {
+            passed: count(Judgement::Pass),
+            failed: count(Judgement::Fail),
+            not_checked: count(Judgement::NotChecked),
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} within limits", count(self.passed, "verdict"))?;
+        if self.failed > 0 {
+            write!(f, ", {} outside", self.failed)?;
+        }
+        if self.not_checked > 0 {
+            write!(f, ", {} not checked", self.not_checked)?;
+        }
+        Ok(())
+    }
 }
 
 /// How far from its limits the game stayed.
@@ -141,14 +185,6 @@ impl Report {
     pub fn verdict(&self, name: &str) -> Option<&Verdict> {
         self.verdicts.iter().find(|verdict| verdict.name == name)
     }
-
-    /// The JSON form, on one line.
-    ///
-    /// # Errors
-    /// When serde_json cannot write it, which these types give no occasion for.
-    pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
-    }
 }
 
 impl Headroom {
@@ -176,11 +212,6 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
-/// A duration as whole nanoseconds.
-pub(crate) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let game = &self.game;
@@ -195,6 +226,9 @@ impl fmt::Display for Report {
             game.tier,
             game.artifact_sha256.get(..12).unwrap_or_default(),
         )?;
+        for warning in &game.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
         writeln!(f)?;
         verdicts(&self.verdicts, f)?;
         writeln!(f)?;
@@ -207,7 +241,7 @@ impl fmt::Display for Report {
             writeln!(f, "the room died: {left} of the script not taken")?;
         }
         for shot in &self.shots {
-            write!(f, "shot {} at step {}:", shot.name, shot.step)?;
+            write!(f, "shot {} at step {}:", one_line(&shot.name), shot.step)?;
             for seat in &shot.seats {
                 let hash = seat.grid_sha256.get(..12).unwrap_or_default();
                 write!(f, " seat {} {hash}", seat.seat)?;
@@ -215,15 +249,7 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         writeln!(f)?;
-        let failed = self.verdicts.iter().filter(|verdict| !verdict.ok()).count();
-        match failed {
-            0 => writeln!(f, "{}: every verdict within its limit", game.slug),
-            _ => {
-                let of = self.verdicts.len();
-                let failed = count(failed, "verdict");
-                writeln!(f, "{}: {failed} of {of} outside the limit", game.slug)
-            }
-        }
+        writeln!(f, "{}: {}", game.slug, self.tally)
     }
 }
 
@@ -372,8 +398,10 @@ mod tests {
                 abi_major: 2,
                 wire_revision: 6,
                 tier: "speed",
+                warnings: vec!["the game declares 2 to 1 players".to_owned()],
             },
             ok: verdicts.iter().all(Verdict::ok),
+            tally: Tally::of(&verdicts),
             verdicts,
             headroom: Headroom::of(&steps, Duration::from_millis(100), 1 << 25),
             steps_in_script: 2,
@@ -387,6 +415,8 @@ mod tests {
         let deadline = Duration::from_millis(100);
         let passed = report(vec![verdict::latency((1, Duration::ZERO), deadline)]).to_string();
         assert!(!passed.contains("FAIL"), "{passed}");
+        assert!(passed.contains("\nwarning: the game declares 2 to 1 players\n"));
+        assert!(passed.ends_with("\ntour: 1 verdict within limits\n"));
         let failed = report(vec![verdict::latency((1, deadline), deadline)]).to_string();
         assert_eq!(failed.matches("FAIL").count(), 1, "{failed}");
         assert!(
@@ -396,12 +426,52 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_checked_is_counted_in_the_last_line_and_in_the_json() {
+        let skipped = || {
+            let why = "the script has no snapshot step".to_owned();
+            let repeat = verdict::Repeat::NotChecked { why };
+            verdict::repeat("hibernation determinism", "same as unsaved", repeat)
+        };
+        let told = report(vec![verdict::leaderboard(true), skipped()]);
+        assert!(told.ok);
+        let text = told.to_string();
+        assert!(
+            text.ends_with("\ntour: 1 verdict within limits, 1 not checked\n"),
+            "{text}"
+        );
+        let json = serde_json::to_value(&told).unwrap();
+        assert_eq!(
+            json["tally"],
+            serde_json::json!({ "passed": 1, "failed": 0, "not_checked": 1 })
+        );
+        assert_eq!(json["verdicts"][1]["judgement"], "not-checked");
+
+        let failed = report(vec![verdict::leaderboard(false), skipped()]);
+        assert!(!failed.ok);
+        let text = failed.to_string();
+        assert!(
+            text.ends_with("\ntour: 0 verdicts within limits, 1 outside, 1 not checked\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn the_json_names_its_units() {
-        let json = report(vec![verdict::leaderboard(false)]).to_json().unwrap();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let memory = verdict::memory((1, 65_536), 1 << 25);
+        let report = report(vec![verdict::leaderboard(false), memory]);
+        let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["format"], REPORT_FORMAT);
         assert_eq!(json["ok"], false);
         assert_eq!(json["verdicts"][0]["judgement"], "fail");
+        assert_eq!(json["verdicts"][0]["quantity"], serde_json::Value::Null);
+        assert_eq!(
+            json["verdicts"][1]["quantity"],
+            serde_json::json!({ "unit": "bytes", "limit": 1 << 25, "measured": 65_536 })
+        );
+        assert_eq!(
+            json["game"]["warnings"][0],
+            "the game declares 2 to 1 players"
+        );
         assert_eq!(json["headroom"]["deadline_ns"], 100_000_000);
         assert_eq!(json["headroom"]["memory_peak_bytes"], 65_536);
         assert_eq!(json["steps"][2]["latency_ns"], 1_000);

@@ -36,7 +36,7 @@
 //! | `advance D` | the clock moves, nobody is called |
 //! | `snapshot` | the room is saved, encoded, decoded and restored, and goes on from there |
 //! | `shot NAME` | note what every seat sees now, under a name |
-//! | `close` | the room is closed |
+//! | `close` | the room is closed; nothing comes after this |
 //!
 //! The guest's `start` is called before the first step. Example:
 //!
@@ -81,6 +81,8 @@ pub const MAX_STEPS: usize = 65_536;
 pub const MAX_SEATS: u16 = 1_024;
 /// Longest account, handle, connection or glyph of a seat, and longest shot name, bytes.
 pub const MAX_FIELD_BYTES: usize = 1_024;
+/// Most `shot` steps in a script: each is kept as text for every seat.
+pub const MAX_SHOTS: usize = 64;
 /// Most `config` lines.
 pub const MAX_CONFIG: usize = 1_024;
 
@@ -248,7 +250,7 @@ pub enum Step {
         /// Unique in the script: letters, digits, `.`, `_` and `-`, not beginning with a mark.
         name: String,
     },
-    /// The room is closed.
+    /// The room is closed; the last step.
     Close,
 }
 

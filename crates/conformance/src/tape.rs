@@ -4,9 +4,10 @@
 //! whoever drives the room keeps one. Stores are [`MemoryServices`].
 //!
 //! The tape works while the guest waits, inside the callback's wall time: it keeps frames by
-//! reference and leaves their hashing to [`Sent::sha256`].
+//! reference and leaves their hashing to [`Sent::sha256`], and it looks a recipient's seat up once
+//! per roster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use cabinet_wire::LogLevel;
 
 use crate::hash::{Running, sha256};
 
-/// Frames of one callback that are kept whole; later ones are kept as hashes.
-const FRAMES_KEPT: usize = 128;
+/// Frames of one callback that are kept whole, one for each seat a script may have; later ones are
+/// kept as hashes.
+const FRAMES_KEPT: usize = crate::script::MAX_SEATS as usize;
 /// Calls of one callback a detailed tape writes down; later ones are counted.
 const CALLS_KEPT: usize = 65_536;
 /// Inputs up to this many bytes are kept whole by a detailed tape.
@@ -30,6 +32,9 @@ const WASI_DATA_KEPT_BYTES: usize = 4_096;
 const STORED_BYTES_MAX: usize = 64 << 20;
 /// What is kept of longer ones, bytes: a delta container's header and its first run's.
 const INPUT_HEAD_BYTES: usize = 13;
+/// Bytes of an input or output of a call that are hashed, beside its length. What is longer is a
+/// frame's container or a stored value, which are compared where they arrive.
+const HASHED_BYTES_MAX: usize = 16 << 10;
 
 /// Who a frame went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,10 +136,14 @@ pub(crate) struct Effects {
     /// Leaderboard posts made, and a hash over all of them.
     pub posts: u64,
     pub posts_sha256: [u8; 32],
+    /// Writes to and deletions from the stores, and a hash over all of them, values included.
+    pub writes: u64,
+    pub writes_sha256: [u8; 32],
     pub logs: Vec<Logged>,
     /// How often each game function was called.
     pub host_calls: BTreeMap<String, u64>,
-    /// Hash over every call's name, arguments, inputs' lengths and result.
+    /// Hash over every call's name, arguments, result, inputs and output; of long ones the first
+    /// [`HASHED_BYTES_MAX`] bytes and the length.
     pub calls_sha256: [u8; 32],
     /// Filled by a detailed tape.
     pub detail: Detail,
@@ -155,11 +164,12 @@ pub(crate) struct Tape {
 
 struct State {
     stores: MemoryServices,
-    seats: Vec<(u16, Player)>,
+    seats: Seats,
     keep: Keep,
     effects: Effects,
     calls: Running,
     posts: Running,
+    writes: Running,
     /// Bytes stored so far, overwritten ones included.
     stored_bytes: usize,
 }
@@ -169,11 +179,12 @@ impl Tape {
     pub(crate) fn new(stores: MemoryServices, seats: Vec<(u16, Player)>, keep: Keep) -> Self {
         let state = State {
             stores,
-            seats,
+            seats: Seats::new(seats),
             keep,
             effects: Effects::default(),
             calls: Running::new(),
             posts: Running::new(),
+            writes: Running::new(),
             stored_bytes: 0,
         };
         Self {
@@ -187,15 +198,18 @@ impl Tape {
         let mut effects = std::mem::take(&mut state.effects);
         effects.calls_sha256 = state.calls.finish();
         effects.posts_sha256 = state.posts.finish();
+        effects.writes_sha256 = state.writes.finish();
         state.calls = Running::new();
         state.posts = Running::new();
+        state.writes = Running::new();
         effects
     }
 
     /// A tape with a copy of the stores as they are now and nothing recorded.
     pub(crate) fn fork(&self) -> Self {
         let state = self.lock();
-        let fork = Self::new(state.stores.fork(), state.seats.clone(), state.keep);
+        let seats = state.seats.declared.clone();
+        let fork = Self::new(state.stores.fork(), seats, state.keep);
         fork.lock().stored_bytes = state.stored_bytes;
         fork
     }
@@ -203,15 +217,61 @@ impl Tape {
     /// The seats these players sit in.
     pub(crate) fn seats_of(&self, players: &[Player]) -> Vec<u16> {
         let state = self.lock();
-        let seats = state
-            .seats
-            .iter()
-            .filter(|(_, player)| players.contains(player));
-        seats.map(|(seat, _)| *seat).collect()
+        let seats = players.iter().map(|player| state.seats.of(player));
+        seats.flatten().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who sits where.
+struct Seats {
+    declared: Vec<(u16, Player)>,
+    /// The seats of each player, in the order they were declared.
+    of: HashMap<Player, Vec<u16>>,
+    /// Whom frames went to at each roster index, and who that is to the script. A roster that has
+    /// changed is noticed entry by entry.
+    roster: Vec<Option<(Player, To)>>,
+}
+
+impl Seats {
+    fn new(declared: Vec<(u16, Player)>) -> Self {
+        let mut of: HashMap<Player, Vec<u16>> = HashMap::new();
+        for (seat, player) in &declared {
+            of.entry(player.clone()).or_default().push(*seat);
+        }
+        Self {
+            declared,
+            of,
+            roster: Vec::new(),
+        }
+    }
+
+    fn of(&self, player: &Player) -> &[u16] {
+        self.of.get(player).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who the player at a roster index is to the script.
+    fn recipient(&mut self, index: usize, player: &Player) -> To {
+        if let Some(Some((known, to))) = self.roster.get(index)
+            && known == player
+        {
+            return *to;
+        }
+        let to = match self.of(player) {
+            [seat, ..] => To::Seat(*seat),
+            [] => To::Index(index),
+        };
+        // A roster holds as many players as there are seats; anything past it is looked up anew.
+        if index < usize::from(crate::script::MAX_SEATS) {
+            if self.roster.len() <= index {
+                self.roster.resize(index + 1, None);
+            }
+            self.roster[index] = Some((player.clone(), to));
+        }
+        to
     }
 }
 
@@ -234,6 +294,7 @@ impl Services for Tape {
         within: Duration,
     ) -> Result<(), ServiceError> {
         let mut state = self.lock();
+        state.note_write("set", player, &[key, value, rule]);
         let stored = state.stored_bytes.saturating_add(key.len() + value.len());
         if stored > STORED_BYTES_MAX {
             let limit = format!("a run stores at most {STORED_BYTES_MAX} bytes");
@@ -249,7 +310,9 @@ impl Services for Tape {
         key: &[u8],
         within: Duration,
     ) -> Result<(), ServiceError> {
-        self.lock().stores.kv_delete(player, key, within)
+        let mut state = self.lock();
+        state.note_write("delete", player, &[key]);
+        state.stores.kv_delete(player, key, within)
     }
 
     fn config_get(
@@ -291,11 +354,7 @@ impl Services for Tape {
         let mut state = self.lock();
         let to = match to {
             Recipient::Everyone => To::Everyone,
-            Recipient::Member(index, player) => state
-                .seats
-                .iter()
-                .find(|(_, seated)| seated == player)
-                .map_or(To::Index(index), |(seat, _)| To::Seat(*seat)),
+            Recipient::Member(index, player) => state.seats.recipient(index, player),
         };
         if to == To::Everyone {
             state.effects.newest.clear();
@@ -320,16 +379,14 @@ impl Observer for Tape {
                 state.effects.host_calls.insert(call.name.to_owned(), 1);
             }
         }
-        state.calls.update(call.name.as_bytes());
-        call.args
-            .iter()
-            .for_each(|arg| state.calls.update(&arg.to_le_bytes()));
+        state.note_call(call.name, call.args);
         for input in call.inputs {
-            state.calls.update(&input.len().to_le_bytes());
+            state.note_bytes(input);
         }
-        if let Some(ret) = call.ret {
-            state.calls.update(&ret.to_le_bytes());
-        }
+        state.calls.update(&call.ret.unwrap_or(0).to_le_bytes());
+        let answered = [call.ret.is_some(), call.output.is_some()];
+        state.calls.update(&answered.map(u8::from));
+        state.note_bytes(call.output.unwrap_or_default());
         if state.keep == Keep::Calls {
             let detail = &mut state.effects.detail;
             if detail.host.len() == CALLS_KEPT {
@@ -349,11 +406,9 @@ impl Observer for Tape {
     fn wasi_call(&mut self, call: &WasiCall<'_>) {
         let mut state = self.lock();
         let state = &mut *state;
-        state.calls.update(call.name.as_bytes());
-        call.args
-            .iter()
-            .for_each(|arg| state.calls.update(&arg.to_le_bytes()));
+        state.note_call(call.name, call.args);
         state.calls.update(&call.errno.to_le_bytes());
+        state.note_bytes(call.data);
         if state.keep == Keep::Calls {
             let detail = &mut state.effects.detail;
             if detail.wasi.len() == CALLS_KEPT {
@@ -373,6 +428,32 @@ impl Observer for Tape {
         let mut state = self.lock();
         if state.keep == Keep::Calls {
             state.effects.detail.payload = payload.to_vec();
+        }
+    }
+}
+
+impl State {
+    fn note_call(&mut self, name: &str, args: &[i64]) {
+        self.calls.update(&name.len().to_le_bytes());
+        self.calls.update(name.as_bytes());
+        self.calls.update(&args.len().to_le_bytes());
+        for arg in args {
+            self.calls.update(&arg.to_le_bytes());
+        }
+    }
+
+    fn note_bytes(&mut self, bytes: &[u8]) {
+        self.calls.update(&bytes.len().to_le_bytes());
+        self.calls
+            .update(&bytes[..bytes.len().min(HASHED_BYTES_MAX)]);
+    }
+
+    fn note_write(&mut self, what: &str, player: &Player, texts: &[&[u8]]) {
+        self.effects.writes += 1;
+        let account = player.account.as_bytes();
+        for text in [what.as_bytes(), account].iter().chain(texts) {
+            self.writes.update(&text.len().to_le_bytes());
+            self.writes.update(text);
         }
     }
 }
@@ -433,6 +514,65 @@ mod tests {
         for other in [hash(8, 1, "a1"), hash(7, 2, "a1"), hash(7, 1, "a2")] {
             assert_ne!(other, same);
         }
+    }
+
+    #[test]
+    fn writes_that_differ_in_anything_have_different_hashes() {
+        let hash = |account: &str, key: &[u8], value: &[u8], rule: &[u8]| {
+            let (mut tape, _) = tape();
+            let player = Player::member(account, "ada", "c1");
+            tape.kv_set(&player, key, value, rule, SOON).unwrap();
+            let effects = tape.take();
+            assert_eq!(effects.writes, 1);
+            effects.writes_sha256
+        };
+        let same = hash("a1", b"k", b"v", b"max");
+        assert_eq!(hash("a1", b"k", b"v", b"max"), same);
+        for other in [
+            hash("a2", b"k", b"v", b"max"),
+            hash("a1", b"kv", b"", b"max"),
+            hash("a1", b"k", b"w", b"max"),
+            hash("a1", b"k", b"v", b"sum"),
+        ] {
+            assert_ne!(other, same);
+        }
+        let (mut tape, ada) = tape();
+        tape.kv_delete(&ada, b"k", SOON).unwrap();
+        assert_ne!(tape.take().writes_sha256, same);
+        assert_eq!(tape.take().writes, 0);
+    }
+
+    #[test]
+    fn inputs_of_one_length_that_differ_have_different_hashes_up_to_what_is_hashed() {
+        let hash = |input: &[u8]| {
+            let (tape, _) = tape();
+            tape.lock().note_call("log", &[1, 2]);
+            tape.lock().note_bytes(input);
+            tape.take().calls_sha256
+        };
+        let zeroes = vec![0; HASHED_BYTES_MAX + 1];
+        let with = |at: usize| {
+            let mut bytes = zeroes.clone();
+            bytes[at] = 1;
+            hash(&bytes)
+        };
+        assert_ne!(with(0), hash(&zeroes));
+        assert_ne!(with(HASHED_BYTES_MAX - 1), hash(&zeroes));
+        assert_eq!(with(HASHED_BYTES_MAX), hash(&zeroes));
+        assert_ne!(hash(&zeroes[1..]), hash(&zeroes));
+    }
+
+    #[test]
+    fn a_roster_index_names_whoever_sits_there_now() {
+        let (mut tape, ada) = tape();
+        let zoe = Player::guest("zoe", "c9");
+        let frame = Frame::from_bytes(&[7; cabinet_wire::FRAME_BYTES]);
+        for player in [&ada, &zoe, &ada, &ada] {
+            tape.deliver(Recipient::Member(2, player), &frame);
+        }
+        let sent: Vec<To> = tape.take().frames.iter().map(|sent| sent.to).collect();
+        assert_eq!(sent, [To::Seat(3), To::Index(2), To::Seat(3), To::Seat(3)]);
+        assert_eq!(tape.seats_of(&[zoe, ada]), [3]);
     }
 
     #[test]

@@ -10,6 +10,11 @@ pub(crate) fn host() -> Host {
 /// on the stack. Both may use `$rune` (what was typed, 0 in `wake`) and the global `$n`, which the
 /// reference's snapshots lose.
 pub(crate) fn guest(wake: &str, input: &str) -> Vec<u8> {
+    guest_with_start(wake, input, "(i32.const 0)")
+}
+
+/// [`guest`] with a `start` that leaves its return code on the stack.
+pub(crate) fn guest_with_start(wake: &str, input: &str, start: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
   (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
@@ -53,7 +58,8 @@ pub(crate) fn guest(wake: &str, input: &str) -> Vec<u8> {
   (func (export "input") (result i32)
     (call $draw (call $input_point (call $typed)))
     (i32.const 0))
-  (func (export "start") (export "join") (export "leave") (export "close") (result i32)
+  (func (export "start") (result i32) {start})
+  (func (export "join") (export "leave") (export "close") (result i32)
     (i32.const 0)))"#
     );
     wat::parse_str(&text).unwrap()

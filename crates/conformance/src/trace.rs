@@ -14,8 +14,9 @@
 //!    host's, about the guest) and `frames` [{`seat` (a number, or `"all"`), `grid_sha256` of the
 //!    46,080-byte canonical grid}]. Empty lists are left out. A callback stopped by its deadline
 //!    stops anywhere, so it has no memory hash.
-//! 3. A `{"note":"snapshot",…}` at the script's `snapshot` step: `raw_len`, `raw_sha256` and
-//!    `raw_head_hex` (its first 200 bytes) of the uncompressed blob, and `format`.
+//! 3. A `{"note":"snapshot",…}` at the script's `snapshot` step, with its `format`. `cabinet`: `len`
+//!    and `sha256` of the encoded snapshot. `sck1`: `raw_len`, `raw_sha256` and `raw_head_hex` (its
+//!    first 200 bytes) of the uncompressed blob.
 //! 4. A `{"note":"skipped",…}` for a step whose call the room refused.
 //! 5. A `{"note":"room ended","result":{…}}` when it did; players who joined and are not ranked
 //!    did not finish, and lines are in order of rank.
@@ -45,8 +46,6 @@ use crate::tape::{Blob, INPUT_KEPT_BYTES, Keep, Sent, To, WasiEntry};
 const BLOB_HEAD_BYTES: usize = 200;
 /// Largest uncompressed blob a trace unpacks.
 const BLOB_MAX_BYTES: u64 = 1 << 30;
-/// What stands before the zstd frame of our own snapshots: magic, version, length.
-const CABINET_HEADER_BYTES: usize = 16;
 
 /// How to trace.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +66,7 @@ pub struct TraceOptions {
 #[non_exhaustive]
 pub enum TraceError {
     /// The host refused the artifact.
-    #[error("the artifact was refused: {0}")]
+    #[error("the artifact was refused")]
     Load(#[source] LoadError),
     /// The script has several `snapshot` steps.
     #[error("a trace takes one snapshot, the script has {0}")]
@@ -75,8 +74,17 @@ pub enum TraceError {
     /// Saving or restoring failed.
     #[error(transparent)]
     Hibernate(#[from] HibernateError),
+    /// The blob that was saved could not be unpacked.
+    #[error("the blob that was saved could not be unpacked")]
+    Unpack(#[source] io::Error),
+    /// The blob that was saved is larger than a trace unpacks.
+    #[error("the blob that was saved has more than {max} bytes, too many for a trace")]
+    BlobTooLarge {
+        /// The most bytes it may have.
+        max: u64,
+    },
     /// The trace could not be written.
-    #[error("the trace could not be written: {0}")]
+    #[error("the trace could not be written")]
     Write(#[from] io::Error),
 }
 
@@ -171,17 +179,17 @@ impl Writer<'_> {
 
     /// Takes a step and writes what came of it.
     fn step(&mut self, inst: &'static str, lane: &mut Lane, step: &Step) -> Result<(), TraceError> {
-        if let Step::Join { seat } = step {
-            let player = self.script.setup.player(*seat);
-            if !self.joined.contains(&player) {
-                self.joined.push(player);
-            }
-        }
         let record = lane.step(&self.script.setup, step);
         if let Some(skip) = record.skipped {
             return self.line(&json!({
                 "note": "skipped", "inst": inst, "step": step.to_string(), "why": skip_name(skip),
             }));
+        }
+        if let Step::Join { seat } = step {
+            let player = self.script.setup.player(*seat);
+            if !self.joined.contains(&player) {
+                self.joined.push(player);
+            }
         }
         match &record.call {
             Some(call) => self.callback(inst, call.export, lane, &record),
@@ -240,20 +248,24 @@ impl Writer<'_> {
     }
 
     fn snapshot(&mut self, how: Restore, encoded: &[u8]) -> Result<(), TraceError> {
-        let (format, frame) = match how {
-            Restore::Complete => ("cabinet", encoded.get(CABINET_HEADER_BYTES..)),
-            Restore::Sck1 => ("sck1", Some(encoded)),
-        };
-        let mut raw = Vec::new();
-        let unpacked = zstd::stream::read::Decoder::new(frame.unwrap_or_default())?;
-        unpacked.take(BLOB_MAX_BYTES).read_to_end(&mut raw)?;
-        self.line(&json!({
-            "note": "snapshot",
-            "format": format,
-            "raw_len": raw.len(),
-            "raw_sha256": hex(&sha256(&raw)),
-            "raw_head_hex": hex(&raw[..raw.len().min(BLOB_HEAD_BYTES)]),
-        }))
+        match how {
+            Restore::Complete => self.line(&json!({
+                "note": "snapshot",
+                "format": "cabinet",
+                "len": encoded.len(),
+                "sha256": hex(&sha256(encoded)),
+            })),
+            Restore::Sck1 => {
+                let raw = unpack(encoded, BLOB_MAX_BYTES)?;
+                self.line(&json!({
+                    "note": "snapshot",
+                    "format": "sck1",
+                    "raw_len": raw.len(),
+                    "raw_sha256": hex(&sha256(&raw)),
+                    "raw_head_hex": hex(&raw[..raw.len().min(BLOB_HEAD_BYTES)]),
+                }))
+            }
+        }
     }
 
     /// The final note, once the room has a result.
@@ -276,6 +288,18 @@ impl Writer<'_> {
         serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
         self.out.write_all(b"\n")?;
         Ok(())
+    }
+}
+
+/// The uncompressed bytes of an `SCK1` blob.
+fn unpack(blob: &[u8], max: u64) -> Result<Vec<u8>, TraceError> {
+    let decoder = zstd::stream::read::Decoder::new(blob).map_err(TraceError::Unpack)?;
+    let mut raw = Vec::new();
+    let read = decoder.take(max.saturating_add(1)).read_to_end(&mut raw);
+    let read = read.map_err(TraceError::Unpack)?;
+    match u64::try_from(read) {
+        Ok(bytes) if bytes <= max => Ok(raw),
+        _ => Err(TraceError::BlobTooLarge { max }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Durations, sizes and counts as people read them.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -51,28 +52,59 @@ pub(crate) fn percent(part: u128, whole: u128) -> u128 {
     }
 }
 
+/// A duration as whole nanoseconds.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// `1 frame`, `2 frames`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
-/// Text from a guest made fit for one line of a terminal: control characters escaped, long text cut.
+/// Text from a guest made fit for one line of a report: control characters escaped, long text cut.
 pub(crate) fn one_line(text: &str) -> String {
     const MAX_CHARS: usize = 200;
+    harmless(text, MAX_CHARS)
+}
+
+/// An error and its causes on one line that is fit for a terminal, whoever chose the words: a guest's
+/// own error text may be among them. Control characters and marks of direction are escaped, long text
+/// is cut, and the word that a failed verdict has for itself is written small.
+#[must_use]
+pub fn error_line(error: &dyn Error) -> String {
+    const MAX_CHARS: usize = 1_000;
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors end with the text of their source.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    harmless(&line, MAX_CHARS)
+}
+
+fn harmless(text: &str, max_chars: usize) -> String {
     let mut line = String::new();
     for (written, c) in text.chars().enumerate() {
-        if written == MAX_CHARS {
+        if written == max_chars {
             line.push('…');
             break;
         }
-        if c.is_control() {
-            line.extend(c.escape_default())
+        // Breaks of line and marks of direction, which are no control characters to Unicode.
+        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || reorders {
+            line.extend(c.escape_default());
         } else {
-            line.push(c)
+            line.push(c);
         }
     }
-    line
+    line.replace("FAIL", "fail")
 }
 
 #[cfg(test)]
@@ -119,6 +151,27 @@ mod tests {
     #[test]
     fn guest_text_cannot_break_a_line() {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
+        assert_eq!(one_line("FAIL"), "fail");
         assert_eq!(one_line(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the outer\nerror")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the inner one: {0}")]
+    struct Inner(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes_once_each_on_one_line() {
+        let cause = std::io::Error::other("FAIL\u{1b}[2J");
+        assert_eq!(
+            error_line(&Outer(Inner(cause))),
+            "the outer\\nerror: the inner one: fail\\u{1b}[2J"
+        );
+        let long = std::io::Error::other("x".repeat(2_000));
+        assert_eq!(error_line(&long).chars().count(), 1_001);
     }
 }

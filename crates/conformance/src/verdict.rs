@@ -9,14 +9,19 @@
 //! | `replay determinism` | the same script twice gives two histories |
 //! | `compiler determinism` | the other compiler tier gives another history |
 //! | `leaderboard declared` | asked for, and the game declares none |
+//!
+//! The three that compare are not checked, and neither passed nor failed, when there was nothing to
+//! compare: no step was taken twice, the script saved no living room, the game is too costly for
+//! the other tier.
 
+use std::fmt;
 use std::time::Duration;
 
 use cabinet_host::Fault;
 use serde::Serialize;
 
 use crate::compare::Difference;
-use crate::units::{Size, Time, count, one_line};
+use crate::units::{Size, Time, count, nanos, one_line};
 
 /// How a verdict came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,14 +47,51 @@ pub struct Verdict {
     pub limit: String,
     /// What was measured, for people.
     pub measured: String,
+    /// The two as numbers, where they are.
+    pub quantity: Option<Quantity>,
     /// The step it was measured at: 0 is `start`, n the script's n-th step.
     pub step: Option<usize>,
     /// More about it, for people; empty when there is no more.
     pub detail: String,
 }
 
+/// A limit and what was measured against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Quantity {
+    /// What both are counted in: `ns` or `bytes`.
+    pub unit: &'static str,
+    /// What the measured must stay under.
+    pub limit: u64,
+    /// What was measured.
+    pub measured: u64,
+}
+
 impl Verdict {
-    /// Whether this is no failure.
+    fn judged(name: &'static str, within: bool, limit: String, measured: String) -> Self {
+        Self {
+            name,
+            judgement: match within {
+                true => Judgement::Pass,
+                false => Judgement::Fail,
+            },
+            limit,
+            measured,
+            quantity: None,
+            step: None,
+            detail: String::new(),
+        }
+    }
+
+    /// Adds what an author should know when the verdict is a failure.
+    fn explained(mut self, why: &str) -> Self {
+        if !self.ok() {
+            why.clone_into(&mut self.detail);
+        }
+        self
+    }
+
+    /// Whether this is no failure: within its limit, or not checked.
     #[must_use]
     pub fn ok(&self) -> bool {
         self.judgement != Judgement::Fail
@@ -58,78 +100,64 @@ impl Verdict {
 
 /// Judges whether the guest stayed alive.
 pub(crate) fn guest_fault(fault: Option<(usize, u32, &Fault)>) -> Verdict {
-    let verdict = Verdict {
-        name: "guest fault",
-        judgement: Judgement::Pass,
-        limit: "no fault".to_owned(),
-        measured: "no fault".to_owned(),
-        step: None,
-        detail: String::new(),
+    const NONE: &str = "no fault";
+    let measured = match fault {
+        None => NONE.to_owned(),
+        Some((_, exit, fault)) => format!("{}, exit {exit}", fault.class()),
     };
-    match fault {
-        None => verdict,
-        Some((step, exit, fault)) => Verdict {
-            judgement: Judgement::Fail,
-            measured: format!("{}, exit {exit}", fault.class()),
-            step: Some(step),
-            detail: format!(
-                "{}; the room is dead from here on",
-                one_line(&fault.to_string())
-            ),
-            ..verdict
-        },
+    let told = fault.map_or_else(String::new, |(_, _, fault)| one_line(&fault.to_string()));
+    Verdict {
+        step: fault.map(|(step, ..)| step),
+        ..Verdict::judged("guest fault", fault.is_none(), NONE.to_owned(), measured)
     }
+    .explained(&format!("{told}; the room is dead from here on"))
 }
 
 /// Judges the slowest callback's wall time, guest and host, against the deadline.
 pub(crate) fn latency(slowest: (usize, Duration), deadline: Duration) -> Verdict {
     let (step, measured) = slowest;
-    let fails = measured >= deadline;
-    Verdict {
-        name: "callback latency",
-        judgement: if fails {
-            Judgement::Fail
-        } else {
-            Judgement::Pass
-        },
-        limit: format!("under {}", Time(deadline)),
-        measured: Time(measured).to_string(),
-        step: Some(step),
-        detail: if fails {
-            "a callback used up its wall time".to_owned()
-        } else {
-            String::new()
-        },
-    }
+    let quantity = Quantity {
+        unit: "ns",
+        limit: nanos(deadline),
+        measured: nanos(measured),
+    };
+    let (limit, measured) = (Time(deadline), Time(measured));
+    under("callback latency", step, quantity, &limit, &measured)
+        .explained("a callback used up its wall time")
 }
 
 /// Judges the largest guest memory seen against the cap.
 pub(crate) fn memory(peak: (usize, u64), cap: u64) -> Verdict {
     let (step, measured) = peak;
-    let fails = measured >= cap;
-    let detail = "guest memory reached its cap; the next allocation may be refused";
+    let quantity = Quantity {
+        unit: "bytes",
+        limit: cap,
+        measured,
+    };
+    under("linear memory", step, quantity, &Size(cap), &Size(measured))
+        .explained("guest memory reached its cap; the next allocation may be refused")
+}
+
+/// A limit reached is a limit broken.
+fn under(
+    name: &'static str,
+    step: usize,
+    quantity: Quantity,
+    limit: &dyn fmt::Display,
+    measured: &dyn fmt::Display,
+) -> Verdict {
+    let within = quantity.measured < quantity.limit;
     Verdict {
-        name: "linear memory",
-        judgement: if fails {
-            Judgement::Fail
-        } else {
-            Judgement::Pass
-        },
-        limit: format!("under {}", Size(cap)),
-        measured: Size(measured).to_string(),
+        quantity: Some(quantity),
         step: Some(step),
-        detail: if fails {
-            detail.to_owned()
-        } else {
-            String::new()
-        },
+        ..Verdict::judged(name, within, format!("under {limit}"), measured.to_string())
     }
 }
 
 /// How a room that should repeat the control's history did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// It agreed after each of this many steps.
+    /// It agreed after `start` and after each of this many steps.
     Same {
         steps: usize,
     },
@@ -137,9 +165,10 @@ pub(crate) enum Repeat {
         step: usize,
         difference: Difference,
     },
-    /// It could not go on.
+    /// It could not be made, or not go on.
     Broke {
-        step: usize,
+        /// `None` when it never began.
+        step: Option<usize>,
         what: &'static str,
         why: String,
     },
@@ -150,56 +179,34 @@ pub(crate) enum Repeat {
 
 /// Judges a repeated history.
 pub(crate) fn repeat(name: &'static str, limit: &str, repeat: Repeat) -> Verdict {
-    let (judgement, measured, step, detail) = match repeat {
-        Repeat::Same { steps } => (
-            Judgement::Pass,
-            format!("same after {}", count(steps, "step")),
-            None,
-            String::new(),
-        ),
-        Repeat::Differs { step, difference } => {
-            let measured = format!("different {}", difference.what);
-            (Judgement::Fail, measured, Some(step), difference.detail)
-        }
-        Repeat::Broke { step, what, why } => {
-            (Judgement::Fail, what.to_owned(), Some(step), one_line(&why))
-        }
-        Repeat::NotChecked { why } => (
-            Judgement::NotChecked,
-            "not checked".to_owned(),
-            None,
-            one_line(&why),
-        ),
-    };
-    Verdict {
-        name,
-        judgement,
-        limit: limit.to_owned(),
-        measured,
-        step,
-        detail,
+    let judged = |within, measured| Verdict::judged(name, within, limit.to_owned(), measured);
+    match repeat {
+        Repeat::Same { steps: 0 } => judged(true, "same after start".to_owned()),
+        Repeat::Same { steps } => judged(true, format!("same after {}", count(steps, "step"))),
+        Repeat::Differs { step, difference } => Verdict {
+            step: Some(step),
+            detail: difference.detail,
+            ..judged(false, format!("different {}", difference.what))
+        },
+        Repeat::Broke { step, what, why } => Verdict {
+            step,
+            detail: one_line(&why),
+            ..judged(false, what.to_owned())
+        },
+        Repeat::NotChecked { why } => Verdict {
+            judgement: Judgement::NotChecked,
+            detail: one_line(&why),
+            ..judged(true, "not checked".to_owned())
+        },
     }
 }
 
 /// Judges whether the game says how its results rank.
 pub(crate) fn leaderboard(declared: bool) -> Verdict {
-    let detail = "the game's meta has no leaderboard, so its results cannot be ranked";
-    Verdict {
-        name: "leaderboard declared",
-        judgement: if declared {
-            Judgement::Pass
-        } else {
-            Judgement::Fail
-        },
-        limit: "declared".to_owned(),
-        measured: if declared { "declared" } else { "missing" }.to_owned(),
-        step: None,
-        detail: if declared {
-            String::new()
-        } else {
-            detail.to_owned()
-        },
-    }
+    let measured = if declared { "declared" } else { "missing" };
+    let (limit, measured) = ("declared".to_owned(), measured.to_owned());
+    Verdict::judged("leaderboard declared", declared, limit, measured)
+        .explained("the game's meta has no leaderboard, so its results cannot be ranked")
 }
 
 #[cfg(test)]
@@ -218,6 +225,11 @@ mod tests {
             ("under 100ms", "100ms")
         );
         assert_eq!(reached.step, Some(3));
+        let numbers = |verdict: &Verdict| {
+            let quantity = verdict.quantity.unwrap();
+            (quantity.limit, quantity.measured, quantity.unit)
+        };
+        assert_eq!(numbers(&reached), (100_000_000, 100_000_000, "ns"));
 
         assert_eq!(memory((1, 65_535), 65_536).judgement, Judgement::Pass);
         let full = memory((1, 65_536), 65_536);
@@ -226,13 +238,15 @@ mod tests {
             (full.limit.as_str(), full.measured.as_str()),
             ("under 64 KiB", "64 KiB")
         );
+        assert_eq!(numbers(&full), (65_536, 65_536, "bytes"));
+        assert!(!full.detail.is_empty() && memory((1, 0), 65_536).detail.is_empty());
     }
 
     #[test]
     fn a_room_that_could_not_be_restored_is_a_failure() {
         let why = "checksum".to_owned();
         let broke = Repeat::Broke {
-            step: 4,
+            step: Some(4),
             what: "restore failed",
             why,
         };

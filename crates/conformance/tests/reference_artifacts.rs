@@ -6,6 +6,8 @@ use cabinet_conformance::script::BUILTIN;
 use cabinet_conformance::{CheckOptions, Judgement, Report, Restore, Script, check};
 use cabinet_host::{Host, HostOptions};
 
+mod common;
+
 const FIXTURE: &str = "fixture/fixture.wasm";
 const RUST: &str = "fixture-rs/fixture-rs.wasm";
 const RUST_KIT: &str = "fixture-rs-kit/fixture-rs-kit.wasm";
@@ -20,7 +22,7 @@ struct Kit {
 impl Kit {
     fn find() -> Option<Self> {
         let Some(kit) = std::env::var_os("CABINET_REFERENCE") else {
-            eprintln!("SKIPPED reference artifacts: CABINET_REFERENCE is not set");
+            common::skipped("reference artifacts: CABINET_REFERENCE is not set");
             return None;
         };
         let host = Host::new(HostOptions::default()).unwrap();

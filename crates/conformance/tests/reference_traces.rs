@@ -10,6 +10,8 @@ use cabinet_conformance::{Restore, Script, TraceOptions, trace};
 use cabinet_host::{Host, HostOptions};
 use serde_json::{Value, json};
 
+mod common;
+
 /// A difference from the reference that is meant.
 struct Deviation {
     /// The trace it is in, or `*`.
@@ -207,7 +209,9 @@ impl World {
         let vectors = std::env::var_os("CABINET_VECTORS").map_or(beside, PathBuf::from);
         let reference = std::env::var_os("CABINET_REFERENCE").map(PathBuf::from);
         let (true, Some(reference)) = (vectors.join("traces").is_dir(), reference) else {
-            eprintln!("SKIPPED reference traces: CABINET_REFERENCE or CABINET_VECTORS is not set");
+            common::skipped(
+                "reference traces: CABINET_REFERENCE is not set, or there are no vectors",
+            );
             return None;
         };
         let host = Host::new(HostOptions::default()).unwrap();

@@ -99,18 +99,16 @@ mod wasm {
         user::set_input_context(u64::from(context));
     }
 
-    /// Ends the room with an encoded result.
-    pub(crate) fn end(result: &[u8]) {
-        if let Some(block) = Block::holding(result) {
-            user::end(block.0);
-        }
+    /// Ends the room with an encoded result; whether the host had memory to stage it.
+    pub(crate) fn end(result: &[u8]) -> bool {
+        let block = Block::holding(result);
+        block.inspect(|block| user::end(block.0)).is_some()
     }
 
-    /// Posts an encoded result.
-    pub(crate) fn post(result: &[u8]) {
-        if let Some(block) = Block::holding(result) {
-            user::post(block.0);
-        }
+    /// Posts an encoded result, as [`end`].
+    pub(crate) fn post(result: &[u8]) -> bool {
+        let block = Block::holding(result);
+        block.inspect(|block| user::post(block.0)).is_some()
     }
 
     /// Writes to the room's log.

@@ -58,6 +58,18 @@ struct Slot {
 }
 
 impl Frames {
+    /// Baselines in a store of so many rows.
+    #[cfg(test)]
+    pub fn with_rows(limit: u16) -> Frames {
+        Frames {
+            sender: Sender {
+                rows: Rows::with_limit(limit),
+                ..Sender::default()
+            },
+            ..Frames::default()
+        }
+    }
+
     /// Shows a frame to the player at a roster index.
     pub fn send(&mut self, index: usize, screen: &Screen, now: Instant) -> Shown {
         if index >= ROSTER_CAP {
@@ -118,7 +130,7 @@ impl Frames {
 #[derive(Debug, Default)]
 struct Sender {
     rows: Rows,
-    /// The baseline that is being compared with.
+    /// The baseline that a changed frame is compared with, cell by cell.
     previous: Option<Box<Grid>>,
     payload: Vec<u8>,
 }
@@ -132,17 +144,22 @@ impl Sender {
         skip_unchanged: bool,
         transmit: impl Fn(&[u8]) -> Option<u32>,
     ) -> Shown {
+        let baseline = slot.baseline.as_ref();
+        let unchanged = baseline.is_some_and(|baseline| self.rows.equal(baseline, next));
+        if unchanged && skip_unchanged && now.since(slot.sent) < REFRESH_AFTER {
+            return Shown::Unchanged;
+        }
         self.payload.clear();
         self.payload.reserve(KEYFRAME_BYTES);
         let shown = match &slot.baseline {
+            Some(_) if unchanged => {
+                delta::encode_run_list(next, next, slot.epoch, &mut self.payload);
+                Shown::Delta
+            }
             Some(baseline) => {
                 let previous = self.previous.get_or_insert_with(delta::zeroed);
                 self.rows.read(baseline, previous);
                 let encoded = delta::encode(previous, next, slot.epoch, &mut self.payload);
-                let unchanged = encoded.changed_cells == 0;
-                if unchanged && skip_unchanged && now.since(slot.sent) < REFRESH_AFTER {
-                    return Shown::Unchanged;
-                }
                 if encoded.keyframe {
                     Shown::Keyframe
                 } else {
@@ -158,14 +175,14 @@ impl Sender {
             return Shown::Dropped;
         };
         if epoch == slot.epoch || shown == Shown::Keyframe {
-            self.adopt(slot, next, epoch, now);
+            self.adopt(slot, (!unchanged).then_some(next), epoch, now);
             return shown;
         }
         self.payload.clear();
         delta::encode_keyframe(next, epoch, &mut self.payload);
         match transmit(&self.payload) {
             Some(epoch) => {
-                self.adopt(slot, next, epoch, now);
+                self.adopt(slot, (!unchanged).then_some(next), epoch, now);
                 Shown::Resynced
             }
             None => {
@@ -178,8 +195,14 @@ impl Sender {
         }
     }
 
-    fn adopt(&mut self, slot: &mut Slot, grid: &Grid, epoch: u32, now: Instant) {
-        slot.baseline = self.rows.replace(slot.baseline.take(), grid);
+    /// The host took the frame; `changed` is it where it is not the baseline already.
+    fn adopt(&mut self, slot: &mut Slot, changed: Option<&Grid>, epoch: u32, now: Instant) {
+        if let Some(grid) = changed {
+            slot.baseline = self.rows.replace(slot.baseline.take(), grid);
+        }
         (slot.epoch, slot.sent) = (epoch, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ pub use frames::Shown;
 pub use game::Game;
 pub use input::{Direction, Input};
 pub use meta::{ConfigSpec, Control, InvalidMeta, Leaderboard, Meta};
-pub use outcome::{Outcome, Refused, Standing};
+pub use outcome::{Delivery, Outcome, Standing};
 pub use pen::Pen;
 pub use rng::Rng;
 pub use room::Room;

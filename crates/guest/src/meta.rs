@@ -139,8 +139,9 @@ impl Meta {
         self
     }
 
-    /// Has the host send the roster only when it changed. For rooms of many players: a thousand
-    /// cost about 100 KB a callback otherwise.
+    /// Has the host send the roster only when it changed. For rooms of many players: otherwise
+    /// every callback carries 7 bytes, the handle, the account and the connection of each, which of
+    /// a thousand is 30 KB with short names and 90 KB with two UUIDs.
     pub const fn roster_epochs(mut self) -> Meta {
         self.features |= CTX_FEATURE_ROSTER_EPOCH;
         self

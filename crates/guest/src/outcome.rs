@@ -1,7 +1,5 @@
 //! Results: who did how well.
 
-use core::fmt;
-
 use cabinet_wire::Status;
 
 use crate::roster::PlayerId;
@@ -35,12 +33,23 @@ pub struct Standing {
     pub status: Status,
 }
 
-/// How many standings of an [`Outcome`] were left out because their player had gone.
-///
-/// The ABI names players by seat, so a player without one cannot be named. The host itself credits
-/// everybody who was ever in the room and is not in the final result with a "did not finish".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused(pub usize);
+/// What became of an [`Outcome`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The host has all of it.
+    Complete,
+    /// The host has it without so many standings, whose players had left.
+    ///
+    /// The ABI names players by seat, so a player without one cannot be named. The host itself
+    /// credits everybody who was ever in the room and is not in the final result with a "did not
+    /// finish".
+    Partial(usize),
+    /// The host has nothing of it, for it had no memory to take it. After an
+    /// [`end`](crate::Room::end) the room goes on: end it again in a later callback.
+    Dropped,
+    /// Not sent: the room has ended with an earlier one.
+    AlreadyEnded,
+}
 
 impl Outcome {
     /// Nobody.
@@ -139,25 +148,12 @@ impl Outcome {
     }
 }
 
-impl Refused {
-    /// Whether everybody was credited.
-    pub const fn none(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} standings left out: their players have left", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ids<const N: usize>() -> [PlayerId; N] {
-        core::array::from_fn(|index| PlayerId::nth(index as u32))
+        core::array::from_fn(|index| PlayerId::nth(index as u64))
     }
 
     fn places(outcome: &Outcome) -> Vec<(PlayerId, u16)> {

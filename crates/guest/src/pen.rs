@@ -99,7 +99,7 @@ impl<'s> Pen<'s> {
                 if let Some((col, _)) = self.last {
                     self.draw(col, narrow(REPLACEMENT));
                     if cluster.width == 2 {
-                        self.draw(col + 1, narrow(SPACE));
+                        self.draw(col.saturating_add(1), narrow(SPACE));
                     }
                     self.last = None;
                 }

@@ -9,7 +9,7 @@ use cabinet_wire::{ConfigType, InputContext, LogLevel, MergeRule, Mode};
 use crate::abi;
 use crate::frames::{Frames, Shown};
 use crate::meta::{ConfigSpec, Meta, parse_bool};
-use crate::outcome::{Outcome, Refused};
+use crate::outcome::{Delivery, Outcome};
 use crate::rng::Rng;
 use crate::roster::{Player, PlayerId, Roster, Update};
 use crate::screen::Screen;
@@ -75,7 +75,7 @@ impl Room {
         self.settled
     }
 
-    /// Whether the game called [`end`](Room::end).
+    /// Whether the game's [`end`](Room::end) reached the host.
     pub fn ended(&self) -> bool {
         self.ended
     }
@@ -190,26 +190,23 @@ impl Room {
 /// Results.
 impl Room {
     /// Posts a round's result to the leaderboard; the room goes on.
-    pub fn post(&mut self, outcome: &Outcome) -> Refused {
-        let refused = self.encode_outcome(outcome);
-        abi::post(&self.payload);
-        refused
+    pub fn post(&mut self, outcome: &Outcome) -> Delivery {
+        self.deliver(outcome, abi::post)
     }
 
     /// Ends the room with a result. The callback runs to its end; `close` may follow, nothing else.
-    /// Only the first call counts.
-    pub fn end(&mut self, outcome: &Outcome) -> Refused {
+    /// Only the first result that reaches the host counts.
+    pub fn end(&mut self, outcome: &Outcome) -> Delivery {
         if self.ended {
-            return Refused::default();
+            return Delivery::AlreadyEnded;
         }
-        let refused = self.encode_outcome(outcome);
-        abi::end(&self.payload);
-        self.ended = true;
-        refused
+        let delivery = self.deliver(outcome, abi::end);
+        self.ended = delivery != Delivery::Dropped;
+        delivery
     }
 
-    fn encode_outcome(&mut self, outcome: &Outcome) -> Refused {
-        let mut refused = Refused::default();
+    fn deliver(&mut self, outcome: &Outcome, send: impl FnOnce(&[u8]) -> bool) -> Delivery {
+        let mut left_out = 0;
         self.rankings.clear();
         for standing in outcome.standings() {
             match self.roster.index_of(standing.player) {
@@ -219,17 +216,23 @@ impl Room {
                     rank: standing.rank,
                     status: u8::from(standing.status),
                 }),
-                None => refused.0 += 1,
+                None => left_out += 1,
             }
         }
         self.payload.clear();
         // Each ranking has a seat of its own, and a roster has fewer seats than a result rankings.
         let encoded = outcome::encode(&self.rankings, &mut self.payload);
         debug_assert!(encoded.is_ok(), "{encoded:?}");
-        if !refused.none() {
-            self.warn(format_args!("{refused}"));
+        if !send(&self.payload) {
+            return Delivery::Dropped;
         }
-        refused
+        if left_out == 0 {
+            return Delivery::Complete;
+        }
+        self.warn(format_args!(
+            "{left_out} standings left out: their players have left"
+        ));
+        Delivery::Partial(left_out)
     }
 }
 
@@ -333,7 +336,8 @@ impl Room {
 /// Configuration: values an admin may set for all rooms of the game.
 impl Room {
     /// A declared key's value as text, or its declared default. The host cannot be asked whether it
-    /// failed to answer: then, too, it is the default.
+    /// failed to answer: then, too, it is the default. A configured value that is not UTF-8 is
+    /// logged and the default taken.
     ///
     /// # Errors
     ///
@@ -341,10 +345,15 @@ impl Room {
     pub fn config(&mut self, key: &str) -> Result<&str, ConfigError> {
         let spec = self.meta.config_spec(key).ok_or(ConfigError::Undeclared)?;
         let found = abi::config_get(spec.key.as_bytes(), &mut self.value);
-        match core::str::from_utf8(&self.value) {
-            Ok(text) if found && !text.is_empty() => Ok(text),
-            _ => Ok(spec.default),
+        if !found || self.value.is_empty() {
+            return Ok(spec.default);
         }
+        if core::str::from_utf8(&self.value).is_err() {
+            self.warn(format_args!(
+                "config {key}: not UTF-8 text, using the default"
+            ));
+        }
+        Ok(core::str::from_utf8(&self.value).unwrap_or(spec.default))
     }
 
     /// A declared number. A configured value that is none is logged and the default taken.
@@ -395,10 +404,16 @@ impl Room {
         if let Some(value) = parse(self.config(key)?) {
             return Ok(value);
         }
+        let Some(default) = parse(spec.default) else {
+            self.warn(format_args!(
+                "config {key}: no usable {config_type}, and the declared default is none either"
+            ));
+            return Err(ConfigError::BadDefault);
+        };
         self.warn(format_args!(
             "config {key}: not a usable {config_type}, using the default"
         ));
-        parse(spec.default).ok_or(ConfigError::BadDefault)
+        Ok(default)
     }
 }
 
@@ -478,6 +493,12 @@ impl Room {
                 }
             }
         }
+    }
+
+    /// Has the room keep at most so many distinct rows of what viewers see.
+    #[cfg(test)]
+    pub(crate) fn limit_rows(&mut self, limit: u16) {
+        self.frames = Frames::with_rows(limit);
     }
 
     pub(crate) fn roster(&self) -> &Roster {

@@ -5,7 +5,7 @@
 //! - a [`PlayerId`] names one connection from its join to its leave and is never given out again;
 //! - nothing is decoded or allocated while the roster stays the same.
 
-use core::num::NonZeroU32;
+use core::num::NonZeroU64;
 use core::ops::Range;
 
 use cabinet_wire::Kind;
@@ -16,12 +16,12 @@ use crate::style::{Color, Style};
 /// A player, for as long as the connection is in the room. Safe to keep in game state: when the
 /// player has left it names nobody, never somebody else. Ordered by when they joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PlayerId(NonZeroU32);
+pub struct PlayerId(NonZeroU64);
 
 impl PlayerId {
     /// The id that is given out after `index` others.
-    pub(crate) fn nth(index: u32) -> PlayerId {
-        PlayerId(NonZeroU32::MIN.saturating_add(index))
+    pub(crate) const fn nth(index: u64) -> PlayerId {
+        PlayerId(NonZeroU64::MIN.saturating_add(index))
     }
 }
 
@@ -96,7 +96,8 @@ pub(crate) struct Roster {
     epoch: Option<u32>,
     /// Whether any roster was ever received.
     known: bool,
-    ids: u32,
+    /// How many ids were given out.
+    ids: u64,
     departing: Option<usize>,
     /// The previous `seats` and `text`, kept for their memory.
     spare: (Vec<Seat>, String),
@@ -147,8 +148,7 @@ impl Roster {
     pub fn joining(&mut self, index: usize) -> Option<PlayerId> {
         let seat = self.seats.get_mut(index)?;
         if seat.gone {
-            (seat.id, seat.gone) = (PlayerId::nth(self.ids), false);
-            self.ids += 1;
+            (seat.id, seat.gone) = (next_id(&mut self.ids), false);
         }
         Some(seat.id)
     }
@@ -223,10 +223,7 @@ impl Roster {
                     seat.id = self.spare.0[index].id;
                     likely = index + 1;
                 }
-                None => {
-                    seat.id = PlayerId::nth(self.ids);
-                    self.ids += 1;
-                }
+                None => seat.id = next_id(&mut self.ids),
             }
             self.seats.push(seat);
         }
@@ -249,6 +246,14 @@ impl Roster {
         old[index].gone = true;
         Some(index)
     }
+}
+
+/// An id never given out before. 64 bits last for a million joins a second over half a million
+/// years; counting saturates.
+fn next_id(given_out: &mut u64) -> PlayerId {
+    let id = PlayerId::nth(*given_out);
+    *given_out = given_out.saturating_add(1);
+    id
 }
 
 fn read_seat(member: &Member<'_>, text: &mut String) -> Seat {

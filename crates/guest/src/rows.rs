@@ -16,15 +16,17 @@ use cabinet_wire::{ROW_BYTES, ROWS};
 type Row = [u8; ROW_BYTES];
 
 /// Distinct rows kept: 15.7 MB, under half of the memory a guest may have.
-const ROWS_MAX: usize = 8_192;
+const ROWS_MAX: u16 = 8_192;
 
 /// A frame, as references to its rows. At most 1025 baselines of 24 rows fit a `u16`.
 #[derive(Debug)]
 pub(crate) struct Baseline([u16; ROWS]);
 
 /// The distinct rows of all baselines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rows {
+    /// How many distinct rows may be kept.
+    limit: u16,
     #[expect(
         clippy::vec_box,
         reason = "growing a plain vector would for a moment hold all rows twice"
@@ -37,7 +39,30 @@ pub(crate) struct Rows {
     recent: [Option<u16>; ROWS],
 }
 
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows::with_limit(ROWS_MAX)
+    }
+}
+
 impl Rows {
+    /// An empty store of at most `limit` distinct rows.
+    pub const fn with_limit(limit: u16) -> Rows {
+        Rows {
+            limit,
+            rows: Vec::new(),
+            counts: Vec::new(),
+            free: Vec::new(),
+            recent: [None; ROWS],
+        }
+    }
+
+    /// Whether a baseline is this frame.
+    pub fn equal(&self, baseline: &Baseline, grid: &Grid) -> bool {
+        let rows = grid.as_chunks().0.iter();
+        rows.zip(&baseline.0).all(|(row, &id)| self.holds(id, row))
+    }
+
     /// Writes a baseline's frame out.
     pub fn read(&self, baseline: &Baseline, grid: &mut Grid) {
         for (row, &id) in grid.as_chunks_mut().0.iter_mut().zip(&baseline.0) {
@@ -103,9 +128,9 @@ impl Rows {
                 self.counts[usize::from(id)] = 1;
                 id
             }
-            None if self.rows.len() >= ROWS_MAX => return None,
+            None if self.rows.len() >= usize::from(self.limit) => return None,
             None => {
-                // Below ROWS_MAX, which fits.
+                // Below the limit, which fits.
                 let id = self.rows.len() as u16;
                 self.rows.push(Box::new(*row));
                 self.counts.push(1);
@@ -186,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_full_store_keeps_nothing_of_the_next_frame_and_takes_it_when_there_is_room() {
-        let mut rows = Rows::default();
-        let fit = (ROWS_MAX / ROWS) as u32;
+        let fit = 5;
+        let mut rows = Rows::with_limit(fit as u16 * ROWS as u16 + 8);
         let mut kept: Vec<Baseline> = (0..fit)
             .map(|number| rows.replace(None, &unlike(number)).unwrap())
             .collect();
@@ -207,12 +232,13 @@ mod tests {
 
     #[test]
     fn a_viewer_whose_new_frame_does_not_fit_holds_on_to_nothing() {
-        let mut rows = Rows::default();
+        let limit = 5 * ROWS;
+        let mut rows = Rows::with_limit(limit as u16);
         // Two viewers of one frame, then the store is filled to the last row.
         let first = rows.replace(None, &unlike(0)).unwrap();
         let second = rows.share(&first, None);
         let mut number = 1;
-        while rows.rows.len() + ROWS <= ROWS_MAX {
+        while rows.rows.len() + ROWS <= limit {
             let _kept = rows.replace(None, &unlike(number)).unwrap();
             number += 1;
         }

@@ -69,6 +69,11 @@ impl<G: Game> Runtime<G> {
         &self.room
     }
 
+    #[cfg(test)]
+    pub(crate) fn room_mut(&mut self) -> &mut Room {
+        &mut self.room
+    }
+
     fn dispatch(&mut self, callback: Callback, payload: &[u8]) {
         if callback == Callback::Start {
             (self.room, self.game) = (Room::new(const { &G::META }), None);
@@ -148,8 +153,9 @@ pub fn answer_meta<G: Game>() -> i32 {
     log_panics();
     let mut bytes = Vec::new();
     if let Err(error) = G::META.encode(&mut bytes) {
-        let source = core::error::Error::source(&error);
-        match source {
+        // A host takes no declaration that it would refuse, and an export of the ABI has no way to
+        // say why: the panic's message in the log does.
+        match core::error::Error::source(&error) {
             Some(source) => panic!("META is invalid: {error}: {source}"),
             None => panic!("META is invalid: {error}"),
         }

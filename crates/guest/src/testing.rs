@@ -182,6 +182,11 @@ impl<G: Game> TestRoom<G> {
     }
 
     /// Anybody joins.
+    ///
+    /// # Panics
+    ///
+    /// When no payload can say who is in the room: beyond 65,533 players, or with a text of more
+    /// than 65,535 bytes.
     pub fn join_as(&mut self, player: TestPlayer) -> Seat {
         let seat = self.host_mut().add(player);
         self.call_about(Callback::Join, seat);
@@ -253,7 +258,7 @@ impl<G: Game> TestRoom<G> {
         self.host_mut().invalidate_frames();
     }
 
-    /// Whether the host has memory for payloads.
+    /// Whether the host has memory for payloads: frames, results, log lines, keys and values.
     pub fn set_memory(&mut self, available: bool) {
         self.host_mut().has_memory = available;
     }
@@ -261,6 +266,11 @@ impl<G: Game> TestRoom<G> {
     /// Whether the store and the configuration answer.
     pub fn set_store(&mut self, available: bool) {
         self.host_mut().has_store = available;
+    }
+
+    /// Configures a value, also one that is no text.
+    pub fn set_config(&mut self, key: &str, value: &[u8]) {
+        self.host_mut().configure(key, value);
     }
 
     /// Stores a value for the player's account.
@@ -293,6 +303,15 @@ impl<G: Game> TestRoom<G> {
     fn run(&mut self, callback: Callback) {
         host::enter(&mut self.host, || self.runtime.call(callback));
     }
+
+    /// Has the room keep at most so many distinct rows of what viewers see.
+    #[cfg(test)]
+    pub(crate) fn limit_rows(&mut self, limit: u16) {
+        self.runtime.room_mut().limit_rows(limit);
+    }
+
+    // Only `host::enter` takes the host, and it puts it back however the callback ends. During one
+    // the room is borrowed, so neither of these can be called.
 
     fn host(&self) -> &TestHost {
         self.host
@@ -340,8 +359,14 @@ impl<G: Game> TestRoom<G> {
     }
 
     /// The game.
+    ///
+    /// # Panics
+    ///
+    /// When there is none: see [`started`](TestRoom::started).
     pub fn game(&self) -> &G {
-        self.runtime.game().expect("the game started with the room")
+        self.runtime
+            .game()
+            .expect("the game runs: its last `start` was of a readable payload")
     }
 
     /// The name the game knows the player by, while they are in the room.

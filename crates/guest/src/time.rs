@@ -178,7 +178,7 @@ impl<K: Copy + PartialEq> Timers<K> {
     }
 
     /// The earliest timer that is due at `now`, which it settles: one-shots go, repeating ones move
-    /// past `now`. Timers due at the same instant fire in the order they were first set. Call until
+    /// past `now` or, where time ends before that, go too. Timers due at the same instant fire in the order they were first set. Call until
     /// `None`.
     pub fn due(&mut self, now: Instant) -> Option<K> {
         let mut earliest: Option<usize> = None;
@@ -191,11 +191,14 @@ impl<K: Copy + PartialEq> Timers<K> {
         let index = earliest?;
         let timer = &mut self.entries[index];
         let key = timer.key;
-        match timer.period {
+        let next = timer
+            .period
+            .and_then(|period| next_in_phase(timer.at, period, now));
+        match next {
+            Some(next) => timer.at = next,
             None => {
                 self.entries.remove(index);
             }
-            Some(period) => timer.at = next_in_phase(timer.at, period, now),
         }
         Some(key)
     }
@@ -214,14 +217,16 @@ impl<K: Copy + PartialEq> Default for Timers<K> {
     }
 }
 
-/// The first of `at`, `at + period`, `at + 2 period`, … that lies after `now`.
+/// The first of `at`, `at + period`, `at + 2 period`, … that lies after `now`; `None` when `now` is
+/// the last instant there is.
 ///
-/// At the far end of time, where no later instant exists, the last instant there is.
-fn next_in_phase(at: Instant, period: Duration, now: Instant) -> Instant {
+/// At the far end of time, where that instant cannot be told, the last one.
+fn next_in_phase(at: Instant, period: Duration, now: Instant) -> Option<Instant> {
     let period = whole_nanos(period).max(1);
-    let late = whole_nanos(now.since(at));
-    let ahead = (late / period + 1).saturating_mul(period);
-    at + Duration::from_nanos(ahead)
+    let missed = whole_nanos(now.since(at)) / period;
+    let next = i128::from(at.0) + (i128::from(missed) + 1) * i128::from(period);
+    let next = Instant(i64::try_from(next).unwrap_or(i64::MAX));
+    (next > now).then_some(next)
 }
 
 fn whole_nanos(duration: Duration) -> u64 {
@@ -286,12 +291,25 @@ mod tests {
     }
 
     #[test]
-    fn a_repeating_timer_at_the_end_of_time_does_not_wrap() {
+    fn a_repeating_timer_fires_at_the_end_of_time_once_and_is_gone() {
         let mut timers = Timers::new();
         timers.every(1, Instant(i64::MAX - 1), ms(100)).unwrap();
         assert_eq!(timers.deadline(1), Some(Instant(i64::MAX)));
         assert_eq!(timers.due(Instant(i64::MAX)), Some(1));
+        assert_eq!(timers.due(Instant(i64::MAX)), None);
+        assert_eq!(timers.deadline(1), None);
+    }
+
+    #[test]
+    fn a_repeating_timer_keeps_its_phase_from_one_end_of_time_to_the_other() {
+        let mut timers = Timers::new();
+        timers
+            .every(1, Instant(i64::MIN), Duration::from_nanos(1))
+            .unwrap();
+        assert_eq!(timers.due(Instant(i64::MAX - 1)), Some(1));
         assert_eq!(timers.deadline(1), Some(Instant(i64::MAX)));
+        assert_eq!(timers.due(Instant(i64::MAX)), Some(1));
+        assert_eq!(timers.due(Instant(i64::MAX)), None);
     }
 
     #[test]

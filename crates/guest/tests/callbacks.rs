@@ -2,7 +2,7 @@
 
 use cabinet_guest::prelude::*;
 use cabinet_guest::testing::{Callback, TestOptions, TestPlayer};
-use cabinet_guest::{ConfigError, Kind, KvError, LogLevel, Standing};
+use cabinet_guest::{ConfigError, Delivery, Kind, KvError, LogLevel, Standing};
 use proptest::prelude::*;
 
 /// Notes what it is told.
@@ -59,19 +59,22 @@ impl Game for Diary {
         match input {
             Input::Char('p') => {
                 let outcome = Outcome::new().finished(player, 5).finished(kept, 9);
-                let refused = room.post(&outcome.ranked_high_to_low());
-                self.notes.push(format!("refused {}", refused.0));
+                let delivery = room.post(&outcome.ranked_high_to_low());
+                self.notes.push(format!("posted {delivery:?}"));
             }
             Input::Char('e') => {
-                room.end(&Outcome::new().with(Standing {
+                let outcome = Outcome::new().with(Standing {
                     player,
                     metric: -1,
                     rank: 3,
                     status: Status::Flagged,
-                }));
-                assert!(room.ended());
-                room.end(&Outcome::new());
+                });
+                let delivery = room.end(&outcome);
+                assert_eq!(room.ended(), delivery != Delivery::Dropped);
+                let again = room.end(&Outcome::new());
+                self.notes.push(format!("ended {delivery:?} {again:?}"));
             }
+            Input::Char('!') => panic!("asked to"),
             Input::Char('k') => {
                 assert_eq!(room.kv_get(player, ""), Err(KvError::EmptyKey));
                 assert_eq!(
@@ -152,7 +155,11 @@ fn the_end_of_a_room_is_told_once_and_nothing_follows() {
     let mut room = TestRoom::<Diary>::new();
     let ada = room.join("ada");
     room.input(ada, 'e');
-    assert_eq!(last(&room), "close true");
+    let notes = &room.game().notes;
+    assert_eq!(
+        notes[notes.len() - 2..],
+        ["ended Complete AlreadyEnded", "close true"]
+    );
     let credit = room.result().unwrap()[0];
     assert_eq!((credit.seat, credit.metric, credit.rank), (ada, -1, 3));
     assert_eq!(credit.status, Status::Flagged);
@@ -168,7 +175,7 @@ fn a_result_never_credits_somebody_for_a_player_who_left() {
     let (ada, bob) = (room.join("ada"), room.join("bob"));
     room.leave(ada);
     room.input(bob, 'p');
-    assert_eq!(last(&room), "refused 1");
+    assert_eq!(last(&room), "posted Partial(1)");
     let post = &room.posts()[0];
     assert_eq!((post.len(), post[0].seat, post[0].metric), (1, bob, 5));
     assert!(
@@ -176,6 +183,54 @@ fn a_result_never_credits_somebody_for_a_player_who_left() {
             .iter()
             .any(|(level, _)| *level == LogLevel::Warn)
     );
+}
+
+#[test]
+fn a_room_whose_end_the_host_had_no_memory_for_goes_on_until_the_next_end() {
+    let mut room = TestRoom::<Diary>::new();
+    let ada = room.join("ada");
+    room.set_memory(false);
+    for (key, note) in [('e', "ended Dropped Dropped"), ('p', "posted Dropped")] {
+        room.input(ada, key);
+        assert_eq!(last(&room), note);
+    }
+    assert_eq!((room.result(), room.posts().len()), (None, 0));
+    room.set_memory(true);
+    room.input(ada, 'p');
+    assert_eq!(last(&room), "posted Complete");
+    room.input(ada, 'e');
+    assert_eq!(last(&room), "close true");
+    assert_eq!(room.result().unwrap()[0].seat, ada);
+}
+
+#[test]
+fn without_memory_for_a_key_nothing_is_read_stored_forgotten_or_logged() {
+    let mut room = TestRoom::<Diary>::new();
+    let ada = room.join("ada");
+    room.set_kv(ada, "coins", b"37");
+    room.set_config("motd", b"hi");
+    room.set_memory(false);
+    room.input(ada, 'k');
+    assert_eq!(last(&room), "Ok(None) Ok(())");
+    room.input(ada, 'd');
+    assert_eq!(room.kv(ada, "coins"), Some(&b"37"[..]));
+    room.input(ada, 'c');
+    assert!(last(&room).starts_with(r#"Ok("hello")"#), "{}", last(&room));
+    room.input(ada, 'l');
+    assert_eq!(room.logs(), []);
+}
+
+#[test]
+fn a_game_that_panics_leaves_its_test_room_to_be_looked_at() {
+    let mut room = TestRoom::<Diary>::new();
+    let ada = room.join("ada");
+    let panicked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        room.input(ada, '!');
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(last(&room), "ada typed Char('!')");
+    room.wake();
+    assert!(last(&room).starts_with("wake"));
 }
 
 #[test]
@@ -253,6 +308,26 @@ fn configuration_falls_back_to_the_declared_default() {
     assert_eq!(
         with(&broken),
         (r#"Ok("hello") Ok(3) Ok(0.5) Ok(true)"#.to_owned(), 4)
+    );
+}
+
+#[test]
+fn a_configured_value_that_is_not_text_is_logged_and_the_default_taken() {
+    let mut room = TestRoom::<Diary>::new();
+    let ada = room.join("ada");
+    for key in ["motd", "size"] {
+        room.set_config(key, b"\xFF1");
+    }
+    room.input(ada, 'c');
+    assert_eq!(last(&room), r#"Ok("hello") Ok(3) Ok(0.5) Ok(true)"#);
+    let logs: Vec<&str> = room.logs().iter().map(|(_, line)| line.as_str()).collect();
+    assert_eq!(
+        logs,
+        [
+            "config motd: not UTF-8 text, using the default",
+            "config size: not UTF-8 text, using the default",
+            "config ratio: no usable number, and the declared default is none either",
+        ]
     );
 }
 

@@ -161,8 +161,17 @@ impl Cache {
     }
 
     fn read(&self, key: &CacheKey) -> io::Result<Lookup> {
-        let mut file = File::open(self.dir.join(key.file_name()))?;
-        let size = file.metadata()?.len();
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // Something else under that name, a pipe for one, must not make the load wait.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+        let mut file = options.open(self.dir.join(key.file_name()))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Lookup::Tampered);
+        }
+        let size = metadata.len();
         let Some(length) = size.checked_sub(HEADER_BYTES as u64) else {
             return Ok(Lookup::Tampered);
         };

@@ -7,6 +7,8 @@
 //! [`CompileIn::Worker`].
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -146,8 +148,10 @@ fn compile_here(wasm: &[u8], settings: Settings) -> Result<Vec<u8>, CompileError
         0,
     ));
     let engine: Engine = engine.into();
-    let module =
-        Module::new(&engine, wasm).map_err(|error| CompileError::Refused(error.to_string()))?;
+    // A compiler that panics on a module it should have refused must not take the embedder along.
+    let module = catch_unwind(AssertUnwindSafe(|| Module::new(&engine, wasm)))
+        .map_err(|_| CompileError::Refused("the compiler panicked".into()))?
+        .map_err(|error| CompileError::Refused(error.to_string()))?;
     let bytes = module
         .serialize()
         .map_err(|error| CompileError::Refused(error.to_string()))?;
@@ -172,6 +176,7 @@ fn compile_there(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
+        .process_group(0)
         .spawn()
         .map_err(|error| {
             CompileError::Worker(format!(
@@ -207,10 +212,14 @@ fn compile_there(
         })
         .map_err(|error| failed("cannot start a thread", &error))?;
     let reply = receiver.recv_timeout(options.timeout);
-    // A worker that answered has nothing left to do; one that did not must go.
+    // A worker that answered has nothing left to do; one that did not must go, with whatever it
+    // started.
+    end_group(&child);
     let _ = child.kill();
     let _ = child.wait();
-    let _ = talk.join();
+    if reply.is_ok() {
+        let _ = talk.join();
+    }
     match reply {
         Err(_) => Err(CompileError::TimedOut(options.timeout)),
         Ok(Err(error)) => Err(failed("cannot read its reply", &error)),
@@ -218,19 +227,45 @@ fn compile_there(
     }
 }
 
+/// Kills the worker's process group.
+fn end_group(child: &std::process::Child) {
+    if let Ok(group) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: a signal to the group this process made for the worker, which is not reaped yet,
+        // so its id names nothing else.
+        unsafe { libc::killpg(group, libc::SIGKILL) };
+    }
+}
+
+/// Magic, status, length, SHA-256 of the body.
+const REPLY_HEAD_BYTES: usize = 4 + 1 + 8 + 32;
+
+/// A reply counts only whole: a worker that dies while it writes leaves half of one.
 fn parse_reply(reply: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let Some((head, body)) = reply.split_at_checked(5) else {
-        return Err(CompileError::Worker(
-            "it ended without an answer (out of memory or time?)".into(),
-        ));
-    };
-    match head {
-        [b'C', b'B', b'W', b'1', 0] => Ok(body.to_vec()),
-        [b'C', b'B', b'W', b'1', 1] => Err(CompileError::Refused(
+    let cut = || CompileError::Worker("it ended without an answer (out of memory or time?)".into());
+    if reply.get(..4).is_some_and(|magic| magic != MAGIC) {
+        return Err(CompileError::Worker("it is not a compile worker".into()));
+    }
+    let (head, body) = reply.split_at_checked(REPLY_HEAD_BYTES).ok_or_else(cut)?;
+    let whole =
+        head[5..13] == (body.len() as u64).to_le_bytes() && head[13..] == crate::game::sha256(body);
+    if !whole {
+        return Err(cut());
+    }
+    match head[4] {
+        0 => Ok(body.to_vec()),
+        _ => Err(CompileError::Refused(
             String::from_utf8_lossy(body).into_owned(),
         )),
-        _ => Err(CompileError::Worker("it is not a compile worker".into())),
     }
+}
+
+fn reply_head(status: u8, body: &[u8]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(REPLY_HEAD_BYTES);
+    head.extend_from_slice(&MAGIC);
+    head.push(status);
+    head.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    head.extend_from_slice(&crate::game::sha256(body));
+    head
 }
 
 /// The body of a compile worker: reads one request from stdin, answers on stdout, returns.
@@ -256,8 +291,7 @@ pub fn compile_worker() -> ExitCode {
     };
     let mut stdout = std::io::stdout().lock();
     let sent = stdout
-        .write_all(&MAGIC)
-        .and_then(|()| stdout.write_all(&[status]))
+        .write_all(&reply_head(status, &body))
         .and_then(|()| stdout.write_all(&body))
         .and_then(|()| stdout.flush());
     if sent.is_ok() {
@@ -314,6 +348,27 @@ mod tests {
         assert_eq!((address_space, wasm), (77, &b"abc"[..]));
         assert!(parse_request(&request[..request.len() - 1]).is_none());
         assert!(parse_request(&[]).is_none());
+    }
+
+    #[test]
+    fn a_reply_counts_only_whole() {
+        let body = b"machine code".to_vec();
+        let whole = [reply_head(0, &body), body.clone()].concat();
+        assert_eq!(parse_reply(&whole).unwrap(), body);
+        for end in 0..whole.len() {
+            assert!(
+                matches!(parse_reply(&whole[..end]), Err(CompileError::Worker(_))),
+                "cut at {end}"
+            );
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            let result = parse_reply(&changed);
+            assert!(result.is_err() || at == 4, "changed at {at}");
+        }
+        let refused = [reply_head(1, b"no"), b"no".to_vec()].concat();
+        assert!(matches!(parse_reply(&refused), Err(CompileError::Refused(why)) if why == "no"));
     }
 
     #[test]

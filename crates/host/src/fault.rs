@@ -81,7 +81,8 @@ pub const EXIT_DEADLINE: u32 = 0xEFFF_FFFF;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The guest could not be instantiated.
+    /// The guest could not be instantiated. Loading had instantiated the same module, so this is
+    /// memory or address space the host lacks, not the guest's doing.
     Instantiation {
         /// What the engine said.
         message: String,
@@ -196,7 +197,10 @@ impl Fault {
 
     /// Whether the guest is to blame.
     pub fn is_guests(&self) -> bool {
-        !matches!(self, Self::HostIo { .. } | Self::HostBug { .. })
+        !matches!(
+            self,
+            Self::Instantiation { .. } | Self::HostIo { .. } | Self::HostBug { .. }
+        )
     }
 }
 

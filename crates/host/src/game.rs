@@ -27,6 +27,10 @@ use crate::services::{NoServices, Services};
 /// Native stack of guest code. Call depth is counted in the rewrite and runs out at an eighth of
 /// this; one size for the whole process, as wasmer pools stacks.
 const STACK_BYTES: usize = 8 << 20;
+/// Longest meta read: a hundred config specs with schemas of 8 KB fit.
+const META_BYTES_MAX: usize = 1 << 20;
+/// What a snapshot holds beside guest memory at most: every frame slot full, rosters, tables.
+const SNAPSHOT_EXTRA_BYTES: usize = 256 << 20;
 /// The clock a probe sees, a fixed moment: 2022-01-01T00:00:00Z in Unix nanoseconds.
 const PROBE_CLOCK: i64 = 1_640_995_200_000_000_000;
 /// The seed of a probe's entropy.
@@ -49,6 +53,8 @@ pub(crate) struct GameInner {
     pub(crate) data_pages: Vec<std::ops::Range<usize>>,
     pub(crate) options: GameOptions,
     pub(crate) digest: ArtifactDigest,
+    /// What rooms run under: two games with equal rules compute the same from equal states.
+    pub(crate) rules: [u8; 32],
     meta: MetaOwned,
     abi_major: u32,
     tier: Tier,
@@ -108,6 +114,13 @@ impl Game {
         u64::from(self.inner.options.memory_pages_max) * crate::memory::WASM_PAGE as u64
     }
 
+    /// The bound to decode this game's snapshots with ([`crate::Snapshot::decode`]): no room of it
+    /// can be larger, uncompressed.
+    pub fn snapshot_bytes_max(&self) -> usize {
+        self.inner.options.memory_pages_max as usize * crate::memory::WASM_PAGE
+            + SNAPSHOT_EXTRA_BYTES
+    }
+
     /// How the game was compiled: never [`Tier::Auto`].
     pub fn tier(&self) -> Tier {
         self.inner.tier
@@ -154,8 +167,6 @@ pub(crate) fn load(
         canonical_nans: options.canonical_nans,
         checks: MemoryChecks::Reserved,
     };
-    let (artifact, from_cache) = obtain(host, &rewritten.wasm, settings, &mut warnings)?;
-
     let mut engine = EngineBuilder::headless().engine();
     engine.set_tunables(RoomTunables::new(
         Arc::clone(&host.pool),
@@ -164,10 +175,7 @@ pub(crate) fn load(
         STACK_BYTES,
     ));
     let engine: Engine = engine.into();
-    // SAFETY: the artifact was produced by our own compiler: in this process, by the embedder's
-    // worker, or read from a cache entry whose authentication code was checked.
-    let module = unsafe { Module::deserialize_unchecked(&engine, artifact.as_slice()) }
-        .map_err(|error| LoadError::Instantiate(error.to_string()))?;
+    let (module, from_cache) = obtain(host, &engine, &rewritten.wasm, settings, &mut warnings)?;
     // SAFETY: compiled by this process from our own source.
     let kernel = unsafe { Module::deserialize_unchecked(&engine, host.kernel_artifact.as_slice()) }
         .map_err(|error| LoadError::Instantiate(error.to_string()))?;
@@ -182,6 +190,7 @@ pub(crate) fn load(
         shape: rewritten.shape,
         options: options.clone(),
         digest,
+        rules: rules(&rewritten.wasm, options.memory_pages_max),
         meta: MetaOwned::default(),
         abi_major: 0,
         tier,
@@ -240,27 +249,40 @@ fn choose_tier(
 /// The compiled module: from the cache, else compiled and cached.
 fn obtain(
     host: &HostShared,
+    engine: &Engine,
     wasm: &[u8],
     settings: Settings,
     warnings: &mut Vec<LoadWarning>,
-) -> Result<(Vec<u8>, bool), LoadError> {
+) -> Result<(Module, bool), LoadError> {
     let key = CacheKey::new(wasm, &settings.describe());
     if let Some(cache) = &host.cache {
         match cache.get(&key) {
-            Lookup::Hit(artifact) => return Ok((artifact, true)),
+            // An authentic entry that does not load is replaced below.
+            Lookup::Hit(artifact) => match deserialize(engine, &artifact) {
+                Ok(module) => return Ok((module, true)),
+                Err(error) => tracing::warn!(%error, "cannot load a compile cache entry"),
+            },
             Lookup::Tampered => warnings.push(LoadWarning::CacheTampered),
             Lookup::Miss => {}
         }
     }
     let artifact =
         compile::compile(wasm, settings, &host.options.compile).map_err(LoadError::Compile)?;
+    let module = deserialize(engine, &artifact)?;
     if let Some(cache) = &host.cache
         && let Err(error) = cache.put(&key, &artifact)
     {
         // The game runs all the same; the next load compiles again.
         tracing::warn!(%error, "cannot write to the compile cache");
     }
-    Ok((artifact, false))
+    Ok((module, false))
+}
+
+fn deserialize(engine: &Engine, artifact: &[u8]) -> Result<Module, LoadError> {
+    // SAFETY: the artifact was produced by our own compiler: in this process, whole and digested
+    // by the embedder's worker, or read from a cache entry whose authentication code was checked.
+    unsafe { Module::deserialize_unchecked(engine, artifact) }
+        .map_err(|error| LoadError::Instantiate(error.to_string()))
 }
 
 /// Asks a throw-away instance which ABI it speaks and what it is.
@@ -272,7 +294,7 @@ fn probe(inner: &mut GameInner, warnings: &mut Vec<LoadWarning>) -> Result<(), L
     let mut core = Core::build(inner, shared).map_err(LoadError::Instantiate)?;
     let failed = |export| move |fault: Fault| LoadError::Probe { export, fault };
 
-    core.run_start(inner, deadline)
+    core.pass_start(inner, deadline)
         .map_err(failed("start section"))?;
     let output = core
         .probe(inner, "shellcade_abi", deadline)
@@ -289,6 +311,12 @@ fn probe(inner: &mut GameInner, warnings: &mut Vec<LoadWarning>) -> Result<(), L
     let output = core
         .probe(inner, "meta", deadline)
         .map_err(failed("meta"))?;
+    if output.len() > META_BYTES_MAX {
+        return Err(LoadError::MetaOutput {
+            bytes: output.len(),
+            max: META_BYTES_MAX,
+        });
+    }
     let meta = meta::decode(&output).map_err(LoadError::Meta)?;
     meta.validate().map_err(LoadError::Meta)?;
     inner.meta = MetaOwned::from(&meta);
@@ -314,6 +342,11 @@ fn judge(
     if meta.max_players == 0 || meta.min_players > meta.max_players {
         warnings.push(LoadWarning::Players {
             min: meta.min_players,
+            max: meta.max_players,
+        });
+    }
+    if usize::from(meta.max_players) > cabinet_wire::ROSTER_CAP {
+        warnings.push(LoadWarning::MorePlayersThanSlots {
             max: meta.max_players,
         });
     }
@@ -365,7 +398,26 @@ fn data_pages(wasm: &[u8]) -> Vec<std::ops::Range<usize>> {
             }
         }
     }
+    // Merged: thousands of small segments on one page are one page to clear.
+    pages.sort_unstable_by_key(|range| range.start);
+    pages.dedup_by(|next, merged| {
+        let touches = next.start <= merged.end;
+        if touches {
+            merged.end = merged.end.max(next.end);
+        }
+        touches
+    });
     pages
+}
+
+/// SHA-256 of the rewritten guest, which carries version and limits of the rewrite, and the cap.
+fn rules(wasm: &[u8], memory_pages_max: u32) -> [u8; 32] {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(wasm);
+    context.update(&memory_pages_max.to_le_bytes());
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
 }
 
 /// SHA-256.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cabinet_wire::ROSTER_CAP;
+
 use crate::cache::{Cache, CacheError};
 use crate::compile::{CompileError, CompileIn, Tier};
 use crate::game::{self, Game};
@@ -42,7 +44,16 @@ impl std::fmt::Debug for HostShared {
     }
 }
 
-/// How a host works. [`HostOptions::default`] is right for most.
+/// How a host works. [`HostOptions::default`] is right for most; change what differs:
+///
+/// ```
+/// use cabinet_host::{Host, HostOptions};
+///
+/// let mut options = HostOptions::default();
+/// options.idle_memories = 16;
+/// let host = Host::new(options)?;
+/// # Ok::<(), cabinet_host::HostError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HostOptions {
@@ -50,7 +61,8 @@ pub struct HostOptions {
     pub cache: Option<CacheOptions>,
     /// Where guests are compiled.
     pub compile: CompileIn,
-    /// What a module may contain.
+    /// What a module may contain. Its `memory_pages_max` is replaced at each load by
+    /// [`GameOptions::memory_pages_max`].
     pub limits: ModuleLimits,
     /// How many memories of finished rooms wait, zeroed, for the next room. Each keeps up to
     /// 4 MiB resident. Default 64.
@@ -95,10 +107,10 @@ impl Default for HostOptions {
 #[non_exhaustive]
 pub enum HostError {
     /// The compile cache's directory is not usable.
-    #[error("cannot open the compile cache: {0}")]
+    #[error("cannot open the compile cache")]
     Cache(#[source] CacheError),
     /// The system refused a thread.
-    #[error("cannot start the watchdog thread: {0}")]
+    #[error("cannot start the watchdog thread")]
     Thread(#[source] std::io::Error),
     /// Our own kernel module did not compile.
     #[error("cannot build the kernel module: {0}")]
@@ -110,7 +122,7 @@ pub enum HostError {
 #[non_exhaustive]
 pub enum LoadError {
     /// The module is not one this host runs; the reason names what to change.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Refusal),
     /// The module would take too long to compile.
     #[error(
@@ -123,7 +135,7 @@ pub enum LoadError {
         limit: u64,
     },
     /// The compiler failed.
-    #[error("cannot compile the module: {0}")]
+    #[error("cannot compile the module")]
     Compile(#[source] CompileError),
     /// The module could not be instantiated.
     #[error("cannot instantiate the module: {0}")]
@@ -155,9 +167,36 @@ pub enum LoadError {
         /// The host's.
         known: u16,
     },
+    /// The game's self-description is larger than any game needs.
+    #[error("meta returned {bytes} bytes, at most {max} are read")]
+    MetaOutput {
+        /// What the guest returned.
+        bytes: usize,
+        /// What is admitted.
+        max: usize,
+    },
     /// The game's self-description is not acceptable.
-    #[error("meta: {0}")]
+    #[error("the game's meta is not acceptable")]
     Meta(#[source] cabinet_wire::meta::MetaError),
+}
+
+impl LoadError {
+    /// A stable name of the error, as `docs/ABI.md` lists them: a [`Refusal`]'s own class, a
+    /// probe's fault class, or `too-expensive`, `compile`, `instantiation`, `abi-output`,
+    /// `abi-major`, `newer-revision`, `meta`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.class(),
+            Self::TooExpensive { .. } => "too-expensive",
+            Self::Compile(_) => "compile",
+            Self::Instantiate(_) => "instantiation",
+            Self::Probe { fault, .. } => fault.class(),
+            Self::AbiOutput(_) => "abi-output",
+            Self::AbiMajor { .. } => "abi-major",
+            Self::NewerRevision { .. } => "newer-revision",
+            Self::MetaOutput { .. } | Self::Meta(_) => "meta",
+        }
+    }
 }
 
 /// Something odd about a game that was accepted.
@@ -175,6 +214,12 @@ pub enum LoadWarning {
     Players {
         /// Declared minimum.
         min: u16,
+        /// Declared maximum.
+        max: u16,
+    },
+    /// More players are declared than there are frame slots: those past the last see nothing of
+    /// their own.
+    MorePlayersThanSlots {
         /// Declared maximum.
         max: u16,
     },
@@ -208,6 +253,10 @@ impl std::fmt::Display for LoadWarning {
             Self::Players { min, max } => {
                 write!(f, "the game declares {min} to {max} players")
             }
+            Self::MorePlayersThanSlots { max } => write!(
+                f,
+                "the game declares up to {max} players, but only {ROSTER_CAP} can be sent frames of their own"
+            ),
             Self::ResidentNeedsPlayers { min } => write!(
                 f,
                 "the game is resident but declares a minimum of {min} players"
@@ -242,7 +291,15 @@ pub enum NewerRevision {
     Warn,
 }
 
-/// How one game is run. [`GameOptions::default`] is the ABI's defaults.
+/// How one game is run. [`GameOptions::default`] is the ABI's defaults; change what differs:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut options = cabinet_host::GameOptions::default();
+/// options.deadline = Duration::from_millis(250);
+/// options.fuel = Some(200_000_000);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct GameOptions {

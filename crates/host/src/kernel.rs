@@ -16,6 +16,8 @@ use crate::memory::{RawGlobal, RawMemory};
 
 /// Source of the hot half.
 pub(crate) const WAT: &str = include_str!("kernel.wat");
+/// Blocks up to this size are expected to be filled: twenty whole frames.
+const EAGER_BYTES_MAX: u64 = 1 << 20;
 /// Pages the kernel's memory starts with, as the reference's.
 pub(crate) const PAGES_MIN: u32 = 16;
 
@@ -26,7 +28,7 @@ pub(crate) struct Kernel {
     /// `None` until the room is instantiated.
     wired: Option<Wired>,
     output: (u64, u64),
-    error: u64,
+    error: (u64, u64),
 }
 
 /// Where the kernel's wasm half keeps its state.
@@ -49,7 +51,7 @@ impl Kernel {
             arena: Arena::new(),
             wired: None,
             output: (0, 0),
-            error: 0,
+            error: (0, 0),
         }
     }
 
@@ -72,7 +74,7 @@ impl Kernel {
         wired.input_length.set_i64(0);
         self.arena.reset();
         self.output = (0, 0);
-        self.error = 0;
+        self.error = (0, 0);
         if input.is_empty() {
             return true;
         }
@@ -97,9 +99,12 @@ impl Kernel {
             .alloc(len, |pages| wired.grow.grow(store, pages).is_ok());
         if offset != 0 {
             // The guest is about to fill the block: so its stores need not extend the range that
-            // is cleared later, one by one.
-            let end = (offset + len) as i64;
-            wired.dirty.set_i64(wired.dirty.get_i64().max(end));
+            // is cleared later, one by one. A huge block may never be touched; clearing it would
+            // be what makes it resident.
+            if len <= EAGER_BYTES_MAX {
+                let end = (offset + len) as i64;
+                wired.dirty.set_i64(wired.dirty.get_i64().max(end));
+            }
         }
         offset
     }
@@ -113,11 +118,19 @@ impl Kernel {
         let Some(wired) = self.wired.as_mut() else {
             return 0;
         };
-        if wired.memory.write(offset, data) {
-            offset
-        } else {
-            0
+        if !wired.memory.write(offset, data) {
+            return 0;
         }
+        let end = (offset + data.len() as u64) as i64;
+        wired.dirty.set_i64(wired.dirty.get_i64().max(end));
+        offset
+    }
+
+    /// Bytes that the next clearing clears.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.wired
+            .as_ref()
+            .map_or(0, |wired| wired.dirty.get_i64() as u64)
     }
 
     /// Frees the live block that starts at `offset`, if there is one.
@@ -142,11 +155,23 @@ impl Kernel {
             .ok_or(OutOfBounds)
     }
 
-    /// Remembers the output range; a range outside the memory is ignored.
+    /// Remembers the output range; a range the kernel does not obey is ignored.
     pub(crate) fn set_output(&mut self, offset: u64, len: u64) {
-        if self.range(offset, len).is_some() {
+        if self.obeys(offset, len) {
             self.output = (offset, len);
         }
+    }
+
+    /// Whether input or output may be set to a range: its first byte and its last lie where blocks
+    /// do, as the reference's kernel was seen to check. (Its last byte is computed as
+    /// `offset + len - 1` whatever `len` is.)
+    fn obeys(&self, offset: u64, len: u64) -> bool {
+        let last = offset.wrapping_add(len).wrapping_sub(1);
+        self.in_blocks(offset) && self.in_blocks(last) && self.range(offset, len).is_some()
+    }
+
+    fn in_blocks(&self, at: u64) -> bool {
+        at > crate::arena::ROOT_BYTES && at <= crate::arena::ROOT_BYTES + self.memory_bytes()
     }
 
     /// What the guest last declared as its output.
@@ -161,28 +186,26 @@ impl Kernel {
 
     /// Sets or, with 0, clears the error block.
     pub(crate) fn set_error(&mut self, offset: u64) {
-        if offset == 0 || self.range(offset, 0).is_some() {
-            self.error = offset;
+        if offset == 0 || self.in_blocks(offset) {
+            // Remembered with its length: the block may be freed before the callback ends.
+            self.error = (offset, self.arena.length(offset));
         }
     }
 
     /// The error block's offset, 0 for none.
     pub(crate) fn error(&self) -> u64 {
-        self.error
+        self.error.0
     }
 
     /// The error text, when one is set.
     pub(crate) fn error_text(&self) -> Option<&[u8]> {
-        if self.error == 0 {
-            return None;
-        }
-        let len = self.arena.length(self.error);
-        Some(self.range(self.error, len).unwrap_or(&[]))
+        let (offset, len) = self.error;
+        (offset != 0).then(|| self.range(offset, len).unwrap_or(&[]))
     }
 
     /// Presents another block as the input, as the kernel's own `input_set` does.
     pub(crate) fn set_input(&mut self, offset: u64, len: u64) {
-        if self.range(offset, len).is_some()
+        if self.obeys(offset, len)
             && let Some(wired) = self.wired.as_ref()
         {
             wired.input_offset.set_i64(offset as i64);

@@ -1,7 +1,9 @@
 //! How much a guest may write to the log.
 //!
-//! Two limits, those of the reference: a message is cut after 4,096 bytes, and a room may write
-//! 32,768 bytes per window of one second, `log` calls and stdout and stderr together. A window
+//! Two limits: a message is cut after 4,096 bytes, and a room may write 32,768 bytes per window of
+//! one second, `log` calls, stdout and stderr, and what the host says of the guest together. These
+//! are the reference's numbers; it counts bytes only, so that empty messages flood it. Here every
+//! message counts as 64 bytes at least: at most 512 records a second. A window
 //! starts at the first message after the one before has passed. What does not fit is dropped, but
 //! counted, and the first drop of a window asks for one warning.
 //!
@@ -14,6 +16,8 @@ use cabinet_wire::{LOG_BYTES_PER_SECOND, LOG_WRITE_BYTES_MAX};
 
 /// Appended to a message that was cut; comes on top of its 4,096 bytes.
 const TRUNCATED_MARK: &str = "…[truncated]";
+/// What a record costs however short it is.
+const RECORD_BYTES_MIN: usize = 64;
 /// How long a budget lasts.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -56,7 +60,9 @@ impl LogCap {
             };
         }
         let message = truncate(message);
-        self.bytes = self.bytes.saturating_add(message.len());
+        self.bytes = self
+            .bytes
+            .saturating_add(message.len().max(RECORD_BYTES_MIN));
         if self.bytes <= LOG_BYTES_PER_SECOND {
             LogVerdict::Pass(message)
         } else if self.warned {
@@ -132,10 +138,23 @@ mod tests {
     #[test]
     fn exactly_32768_bytes_pass_and_one_more_does_not() {
         let mut cap = LogCap::new();
-        spend_all_but(&mut cap, Duration::ZERO, 1);
-        assert!(passes(&cap.admit(Duration::ZERO, b"x")));
-        assert!(passes(&cap.admit(Duration::ZERO, b"")));
+        spend_all_but(&mut cap, Duration::ZERO, 65);
+        assert!(passes(&cap.admit(Duration::ZERO, &[b'x'; 65])));
         assert_eq!(cap.admit(Duration::ZERO, b"x"), DropFirst);
+
+        let mut cap = LogCap::new();
+        spend_all_but(&mut cap, Duration::ZERO, 65);
+        assert_eq!(cap.admit(Duration::ZERO, &[b'x'; 66]), DropFirst);
+    }
+
+    #[test]
+    fn five_hundred_and_twelve_empty_messages_pass_and_the_next_does_not() {
+        let mut cap = LogCap::new();
+        for _ in 0..512 {
+            assert!(passes(&cap.admit(Duration::ZERO, b"")));
+        }
+        assert_eq!(cap.admit(Duration::ZERO, b""), DropFirst);
+        assert!(passes(&cap.admit(WINDOW, b"")));
     }
 
     #[test]

@@ -56,20 +56,26 @@ impl Pool {
                 .rposition(|slot| slot.reserved == reserved)
                 .map(|at| idle.swap_remove(at))
         };
-        let mut slot = match found {
-            Some(slot) => slot,
-            None => Slot::map(reserved)?,
-        };
+        if let Some(mut slot) = found
+            && slot.set_accessible(length).is_ok()
+        {
+            return Ok(slot);
+        }
+        let mut slot = Slot::map(reserved)?;
         slot.set_accessible(length)?;
         Ok(slot)
     }
 
     fn release(&self, mut slot: Slot) {
-        slot.zero();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.idle_max {
-            idle.push(slot);
+        if self.idle_max == 0 || !slot.zero() {
+            return;
         }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one that waited longest goes: nobody may ask for its size any more.
+        let oldest = (idle.len() >= self.idle_max).then(|| idle.remove(0));
+        idle.push(slot);
+        drop(idle);
+        drop(oldest);
     }
 }
 
@@ -142,7 +148,8 @@ impl Slot {
         Ok(())
     }
 
-    fn zero(&mut self) {
+    /// Clears every byte; `false` when that failed and the slot must not be used again.
+    fn zero(&mut self) -> bool {
         const ZERO: [u8; OS_PAGE] = [0; OS_PAGE];
         let warm = self.accessible.min(WARM_BYTES_MAX);
         // SAFETY: the first `accessible` bytes are mapped readable and writable, and the slot is
@@ -157,14 +164,16 @@ impl Slot {
         if self.accessible > warm {
             // SAFETY: the range is inside this slot's mapping; anonymous pages given back read as
             // zero afterwards.
-            unsafe {
+            let given_back = unsafe {
                 libc::madvise(
                     self.base.as_ptr().add(warm).cast(),
                     self.accessible - warm,
                     libc::MADV_DONTNEED,
-                );
-            }
+                )
+            };
+            return given_back == 0;
         }
+        true
     }
 }
 

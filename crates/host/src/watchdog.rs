@@ -8,8 +8,8 @@
 //!   the write happen under one lock, so the thread never touches a store that is gone;
 //! - an idle process costs nothing: with no call under way the thread sleeps until the next `arm`.
 //!
-//! Stolen CPU (time the hypervisor gave to others) is sampled when a call outlives a tick and
-//! again when it is killed, so that ordinary calls never read `/proc/stat`.
+//! Stolen CPU (time the hypervisor gave to others) is sampled when a call is seen a second time
+//! and again when it is killed, so that ordinary calls never cause a read of `/proc/stat`.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -64,7 +64,7 @@ struct Call {
     limit: RawGlobal,
     /// `None` while the call waits for the host.
     deadline: Option<Instant>,
-    steal_at_first_sight: Option<u64>,
+    steal_at_second_sight: Option<u64>,
     seen: bool,
     watched: Watched,
 }
@@ -94,7 +94,7 @@ impl Watchdog {
         let call = Call {
             limit,
             deadline: Some(deadline),
-            steal_at_first_sight: None,
+            steal_at_second_sight: None,
             seen: false,
             watched: Watched {
                 fired: false,
@@ -195,7 +195,16 @@ impl Shared {
                 quiet_ticks = 0;
                 continue;
             }
-            let pause = state.look(Instant::now(), read_steal_jiffies);
+            // Reading takes a while, so not under the lock that every call takes.
+            let steal = if state.wants_steal(Instant::now()) {
+                drop(state);
+                let steal = read_steal_jiffies();
+                state = self.lock();
+                steal
+            } else {
+                None
+            };
+            let pause = state.look(Instant::now(), steal);
             state = self
                 .wake
                 .wait_timeout(state, pause)
@@ -206,14 +215,23 @@ impl Shared {
 }
 
 impl State {
-    /// Kills what is late at `now`; returns how long until the next look.
-    fn look(&mut self, now: Instant, steal: impl Fn() -> Option<u64>) -> Duration {
+    /// Whether some call has outlived a tick unsampled, or is about to be killed.
+    fn wants_steal(&self, now: Instant) -> bool {
+        self.calls.iter().flatten().any(|call| {
+            let due = call.deadline.is_some_and(|deadline| deadline <= now);
+            !call.watched.fired && (due || (call.seen && call.steal_at_second_sight.is_none()))
+        })
+    }
+
+    /// Kills what is late at `now`; returns how long until the next look. `steal` is the count now,
+    /// if it was read.
+    fn look(&mut self, now: Instant, steal: Option<u64>) -> Duration {
         let mut pause = TICK;
         for call in self.calls.iter_mut().flatten() {
-            if !call.seen {
-                call.seen = true;
-                call.steal_at_first_sight = steal();
+            if call.seen && call.steal_at_second_sight.is_none() {
+                call.steal_at_second_sight = steal;
             }
+            call.seen = true;
             if call.watched.fired {
                 // Written again each tick: the call may have restarted its own limit cell between
                 // runtime start-up and the export.
@@ -221,7 +239,7 @@ impl State {
             } else if call.deadline.is_some_and(|deadline| deadline <= now) {
                 call.limit.set_i64(i64::MAX);
                 call.watched.fired = true;
-                call.watched.stolen = match (call.steal_at_first_sight, steal()) {
+                call.watched.stolen = match (call.steal_at_second_sight, steal) {
                     (Some(before), Some(after)) => Some(jiffies(after.saturating_sub(before))),
                     _ => None,
                 };
@@ -262,7 +280,7 @@ mod tests {
             state.calls.push(Some(Call {
                 limit,
                 deadline: Some(deadline),
-                steal_at_first_sight: None,
+                steal_at_second_sight: None,
                 seen: false,
                 watched: Watched {
                     fired: false,
@@ -270,29 +288,34 @@ mod tests {
                 },
             }));
         }
-        let pause = state.look(now, || Some(3));
+        let pause = state.look(now, Some(3));
         assert_eq!(late.get_i64(), i64::MAX);
         assert_eq!(early.get_i64(), 0);
         assert_eq!(pause, Duration::from_millis(1));
     }
 
     #[test]
-    fn stolen_time_is_the_difference_between_first_sight_and_kill() {
+    fn stolen_time_is_the_difference_between_second_sight_and_kill() {
         let (_owner, limit) = cell();
         let now = Instant::now();
         let mut state = State::default();
         state.calls.push(Some(Call {
             limit,
             deadline: Some(now + Duration::from_millis(3)),
-            steal_at_first_sight: None,
+            steal_at_second_sight: None,
             seen: false,
             watched: Watched {
                 fired: false,
                 stolen: None,
             },
         }));
-        state.look(now, || Some(100));
-        state.look(now + Duration::from_millis(3), || Some(104));
+        // An ordinary call is over before its second tick and never sampled.
+        assert!(!state.wants_steal(now));
+        state.look(now, None);
+        assert!(state.wants_steal(now));
+        state.look(now, Some(100));
+        assert!(!state.wants_steal(now));
+        state.look(now + Duration::from_millis(3), Some(104));
         let watched = state.calls[0].as_ref().unwrap().watched;
         assert_eq!(watched.stolen, Some(Duration::from_millis(40)));
     }

@@ -5,61 +5,13 @@ mod common;
 use std::time::Duration;
 
 use cabinet_host::{
-    Fault, GameOptions, Host, HostOptions, LogSource, NoServices, Outcome, Player, RoomConfig,
-    RoomResult, Seed, ServiceError, Services, Skip, Snapshot, Tier,
+    EXIT_DEADLINE, Fault, GameOptions, LoadWarning, LogSource, NoServices, Outcome, Player,
+    RoomConfig, RoomResult, Seed, ServiceError, Services, Skip, Tier,
 };
-use cabinet_wire::meta::{self, Meta};
-use cabinet_wire::{LogLevel, Text};
-use common::{ada, bob, ms, room};
-
-/// A guest with this meta that runs `wake` at each wake. The functions `$alloc`, `$store8`, `$kv_get`
-/// and `$log` are there for it.
-fn guest(meta: &Meta<'_>, wake: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    meta::encode(meta, &mut bytes).unwrap();
-    let text: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
-    let source = format!(
-        r#"(module
-          (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
-          (import "extism:host/env" "store_u8" (func $store8 (param i64 i32)))
-          (import "extism:host/env" "output_set" (func $output (param i64 i64)))
-          (import "extism:host/user" "kv_get" (func $kv_get (param i64 i64) (result i64)))
-          (import "extism:host/user" "log" (func $log (param i64 i64)))
-          (memory (export "memory") 2)
-          (data (i32.const 0) "\02\00\00\00")
-          (data (i32.const 16) "{text}")
-          (func $answer (param $from i32) (param $bytes i32) (result i32) (local $at i64) (local $i i32)
-            (local.set $at (call $alloc (i64.extend_i32_u (local.get $bytes))))
-            (loop $next
-              (call $store8
-                (i64.add (local.get $at) (i64.extend_i32_u (local.get $i)))
-                (i32.load8_u (i32.add (local.get $from) (local.get $i))))
-              (local.set $i (i32.add (local.get $i) (i32.const 1)))
-              (br_if $next (i32.lt_u (local.get $i) (local.get $bytes))))
-            (call $output (local.get $at) (i64.extend_i32_u (local.get $bytes)))
-            (i32.const 0))
-          (func (export "shellcade_abi") (result i32) (call $answer (i32.const 0) (i32.const 4)))
-          (func (export "meta") (result i32) (call $answer (i32.const 16) (i32.const {len})))
-          (func (export "start") (export "join") (export "leave") (export "input") (export "close")
-            (result i32) (i32.const 0))
-          (func (export "wake") (result i32) (local $key i64) {wake} (i32.const 0)))"#,
-        len = bytes.len()
-    );
-    wat::parse_str(source).unwrap()
-}
-
-fn plain() -> Meta<'static> {
-    Meta {
-        slug: Text::new("answers"),
-        ..Meta::default()
-    }
-}
-
-/// Asks a store for the key `k` of the player at index 0.
-const READS_A_KEY: &str = "
-    (local.set $key (call $alloc (i64.const 1)))
-    (call $store8 (local.get $key) (i32.const 107))
-    (drop (call $kv_get (i64.const 0) (local.get $key)))";
+use cabinet_wire::input::Input;
+use cabinet_wire::meta::{Leaderboard, Meta};
+use cabinet_wire::{KNOWN_CTX_FEATURES, Lifecycle, LogLevel, ROSTER_CAP};
+use common::{KV_GET, READS_A_KEY, SHORT, WIDE, ada, bob, guest, ms, plain, room};
 
 #[test]
 fn the_defaults_are_those_of_the_abi() {
@@ -73,21 +25,156 @@ fn the_defaults_are_those_of_the_abi() {
 
 #[test]
 fn a_game_tells_what_it_is_and_how_it_is_run() {
-    let wasm = guest(&plain(), "");
+    let wasm = guest(&plain(), "", "");
     let game = common::host().load(&wasm, &GameOptions::default()).unwrap();
-    assert_eq!(game.meta().slug, "answers");
+    assert_eq!(game.meta().slug, "plain");
+    let digest = ring::digest::digest(&ring::digest::SHA256, &wasm);
+    assert_eq!(&game.digest().0[..], digest.as_ref());
     assert_eq!(game.abi_major(), cabinet_wire::ABI_MAJOR);
     assert_eq!(game.wire_revision(), 0);
     assert_eq!(game.deadline(), Duration::from_millis(100));
     assert_eq!(game.heartbeat(), Duration::from_millis(50));
     assert_eq!(game.memory_cap_bytes(), 32 << 20);
-    assert_ne!(game.tier(), Tier::Auto);
+    assert_eq!(game.tier(), Tier::Speed);
     assert!(!game.from_cache());
+    assert_eq!(game.warnings(), []);
+    let tour = common::game(&common::fixture("tour.wasm"));
+    assert_eq!(tour.wire_revision(), cabinet_wire::WIRE_REVISION);
+}
+
+#[test]
+fn what_makes_no_sense_in_a_meta_loads_with_a_warning_each() {
+    let board = Leaderboard::default();
+    let cases: &[(Meta<'_>, &[LoadWarning])] = &[
+        (plain(), &[]),
+        (
+            Meta {
+                min_players: 4,
+                max_players: 4,
+                ..plain()
+            },
+            &[],
+        ),
+        (
+            Meta {
+                min_players: 5,
+                max_players: 4,
+                ..plain()
+            },
+            &[LoadWarning::Players { min: 5, max: 4 }],
+        ),
+        (
+            Meta {
+                min_players: 0,
+                max_players: 0,
+                ..plain()
+            },
+            &[LoadWarning::Players { min: 0, max: 0 }],
+        ),
+        (
+            Meta {
+                max_players: ROSTER_CAP as u16,
+                ..plain()
+            },
+            &[],
+        ),
+        (
+            Meta {
+                max_players: ROSTER_CAP as u16 + 1,
+                ..plain()
+            },
+            &[LoadWarning::MorePlayersThanSlots {
+                max: ROSTER_CAP as u16 + 1,
+            }],
+        ),
+        (
+            Meta {
+                lifecycle: Lifecycle::Resident.into(),
+                ..plain()
+            },
+            &[],
+        ),
+        (
+            Meta {
+                lifecycle: Lifecycle::Resident.into(),
+                min_players: 2,
+                ..plain()
+            },
+            &[LoadWarning::ResidentNeedsPlayers { min: 2 }],
+        ),
+        (
+            Meta {
+                lifecycle: 3,
+                ..plain()
+            },
+            &[LoadWarning::Lifecycle(3)],
+        ),
+        (
+            Meta {
+                ctx_features: KNOWN_CTX_FEATURES,
+                ..plain()
+            },
+            &[],
+        ),
+        (
+            Meta {
+                ctx_features: KNOWN_CTX_FEATURES | 0x8000_0004,
+                ..plain()
+            },
+            &[LoadWarning::UnknownFeatures(0x8000_0004)],
+        ),
+        (
+            Meta {
+                leaderboard: Some(Leaderboard {
+                    direction: 1,
+                    aggregation: 1,
+                    format: 2,
+                    ..board
+                }),
+                ..plain()
+            },
+            &[],
+        ),
+        (
+            Meta {
+                leaderboard: Some(Leaderboard {
+                    direction: 2,
+                    ..board
+                }),
+                ..plain()
+            },
+            &[LoadWarning::LeaderboardCode],
+        ),
+        (
+            Meta {
+                leaderboard: Some(Leaderboard {
+                    aggregation: 2,
+                    ..board
+                }),
+                ..plain()
+            },
+            &[LoadWarning::LeaderboardCode],
+        ),
+        (
+            Meta {
+                leaderboard: Some(Leaderboard { format: 3, ..board }),
+                ..plain()
+            },
+            &[LoadWarning::LeaderboardCode],
+        ),
+    ];
+    let host = common::host();
+    for (meta, expected) in cases {
+        let game = host
+            .load(&guest(meta, "", ""), &common::options(WIDE))
+            .unwrap();
+        assert_eq!(game.warnings(), *expected, "{meta:?}");
+    }
 }
 
 #[test]
 fn a_room_tells_its_limits_after_overrides_and_its_last_roster() {
-    let game = common::game(&guest(&plain(), ""));
+    let game = common::game(&guest(&plain(), "", ""));
     let config = RoomConfig {
         deadline: Some(Duration::from_millis(250)),
         heartbeat: Some(Duration::from_millis(20)),
@@ -109,6 +196,43 @@ fn a_room_tells_its_limits_after_overrides_and_its_last_roster() {
     assert!(!room.ended() && !room.dead());
     assert_eq!(room.last_call().map(|call| call.export), Some("leave"));
     assert!(room.fault().is_none());
+    // Who left is on the roster of that callback only.
+    let _ = room.wake(ms(50));
+    assert_eq!(room.last_roster(), [bob()]);
+}
+
+#[test]
+fn the_last_call_tells_how_it_exited() {
+    // What misbehave does, how long it may, and the exit code of that call.
+    let cases = [
+        ('~', WIDE, 0, "ok"),
+        ('x', WIDE, 7, "exit"),
+        ('X', WIDE, u32::MAX, "exit"),
+        ('Z', WIDE, 3, "exit"),
+        ('z', WIDE, 0, "ok"),
+        ('u', WIDE, 1, "trap"),
+        ('E', WIDE, 0, "error-text"),
+        ('t', SHORT, EXIT_DEADLINE, "deadline"),
+    ];
+    let game = common::game(&common::fixture("misbehave.wasm"));
+    for (rune, deadline, exit, class) in cases {
+        let config = RoomConfig {
+            deadline: Some(deadline),
+            ..RoomConfig::new(Seed::Set(7))
+        };
+        let mut room = game.room(config, Box::new(NoServices));
+        let _ = room.start(ms(0));
+        let _ = room.join(ms(0), ada());
+        let _ = room.input(ms(50), &ada(), Input::Rune(rune as u32));
+        let last = room.last_call().unwrap();
+        assert_eq!((last.export, last.exit), ("input", exit), "{rune}");
+        let found = room.fault().map_or("ok", Fault::class);
+        assert_eq!(found, class, "{rune}");
+        assert_eq!(room.dead(), class != "ok", "{rune}");
+        let is_deadline =
+            matches!(room.fault(), Some(Fault::Deadline { deadline, .. }) if *deadline == SHORT);
+        assert_eq!(is_deadline, class == "deadline", "{rune}: the room's own");
+    }
 }
 
 #[test]
@@ -117,11 +241,11 @@ fn a_declared_heartbeat_wins_over_the_option_and_the_rooms_over_both() {
         heartbeat_ms: 100,
         ..plain()
     };
-    let mut options = common::options(common::WIDE);
+    let mut options = common::options(WIDE);
     options.heartbeat = Duration::from_millis(70);
     let host = common::host();
-    let silent = host.load(&guest(&plain(), ""), &options).unwrap();
-    let game = host.load(&guest(&declared, ""), &options).unwrap();
+    let silent = host.load(&guest(&plain(), "", ""), &options).unwrap();
+    let game = host.load(&guest(&declared, "", ""), &options).unwrap();
     assert_eq!(silent.heartbeat(), Duration::from_millis(70));
     assert_eq!(game.heartbeat(), Duration::from_millis(100));
     let (mut room, _) = room(&game);
@@ -134,7 +258,7 @@ fn a_declared_heartbeat_wins_over_the_option_and_the_rooms_over_both() {
 
 #[test]
 fn an_empty_room_wakes_only_when_it_is_resident_also_after_a_restore() {
-    let game = common::game(&guest(&plain(), ""));
+    let game = common::game(&guest(&plain(), "", ""));
     let (mut ordinary, _) = room(&game);
     let _ = ordinary.start(ms(0));
     assert_eq!(ordinary.wake(ms(50)), Outcome::Skipped(Skip::Empty));
@@ -174,7 +298,7 @@ fn a_call_tells_what_it_did_and_the_room_adds_up() {
 #[derive(Clone, Default)]
 struct Down {
     failed: std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>,
-    logged: std::sync::Arc<std::sync::Mutex<Vec<(LogLevel, LogSource)>>>,
+    logged: std::sync::Arc<std::sync::Mutex<Vec<(LogLevel, LogSource, String)>>>,
 }
 
 impl Services for Down {
@@ -208,8 +332,9 @@ impl Services for Down {
 
     fn post(&mut self, _: &RoomResult) {}
 
-    fn log(&mut self, level: LogLevel, source: LogSource, _: &[u8]) {
-        self.logged.lock().unwrap().push((level, source));
+    fn log(&mut self, level: LogLevel, source: LogSource, message: &[u8]) {
+        let message = String::from_utf8_lossy(message).into_owned();
+        self.logged.lock().unwrap().push((level, source, message));
     }
 
     fn store_failed(&mut self, operation: &'static str, _: &ServiceError) {
@@ -219,63 +344,45 @@ impl Services for Down {
 
 #[test]
 fn a_store_that_fails_is_reported_and_logged_and_the_room_goes_on() {
-    let game = common::game(&guest(&plain(), READS_A_KEY));
+    let game = common::game(&guest(&plain(), KV_GET, READS_A_KEY));
     let services = Down::default();
     let mut room = game.room(RoomConfig::new(Seed::Set(7)), Box::new(services.clone()));
     let _ = room.start(ms(0));
     let _ = room.join(ms(0), ada());
     assert!(matches!(room.wake(ms(50)), Outcome::Done(_)));
     assert_eq!(*services.failed.lock().unwrap(), ["kv_get"]);
-    assert_eq!(
-        *services.logged.lock().unwrap(),
-        [(LogLevel::Error, LogSource::Host)]
-    );
+    let logged = services.logged.lock().unwrap();
+    let [(LogLevel::Error, LogSource::Host, message)] = &logged[..] else {
+        panic!("{logged:?}");
+    };
+    assert!(message.starts_with("kv_get failed"), "{message}");
 }
 
 #[test]
 fn waiting_for_stores_past_the_ceiling_ends_the_room_and_is_not_the_guests_fault() {
-    let mut options = common::options(common::WIDE);
-    options.io_ceiling = Duration::ZERO;
-    let game = common::host()
-        .load(&guest(&plain(), READS_A_KEY), &options)
-        .unwrap();
-    let (mut room, _) = room(&game);
-    let _ = room.start(ms(0));
-    let _ = room.join(ms(0), ada());
-    assert!(room.wake(ms(50)).is_fault());
-    let fault = room.fault().unwrap();
-    assert!(matches!(fault, Fault::HostIo { .. }), "{fault}");
-    assert!(!fault.is_guests());
-    assert_eq!(room.wake(ms(100)), Outcome::Skipped(Skip::Dead));
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn rooms_that_were_restored_and_dropped_leave_no_mappings_behind() {
-    let mut options = HostOptions::default();
-    options.idle_memories = 0;
-    let host = Host::new(options).unwrap();
-    let game = host
-        .load(&guest(&plain(), ""), &common::options(common::WIDE))
-        .unwrap();
-    let (mut control, _) = room(&game);
-    let _ = control.start(ms(0));
-    let bytes = control.snapshot().unwrap().encode(1).unwrap();
-    let snapshot = Snapshot::decode(&bytes, 1 << 20).unwrap();
-    let mappings = || {
-        std::fs::read_to_string("/proc/self/maps")
-            .unwrap()
-            .lines()
-            .count()
-    };
-    let before = mappings();
-    for _ in 0..400 {
-        drop(game.restore(&snapshot, Box::new(NoServices)).unwrap());
+    // Nothing left before the call, and a ceiling that any call exceeds.
+    for ceiling in [Duration::ZERO, Duration::from_nanos(1)] {
+        let mut options = common::options(WIDE);
+        options.io_ceiling = ceiling;
+        let game = common::host()
+            .load(&guest(&plain(), KV_GET, READS_A_KEY), &options)
+            .unwrap();
+        let (mut room, _) = room(&game);
+        let _ = room.start(ms(0));
+        let _ = room.join(ms(0), ada());
+        assert!(room.wake(ms(50)).is_fault());
+        let Some(
+            fault @ Fault::HostIo {
+                waited,
+                ceiling: told,
+            },
+        ) = room.fault()
+        else {
+            panic!("{:?}", room.fault());
+        };
+        assert_eq!(*told, ceiling);
+        assert!(*waited >= ceiling);
+        assert!(!fault.is_guests());
+        assert_eq!(room.wake(ms(100)), Outcome::Skipped(Skip::Dead));
     }
-    // Each room has two mappings at least; other tests of this process may add a few.
-    assert!(
-        mappings() < before + 400,
-        "{before} before, {} after",
-        mappings()
-    );
 }

@@ -9,32 +9,9 @@ use cabinet_host::{
     CacheOptions, CompileError, CompileIn, Host, HostOptions, LoadError, LoadWarning,
     NewerRevision, Tier, WorkerOptions,
 };
-use common::{WIDE, options};
-
-#[test]
-fn a_game_tells_what_it_is() {
-    let game = common::game(&common::fixture("tour.wasm"));
-    assert_eq!(game.abi_major(), 2);
-    assert_eq!(game.wire_revision(), cabinet_wire::WIRE_REVISION);
-    assert_eq!(game.meta().slug, "tour");
-    assert_eq!(game.deadline(), WIDE);
-    assert_eq!(game.memory_cap_bytes(), 32 << 20);
-    assert_eq!(game.tier(), Tier::Speed);
-    assert!(!game.from_cache());
-    let digest = ring::digest::digest(&ring::digest::SHA256, &common::fixture("tour.wasm"));
-    assert_eq!(&game.digest().0[..], digest.as_ref());
-}
-
-#[test]
-fn a_declared_heartbeat_wins_over_the_option() {
-    let crowd = common::game(&common::fixture("crowd.wasm"));
-    assert_eq!(crowd.meta().heartbeat_ms, 100);
-    assert_eq!(crowd.heartbeat(), Duration::from_millis(100));
-    let misbehave = common::game(&common::fixture("misbehave.wasm"));
-    if misbehave.meta().heartbeat_ms == 0 {
-        assert_eq!(misbehave.heartbeat(), Duration::from_millis(50));
-    }
-}
+use cabinet_wire::Text;
+use cabinet_wire::meta::{self, ConfigSpec, Meta};
+use common::{WIDE, guest, options, plain};
 
 #[test]
 fn what_is_no_module_is_called_so() {
@@ -235,11 +212,41 @@ fn compile_bombs_go_to_the_quick_tier_or_are_refused() {
 }
 
 #[test]
-fn code_goes_with_the_last_room() {
-    let game = common::game(&common::fixture("tour.wasm"));
-    let (mut room, _) = common::room(&game);
-    drop(game);
-    // The room keeps what it needs.
-    assert!(room.start(common::ms(0)).report().is_some());
-    assert_eq!(room.fault(), None);
+fn a_meta_of_a_mebibyte_is_read_and_one_byte_more_is_not() {
+    let host = common::host();
+    // Config specs of 64,000 bytes of description, and one that fills up.
+    let text = "d".repeat(64_000);
+    let keys: Vec<_> = (0..17).map(|index| format!("k{index}")).collect();
+    let load = |last: usize| {
+        let specs: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| ConfigSpec {
+                key: Text::new(key),
+                description: Text::new(if index == 0 { &text[..last] } else { &text }),
+                ..ConfigSpec::default()
+            })
+            .collect();
+        let meta = Meta {
+            config: specs[..].into(),
+            ..plain()
+        };
+        let mut bytes = Vec::new();
+        meta::encode(&meta, &mut bytes).unwrap();
+        (
+            bytes.len(),
+            host.load(&guest(&meta, "", ""), &options(WIDE)),
+        )
+    };
+    let (least, loaded) = load(0);
+    assert!(loaded.is_ok());
+    let limit = 1 << 20;
+    let (bytes, loaded) = load(limit - least);
+    assert_eq!(bytes, limit);
+    assert_eq!(loaded.unwrap().meta().config.len(), 17);
+    let (_, refused) = load(limit - least + 1);
+    assert!(
+        matches!(refused, Err(LoadError::MetaOutput { bytes, max }) if bytes == limit + 1 && max == limit),
+        "{refused:?}"
+    );
 }

@@ -7,6 +7,9 @@ use cabinet_host::{
     CaptureError, Game, Outcome, RestoreError, Room, RoomConfig, Seed, Slot, Snapshot,
 };
 use cabinet_wire::input::Input;
+use cabinet_wire::{
+    CTX_FEATURE_ROSTER_EPOCH, CTX_HEAD_BYTES, CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED,
+};
 use common::{ada, bob, ms, room};
 
 type Step = fn(&mut Room) -> Outcome;
@@ -89,6 +92,51 @@ fn guests_written_with_the_sdk_survive_after_every_step() {
     for name in ["tour.wasm", "crowd.wasm"] {
         restored_rooms_equal_the_control(&common::game(&common::fixture(name)));
     }
+}
+
+#[test]
+fn a_restored_room_is_not_told_a_roster_it_knows() {
+    let meta = cabinet_wire::meta::Meta {
+        ctx_features: CTX_FEATURE_ROSTER_EPOCH,
+        ..common::plain()
+    };
+    let game = common::game(&common::guest(&meta, "", ""));
+    let (mut control, services) = room(&game);
+    let form = |payload: &[u8]| u16::from_le_bytes([payload[CTX_HEAD_BYTES], payload[CTX_HEAD_BYTES + 1]]);
+    let seen = common::Recorder::watching(&mut control);
+    let _ = control.start(ms(0));
+    let _ = control.join(ms(0), ada());
+    let _ = control.wake(ms(50));
+    let forms: Vec<_> = seen.take_payloads().iter().map(|payload| form(payload)).collect();
+    assert_eq!(forms, [CTX_ROSTER_FULL, CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED]);
+
+    let snapshot = control.snapshot().unwrap();
+    let mut restored = game.restore(&snapshot, Box::new(services.fork())).unwrap();
+    let seen_restored = common::Recorder::watching(&mut restored);
+    let steps: [(Step, u16); 3] = [
+        (|room| room.wake(ms(100)), CTX_ROSTER_UNCHANGED),
+        (|room| room.join(ms(150), bob()), CTX_ROSTER_FULL),
+        (|room| room.wake(ms(200)), CTX_ROSTER_UNCHANGED),
+    ];
+    for (step, expected) in steps {
+        assert!(matches!(step(&mut control), Outcome::Done(_)));
+        assert!(matches!(step(&mut restored), Outcome::Done(_)));
+        let (left, right) = (seen.take_payloads(), seen_restored.take_payloads());
+        assert_eq!(left, right);
+        assert_eq!(form(&left[0]), expected);
+    }
+
+    // An `SCK1` blob does not say what the guest knows, so it is told everything once.
+    let bytes = control.snapshot_sck1(3).unwrap();
+    let blob = cabinet_host::Sck1::decode(&bytes, 64 << 20).unwrap();
+    let mut back = game
+        .restore_sck1(&blob, false, Box::new(services.fork()))
+        .unwrap();
+    let seen = common::Recorder::watching(&mut back);
+    let _ = back.wake(ms(250));
+    let _ = back.wake(ms(300));
+    let forms: Vec<_> = seen.take_payloads().iter().map(|payload| form(payload)).collect();
+    assert_eq!(forms, [CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED]);
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! Who may depend on whom, as data, checked against `cargo metadata` and the sources.
+//! Who may depend on whom, as data, checked against the manifests, `cargo tree` and the sources.
+//!
+//! A manifest says whom a crate names; `cargo tree` says what comes with it when it is built.
 //!
 //! The tables below are the architecture. A workspace crate without a row is refused, so a new crate starts by
 //! saying where it stands. Rows of crates that do not exist yet wait for them.
@@ -20,7 +22,7 @@ struct Layer {
 
 /// Crates from the registry a layer may use, development dependencies aside.
 enum Theirs {
-    Only(&'static [&'static str]),
+    None,
     /// Whatever the fences allow.
     Fenced,
 }
@@ -29,13 +31,13 @@ const LAYERS: &[Layer] = &[
     Layer {
         package: "cabinet-wire",
         ours: &[],
-        theirs: Theirs::Only(&[]),
+        theirs: Theirs::None,
         reason: "bytes only: guests and hosts of every kind build on it",
     },
     Layer {
         package: "cabinet-guest",
         ours: &["cabinet-wire"],
-        theirs: Theirs::Only(&[]),
+        theirs: Theirs::None,
         reason: "all of it is compiled into every game",
     },
     Layer {
@@ -192,39 +194,61 @@ const TERRITORIES: &[Territory] = &[
     },
 ];
 
-/// Checks manifests, the resolved graph and the sources.
+/// Checks manifests, what `cargo tree` prints for each crate, and the sources.
 pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
-    let bytes = capture(&mut workspace.cargo(&["metadata", "--format-version", "1", "--locked"]))?;
+    let mut metadata = workspace.cargo(&["metadata", "--format-version", "1", "--locked"]);
+    let bytes = capture(metadata.arg("--no-deps"))?;
     let metadata: Metadata =
         serde_json::from_slice(&bytes).map_err(|error| Failure::Unreadable {
             what: "the output of `cargo metadata`".to_string(),
             detail: error.to_string(),
         })?;
-    let graph = Graph::new(&metadata);
-    let mut findings = check_layers(&graph);
-    findings.extend(check_fences(&graph));
-    for file in tidy::rust_files(&workspace.root)? {
+    let mut crates = Crates::new();
+    for package in metadata.packages {
+        let mut tree = workspace.cargo(&["tree", "--locked", "--offline", "--package"]);
+        tree.arg(&package.name).args(TREE);
+        println!("$ {}", super::show(&tree));
+        let reach = names_of_tree(&String::from_utf8_lossy(&capture(&mut tree)?));
+        println!("{} packages", reach.len());
+        let declared = package.dependencies;
+        crates.insert(package.name, Member { declared, reach });
+    }
+    let mut findings = check_layers(&crates);
+    findings.extend(check_fences(&crates));
+    for file in tidy::files(&workspace.root, ".rs")? {
         let source = read(&workspace.root.join(&file))?;
         findings.extend(check_territories(&file, &source));
     }
-    println!(
-        "{} workspace crates, {} packages in the graph",
-        graph.ours.len(),
-        graph.packages.len()
-    );
     verdict(findings)
+}
+
+/// What is compiled or run to build a crate, on every target and with every feature: development dependencies
+/// are left out.
+const TREE: &[&str] = &[
+    "--edges",
+    "normal,build",
+    "--target",
+    "all",
+    "--all-features",
+    "--prefix",
+    "none",
+];
+
+/// The packages of a tree, the one it is of included: each line begins with a name.
+fn names_of_tree(tree: &str) -> BTreeSet<String> {
+    tree.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_string)
+        .collect()
 }
 
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<PackageEntry>,
-    workspace_members: Vec<String>,
-    resolve: Resolve,
 }
 
 #[derive(Deserialize)]
 struct PackageEntry {
-    id: String,
     name: String,
     dependencies: Vec<Declared>,
 }
@@ -237,106 +261,15 @@ struct Declared {
     kind: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
+/// The workspace's crates by name.
+type Crates = BTreeMap<String, Member>;
 
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    deps: Vec<Edge>,
-}
-
-#[derive(Deserialize)]
-struct Edge {
-    pkg: String,
-    dep_kinds: Vec<EdgeKind>,
-}
-
-#[derive(Deserialize)]
-struct EdgeKind {
-    kind: Option<String>,
-}
-
-/// The part of the metadata the rules speak about.
-struct Graph {
-    /// Name and manifest lines of each workspace crate.
-    ours: BTreeMap<String, Vec<Declared>>,
-    /// Package id to name.
-    packages: BTreeMap<String, String>,
-    /// Package id to the ids it needs when it is built and run; development dependencies are left out.
-    needs: BTreeMap<String, Vec<String>>,
-}
-
-impl Graph {
-    fn new(metadata: &Metadata) -> Graph {
-        let members: BTreeSet<&str> = metadata
-            .workspace_members
-            .iter()
-            .map(String::as_str)
-            .collect();
-        let ours = metadata
-            .packages
-            .iter()
-            .filter(|package| members.contains(package.id.as_str()))
-            .map(|package| (package.name.clone(), package.dependencies.clone()))
-            .collect();
-        let packages = metadata
-            .packages
-            .iter()
-            .map(|package| (package.id.clone(), package.name.clone()))
-            .collect();
-        let needs = metadata
-            .resolve
-            .nodes
-            .iter()
-            .map(|node| {
-                let edges = node.deps.iter();
-                let kept = edges.filter(|edge| {
-                    edge.dep_kinds
-                        .iter()
-                        .any(|k| k.kind.as_deref() != Some("dev"))
-                });
-                (node.id.clone(), kept.map(|edge| edge.pkg.clone()).collect())
-            })
-            .collect();
-        Graph {
-            ours,
-            packages,
-            needs,
-        }
-    }
-
-    fn name<'a>(&'a self, id: &'a str) -> &'a str {
-        self.packages.get(id).map_or(id, String::as_str)
-    }
-
-    /// The shortest chain of names from a workspace crate to a member of the family.
-    fn path_to(&self, from: &str, family: &Family) -> Option<Vec<&str>> {
-        let (start, _) = self.packages.iter().find(|(_, name)| *name == from)?;
-        let mut frontier = vec![vec![start.as_str()]];
-        let mut seen = BTreeSet::from([start.as_str()]);
-        while !frontier.is_empty() {
-            let mut next = Vec::new();
-            for chain in frontier {
-                let Some(last) = chain.last() else { continue };
-                for id in self.needs.get(*last).into_iter().flatten() {
-                    if !seen.insert(id) {
-                        continue;
-                    }
-                    let mut longer = chain.clone();
-                    longer.push(id);
-                    if family.holds(self.name(id)) {
-                        return Some(longer.into_iter().map(|id| self.name(id)).collect());
-                    }
-                    next.push(longer);
-                }
-            }
-            frontier = next;
-        }
-        None
-    }
+/// The part of a workspace crate the rules speak about.
+struct Member {
+    /// What its manifest names.
+    declared: Vec<Declared>,
+    /// What comes with it when it is built.
+    reach: BTreeSet<String>,
 }
 
 impl Family {
@@ -348,29 +281,37 @@ impl Family {
     }
 }
 
-fn check_layers(graph: &Graph) -> Vec<String> {
+fn check_layers(crates: &Crates) -> Vec<String> {
     let mut findings = Vec::new();
-    for (package, dependencies) in &graph.ours {
+    for (package, member) in crates {
         let Some(layer) = LAYERS.iter().find(|layer| layer.package == package) else {
             findings.push(format!(
                 "{package} has no row in LAYERS (xtask/src/ci/layers.rs): say where it stands"
             ));
             continue;
         };
-        for dependency in dependencies {
-            let name = dependency.name.as_str();
-            let dev = dependency.kind.as_deref() == Some("dev");
-            let allowed = if graph.ours.contains_key(name) {
-                layer.ours.contains(&name)
+        let allowed = |name: &str| {
+            if crates.contains_key(name) {
+                name == package || layer.ours.contains(&name)
             } else {
-                match layer.theirs {
-                    Theirs::Only(names) => dev || names.contains(&name),
-                    Theirs::Fenced => true,
-                }
-            };
-            if !allowed {
+                matches!(layer.theirs, Theirs::Fenced)
+            }
+        };
+        for dependency in &member.declared {
+            let name = dependency.name.as_str();
+            let is_tool = dependency.kind.as_deref() == Some("dev") && !crates.contains_key(name);
+            if !is_tool && !allowed(name) {
                 findings.push(format!(
                     "{package} must not depend on {name}: {}",
+                    layer.reason
+                ));
+            }
+        }
+        let named = |name: &str| member.declared.iter().any(|found| found.name == name);
+        for name in member.reach.iter().filter(|name| !named(name)) {
+            if !allowed(name) {
+                findings.push(format!(
+                    "{package} must not reach {name}: {} (`cargo tree -p {package} -i {name}`)",
                     layer.reason
                 ));
             }
@@ -379,12 +320,13 @@ fn check_layers(graph: &Graph) -> Vec<String> {
     findings
 }
 
-fn check_fences(graph: &Graph) -> Vec<String> {
+fn check_fences(crates: &Crates) -> Vec<String> {
     let mut findings = Vec::new();
     for fence in FENCES {
-        for (package, dependencies) in &graph.ours {
+        for (package, member) in crates {
             if !fence.named_by.contains(&package.as_str()) {
-                for dependency in dependencies.iter().filter(|d| fence.family.holds(&d.name)) {
+                let declared = member.declared.iter();
+                for dependency in declared.filter(|found| fence.family.holds(&found.name)) {
                     let who = fence.named_by.join(", ");
                     findings.push(format!(
                         "{package} names {} in its manifest; only {who} may",
@@ -392,10 +334,12 @@ fn check_fences(graph: &Graph) -> Vec<String> {
                     ));
                 }
             }
-            if fence.never_under.contains(&package.as_str())
-                && let Some(path) = graph.path_to(package, &fence.family)
-            {
-                findings.push(format!("{package} must not reach {}", path.join(" -> ")));
+            if fence.never_under.contains(&package.as_str()) {
+                for name in member.reach.iter().filter(|name| fence.family.holds(name)) {
+                    findings.push(format!(
+                        "{package} must not reach {name} (`cargo tree -p {package} -i {name}`)"
+                    ));
+                }
             }
         }
     }
@@ -425,77 +369,92 @@ fn check_territories(file: &str, source: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A package: its name, whether it is ours, and its dependencies with their kinds.
-    type Row<'a> = (&'a str, bool, &'a [(&'a str, Option<&'a str>)]);
+    /// A workspace crate: its name, its manifest's lines with their kinds, and what it reaches beyond these.
+    type Row<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)], &'a [&'a str]);
 
-    /// A graph in which ids equal names.
-    fn graph(rows: &[Row<'_>]) -> Graph {
-        let metadata = serde_json::json!({
-            "packages": rows.iter().map(|(name, _, deps)| serde_json::json!({
-                "id": name,
-                "name": name,
-                "dependencies": deps.iter()
-                    .map(|(dep, kind)| serde_json::json!({"name": dep, "kind": kind})).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-            "workspace_members": rows.iter().filter(|(_, ours, _)| *ours).map(|(name, ..)| name).collect::<Vec<_>>(),
-            "resolve": {"nodes": rows.iter().map(|(name, _, deps)| serde_json::json!({
-                "id": name,
-                "deps": deps.iter()
-                    .map(|(dep, kind)| serde_json::json!({"pkg": dep, "dep_kinds": [{"kind": kind}]}))
-                    .collect::<Vec<_>>(),
-            })).collect::<Vec<_>>()},
-        });
-        Graph::new(&serde_json::from_value(metadata).expect("the shape of cargo metadata"))
+    fn crates(rows: &[Row<'_>]) -> Crates {
+        let member = |(name, declared, beyond): &Row<'_>| {
+            let built = declared.iter().filter(|(_, kind)| *kind != Some("dev"));
+            let reach = built.map(|(name, _)| *name).chain(beyond.iter().copied());
+            let member = Member {
+                declared: declared
+                    .iter()
+                    .map(|(name, kind)| Declared {
+                        name: name.to_string(),
+                        kind: kind.map(str::to_string),
+                    })
+                    .collect(),
+                reach: reach.chain([*name]).map(str::to_string).collect(),
+            };
+            (name.to_string(), member)
+        };
+        rows.iter().map(member).collect()
+    }
+
+    #[test]
+    fn the_names_of_a_tree_are_the_first_words_of_its_lines() {
+        let tree = "cabinet-guest v0.1.0 (/w/crates/guest)\ncabinet-wire v0.1.0 (/w/crates/wire)\n\
+                    serde v1.0.0 (*)\nserde v1.0.0\n";
+        assert!(
+            names_of_tree(tree)
+                .iter()
+                .eq(["cabinet-guest", "cabinet-wire", "serde"])
+        );
     }
 
     #[test]
     fn the_layers_as_designed_hold() {
-        let graph = graph(&[
-            ("cabinet-wire", true, &[("proptest", Some("dev"))]),
-            ("cabinet-guest", true, &[("cabinet-wire", None)]),
+        let crates = crates(&[
+            ("cabinet-wire", &[("proptest", Some("dev"))], &[]),
+            ("cabinet-guest", &[("cabinet-wire", None)], &[]),
             (
                 "cabinet-host",
-                true,
                 &[("cabinet-wire", None), ("wasmer", None)],
+                &["wasmer-vm"],
             ),
-            ("cabinet-conformance", true, &[("cabinet-host", None)]),
-            ("wasmer", false, &[("wasmer-vm", None)]),
-            ("wasmer-vm", false, &[]),
-            ("proptest", false, &[]),
+            (
+                "cabinet-conformance",
+                &[("cabinet-host", None)],
+                &["cabinet-wire", "wasmer", "wasmer-vm"],
+            ),
         ]);
-        assert_eq!(check_layers(&graph), Vec::<String>::new());
-        assert_eq!(check_fences(&graph), Vec::<String>::new());
+        assert_eq!(check_layers(&crates), Vec::<String>::new());
+        assert_eq!(check_fences(&crates), Vec::<String>::new());
     }
 
     #[test]
     fn wire_with_a_dependency_is_refused() {
-        let graph = graph(&[
-            ("cabinet-wire", true, &[("serde", None)]),
-            ("serde", false, &[]),
-        ]);
-        let findings = check_layers(&graph);
+        let findings = check_layers(&crates(&[("cabinet-wire", &[("serde", None)], &[])]));
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].starts_with("cabinet-wire must not depend on serde"));
     }
 
     #[test]
+    fn a_crate_below_is_not_reached_through_another_either() {
+        let findings = check_layers(&crates(&[
+            ("cabinet-guest", &[("cabinet-wire", None)], &["libc"]),
+            ("cabinet-wire", &[], &[]),
+            ("cabinet-host", &[("cabinet-wire", None)], &["cabinet-guest"]),
+        ]));
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert!(findings[0].starts_with("cabinet-guest must not reach libc"));
+        assert!(findings[1].starts_with("cabinet-host must not reach cabinet-guest"));
+    }
+
+    #[test]
     fn a_crate_without_a_row_is_refused() {
-        let findings = check_layers(&graph(&[("cabinet-surprise", true, &[])]));
+        let findings = check_layers(&crates(&[("cabinet-surprise", &[], &[])]));
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].starts_with("cabinet-surprise has no row"));
     }
 
     #[test]
     fn only_host_names_wasmer_even_for_tests() {
-        let graph = graph(&[
-            (
-                "cabinet-conformance",
-                true,
-                &[("wasmer-types", Some("dev"))],
-            ),
-            ("wasmer-types", false, &[]),
-        ]);
-        let findings = check_fences(&graph);
+        let findings = check_fences(&crates(&[(
+            "cabinet-conformance",
+            &[("wasmer-types", Some("dev"))],
+            &[],
+        )]));
         assert_eq!(
             findings,
             ["cabinet-conformance names wasmer-types in its manifest; only cabinet-host may"]
@@ -504,41 +463,35 @@ mod tests {
 
     #[test]
     fn durability_must_not_reach_wasm_through_others() {
-        let graph = graph(&[
-            ("cabinet-durability", true, &[("helper", None)]),
-            ("helper", false, &[("wasmer", None)]),
-            ("wasmer", false, &[]),
-        ]);
-        let findings = check_fences(&graph);
+        let findings = check_fences(&crates(&[(
+            "cabinet-durability",
+            &[("helper", None)],
+            &["wasmer"],
+        )]));
         assert_eq!(
             findings,
-            ["cabinet-durability must not reach cabinet-durability -> helper -> wasmer"]
+            [
+                "cabinet-durability must not reach wasmer (`cargo tree -p cabinet-durability -i wasmer`)"
+            ]
         );
     }
 
     #[test]
     fn consensus_must_not_reach_s3_and_durability_may() {
-        let graph = graph(&[
-            ("cabinet-consensus", true, &[("store", None)]),
-            ("cabinet-durability", true, &[("aws-sdk-s3", None)]),
-            ("store", false, &[("aws-sdk-s3", None)]),
-            ("aws-sdk-s3", false, &[]),
-        ]);
-        let findings = check_fences(&graph);
-        assert_eq!(
-            findings,
-            ["cabinet-consensus must not reach cabinet-consensus -> store -> aws-sdk-s3"]
-        );
+        let findings = check_fences(&crates(&[
+            ("cabinet-consensus", &[("store", None)], &["aws-sdk-s3"]),
+            ("cabinet-durability", &[("aws-sdk-s3", None)], &[]),
+        ]));
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].starts_with("cabinet-consensus must not reach aws-sdk-s3"));
     }
 
     #[test]
     fn openraft_is_named_only_by_consensus() {
-        let graph = graph(&[
-            ("cabinet-consensus", true, &[("openraft", None)]),
-            ("cabinet-cli", true, &[("openraft", None)]),
-            ("openraft", false, &[]),
-        ]);
-        let findings = check_fences(&graph);
+        let findings = check_fences(&crates(&[
+            ("cabinet-consensus", &[("openraft", None)], &[]),
+            ("cabinet-cli", &[("openraft", None)], &[]),
+        ]));
         assert_eq!(
             findings,
             ["cabinet-cli names openraft in its manifest; only cabinet-consensus may"]
@@ -547,12 +500,9 @@ mod tests {
 
     #[test]
     fn development_dependencies_do_not_count_as_reach() {
-        let graph = graph(&[
-            ("cabinet-durability", true, &[("harness", Some("dev"))]),
-            ("harness", false, &[("wasmer", None)]),
-            ("wasmer", false, &[]),
-        ]);
-        assert_eq!(check_fences(&graph), Vec::<String>::new());
+        let crates = crates(&[("cabinet-durability", &[("harness", Some("dev"))], &[])]);
+        assert_eq!(check_fences(&crates), Vec::<String>::new());
+        assert!(TREE.contains(&"normal,build"));
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! Replay and compiler determinism cannot be broken from inside the sandbox, so there the defect is
 //! planted: the room beside the control is given another seed, or another game.
 
+use cabinet_host::HostOptions;
+
 use super::*;
-use crate::testing::{COUNT, ECHO, guest, host};
+use crate::testing::{COUNT, ECHO, guest, guest_with_start, host};
 use crate::verdict::{Judgement, Verdict};
 
 /// Options under which a slow machine fails no latency verdict.
@@ -123,6 +125,141 @@ fn a_trap_fails_the_guest_fault_verdict_at_its_step() {
         verdict(&report, "hibernation determinism").judgement,
         Judgement::NotChecked
     );
+    assert_eq!(
+        verdict(&report, "replay determinism").measured,
+        "same after 3 steps",
+        "it died there and then again"
+    );
+}
+
+#[test]
+fn a_room_that_dies_before_its_first_snapshot_has_not_hibernated() {
+    let report = checked(
+        &guest(COUNT, "unreachable"),
+        &patient(),
+        "join 0\ninput 0 't'\nsnapshot",
+    );
+    assert_eq!(failed(&report), ["guest fault"], "{report}");
+    let found = verdict(&report, "hibernation determinism");
+    assert_eq!(found.judgement, Judgement::NotChecked, "{report}");
+    assert_eq!(found.detail, "no snapshot step found the room alive");
+    assert_eq!(report.tally.not_checked, 1);
+    assert!(
+        report
+            .to_string()
+            .ends_with("w: 4 verdicts within limits, 1 outside, 1 not checked\n"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_start_stopped_by_the_clock_leaves_nothing_to_compare() {
+    let wasm = guest_with_start(COUNT, ECHO, "(loop $for_ever (br $for_ever)) unreachable");
+    let script = "deadline 200ms\njoin 0\nsnapshot\nwake";
+    let report = checked(&wasm, &CheckOptions::default(), script);
+    assert_eq!(
+        failed(&report),
+        ["guest fault", "callback latency"],
+        "{report}"
+    );
+    assert_eq!(verdict(&report, "guest fault").step, Some(0));
+    for name in [
+        "hibernation determinism",
+        "replay determinism",
+        "compiler determinism",
+    ] {
+        let found = verdict(&report, name);
+        assert_eq!(found.judgement, Judgement::NotChecked, "{report}");
+    }
+    assert_eq!(report.tally.not_checked, 3);
+}
+
+#[test]
+fn a_start_that_traps_is_compared_and_no_more() {
+    let wasm = guest_with_start(COUNT, ECHO, "unreachable");
+    let report = checked(&wasm, &patient(), "join 0\nsnapshot");
+    assert_eq!(failed(&report), ["guest fault"], "{report}");
+    let measured = |name| verdict(&report, name).measured.as_str();
+    assert_eq!(measured("replay determinism"), "same after start");
+    assert_eq!(measured("hibernation determinism"), "not checked");
+}
+
+#[test]
+fn a_snapshot_of_a_closed_room_has_nothing_to_save() {
+    // No script file says this; a script built in code may.
+    let mut script = Script::parse("join 0\nwake\nclose").unwrap();
+    script.steps.push(Step::Snapshot);
+    let report = check(&host(), &guest(COUNT, ECHO), &patient(), Some(&script)).unwrap();
+    assert!(report.ok, "{report}");
+    let found = verdict(&report, "hibernation determinism");
+    assert_eq!(found.judgement, Judgement::NotChecked, "{report}");
+}
+
+#[test]
+fn a_tier_that_refuses_the_game_is_a_failure() {
+    let script = Script::parse("join 0\nwake").unwrap();
+    let options = patient().game;
+    let game = host().load(&guest(COUNT, ECHO), &options).unwrap();
+    // What one tier refuses and the other takes is a defect of ours, so it is planted.
+    let Err(why) = other_tier(&host(), b"\0asm\x01\0\0\0", &options, &game) else {
+        panic!("an empty module is no game");
+    };
+    let report = planted_beside(
+        &script,
+        &game,
+        [
+            Beside::new("replay", Lane::new(&game, &script, None, Keep::Counts)),
+            Beside::stopped("room on the other tier", why),
+        ],
+    );
+    assert_eq!(failed(&report), ["compiler determinism"], "{report}");
+    let found = verdict(&report, "compiler determinism");
+    assert_eq!((found.measured.as_str(), found.step), ("refused", None));
+    assert!(
+        found.detail.starts_with("the other tier refused the game: "),
+        "{}",
+        found.detail
+    );
+}
+
+#[test]
+fn a_game_too_costly_for_speed_is_not_compared_and_the_report_warns_of_it() {
+    let mut options = HostOptions::default();
+    options.limits.cost_speed_max = 0;
+    options.limits.cost_speed_total_max = 0;
+    let host = Host::new(options).unwrap();
+    let script = Script::parse("join 0\nwake").unwrap();
+    let report = check(&host, &guest(COUNT, ECHO), &patient(), Some(&script)).unwrap();
+    assert!(report.ok, "{report}");
+    let found = verdict(&report, "compiler determinism");
+    assert_eq!(found.judgement, Judgement::NotChecked, "{report}");
+    let [warning] = report.game.warnings.as_slice() else {
+        panic!("{report}")
+    };
+    assert!(report.to_string().contains(&format!("\nwarning: {warning}\n")));
+}
+
+#[test]
+fn a_room_keeps_the_deadline_its_game_was_loaded_with_through_either_kind_of_snapshot() {
+    let wasm = guest("(i32.const 65)", ECHO);
+    let script = Script::parse("deadline 10s\njoin 0\nsnapshot\nwake").unwrap();
+    let game = host().load(&wasm, &patient().game).unwrap();
+    for how in [Restore::Complete, Restore::Sck1] {
+        let mut lane = Lane::new(&game, &script, None, Keep::Counts);
+        lane.start();
+        lane.hibernate(how).unwrap();
+        assert_eq!(lane.room.deadline(), Duration::from_secs(60));
+
+        let options = CheckOptions {
+            hibernate: how,
+            ..patient()
+        };
+        let report = check(&host(), &wasm, &options, Some(&script)).unwrap();
+        let found = verdict(&report, "hibernation determinism");
+        assert_eq!(found.measured, "same after 3 steps", "{report}");
+        // What is measured has the script's.
+        assert_eq!(report.headroom.deadline_ns, 10_000_000_000);
+    }
 }
 
 #[test]
@@ -216,6 +353,15 @@ fn a_guest_that_shows_what_a_restore_changes_fails_the_hibernation_verdict() {
 
 /// Checks `control` with `replayed` and `recompiled` in the places of the rooms beside it.
 fn planted(script: &Script, control: &Game, replayed: Lane, recompiled: Lane) -> Report {
+    let beside = [
+        Beside::new("replay", replayed),
+        Beside::new("room on the other tier", recompiled),
+    ];
+    planted_beside(script, control, beside)
+}
+
+fn planted_beside(script: &Script, control: &Game, beside: [Beside; 2]) -> Report {
+    let [replayed, recompiled] = beside;
     let mut run = Run {
         script,
         rows: Vec::new(),
@@ -223,8 +369,8 @@ fn planted(script: &Script, control: &Game, replayed: Lane, recompiled: Lane) ->
         fault: None,
         beside: [
             Beside::not_checked("restored room", "not part of this test"),
-            Beside::new("replay", replayed),
-            Beside::new("room on the other tier", recompiled),
+            replayed,
+            recompiled,
         ],
     };
     run.drive(&mut Lane::new(control, script, None, Keep::Counts));

@@ -6,7 +6,8 @@ use cabinet_wire::{Key, Kind, Mode};
 
 use super::lex::{Word, words};
 use super::{
-    MAX_CONFIG, MAX_FIELD_BYTES, MAX_SCRIPT_BYTES, MAX_SEATS, MAX_STEPS, Script, Seat, Setup, Step,
+    MAX_CONFIG, MAX_FIELD_BYTES, MAX_SCRIPT_BYTES, MAX_SEATS, MAX_SHOTS, MAX_STEPS, Script, Seat,
+    Setup, Step,
 };
 
 /// Why a script was not read.
@@ -65,6 +66,9 @@ pub enum LineProblem {
     /// A setup line came after a step.
     #[error("`{0}` belongs before the first step")]
     LateSetup(String),
+    /// A step came after `close`.
+    #[error("`{0}` comes after `close`, which ends the room")]
+    AfterClose(String),
     /// A setup line, config key, seat, field or shot name was given twice.
     #[error("{0} is given twice")]
     Twice(String),
@@ -168,6 +172,9 @@ impl Reader {
             return Ok(());
         }
         let step = self.step(&first.text, rest)?;
+        if let Some(Step::Close) = self.script.steps.last() {
+            return Err(LineProblem::AfterClose(first.text.clone()));
+        }
         if self.script.steps.len() == MAX_STEPS {
             return Err(LineProblem::Limit {
                 what: "the number of steps",
@@ -361,9 +368,16 @@ impl Reader {
             });
         }
         limit(name, "the length of a shot name")?;
-        if !self.shots.insert(name.to_owned()) {
+        if self.shots.contains(name) {
             return Err(LineProblem::Twice(format!("shot {name:?}")));
         }
+        if self.shots.len() == MAX_SHOTS {
+            return Err(LineProblem::Limit {
+                what: "the number of shots",
+                limit: MAX_SHOTS,
+            });
+        }
+        self.shots.insert(name.to_owned());
         Ok(name.to_owned())
     }
 

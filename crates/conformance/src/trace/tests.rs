@@ -1,7 +1,7 @@
 //! What a trace says of a small guest; the reference's own traces are in `tests/`.
 
 use super::*;
-use crate::testing::{COUNT, ECHO, guest, host};
+use crate::testing::{COUNT, ECHO, guest, guest_with_start, host};
 
 fn traced(wasm: &[u8], script: &str, options: &TraceOptions) -> Result<Vec<u8>, TraceError> {
     let mut out = Vec::new();
@@ -77,7 +77,11 @@ fn a_trace_tells_header_callbacks_frames_and_both_rooms() {
         wake["broadcast_grid_sha256"]
     );
 
-    assert_eq!(lines[4]["note"], "snapshot");
+    let snapshot = &lines[4];
+    assert_eq!(snapshot["note"], "snapshot");
+    assert_eq!(snapshot["format"], "cabinet");
+    assert!(snapshot["len"].as_u64() > Some(0) && snapshot["sha256"].is_string());
+    assert!(snapshot.get("raw_len").is_none(), "{snapshot}");
     let shown: Vec<_> = lines[5..]
         .iter()
         .map(|line| {
@@ -143,6 +147,37 @@ fn a_room_that_dies_is_told_to_its_end() {
         "seat-0"
     );
     assert_eq!(ended["result"]["Rankings"][0]["Status"], "dnf");
+}
+
+#[test]
+fn a_join_the_room_refused_is_no_player_of_the_result() {
+    // `start` returns an error, so the room is dead when the player comes.
+    let wasm = guest_with_start(COUNT, ECHO, "(i32.const 7)");
+    let trace = traced(&wasm, "join 0", &patient()).unwrap();
+    let ended = lines(&trace).pop().unwrap();
+    assert_eq!(ended["note"], "room ended");
+    assert_eq!(ended["result"]["Rankings"], json!([]), "{ended}");
+    // The second player has the first one's identity and is refused as a member already.
+    let script = "seat 1 member account=seat-0 handle=seat0 conn=conn-0\njoin 0\njoin 1\n\
+                  input 0 'x'";
+    let trace = traced(&guest(COUNT, "unreachable"), script, &patient()).unwrap();
+    let lines = lines(&trace);
+    assert!(lines.iter().any(|line| line["note"] == "skipped"));
+    let rankings = &lines.last().unwrap()["result"]["Rankings"];
+    assert_eq!(rankings.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_blob_is_unpacked_up_to_the_limit_and_not_one_byte_more() {
+    let blob = zstd::encode_all(&[7; 100][..], 1).unwrap();
+    assert_eq!(unpack(&blob, 100).unwrap(), [7; 100]);
+    assert!(matches!(
+        unpack(&blob, 99),
+        Err(TraceError::BlobTooLarge { max: 99 })
+    ));
+    for damaged in [&b"nonsense"[..], &blob[..blob.len() - 1]] {
+        assert!(matches!(unpack(damaged, 100), Err(TraceError::Unpack(_))));
+    }
 }
 
 #[test]

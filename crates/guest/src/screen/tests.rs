@@ -247,6 +247,17 @@ fn restyling_keeps_the_glyphs() {
     );
 }
 
+#[test]
+fn a_glyph_too_long_for_a_cell_in_the_last_column_there_is_draws_nothing() {
+    let screen = blank_but(|screen| {
+        for text in ["👍\u{1F3FD}\u{301}\u{301}", "a\u{301}\u{302}\u{303}"] {
+            screen.text(0, i32::MAX, text, PLAIN);
+            screen.pen(0, i32::MAX - 1, PLAIN).push_str(text);
+        }
+    });
+    assert_eq!(screen, Screen::new());
+}
+
 proptest::proptest! {
     #[test]
     fn no_half_of_a_wide_glyph_is_ever_alone(

@@ -23,11 +23,23 @@ thread_local! {
     static CURRENT: RefCell<Option<Box<TestHost>>> = const { RefCell::new(None) };
 }
 
-/// Makes `host` the one the ABI reaches while `callback` runs.
+/// Makes `host` the one the ABI reaches while `callback` runs, and no longer also if it panics.
 pub(super) fn enter(host: &mut Option<Box<TestHost>>, callback: impl FnOnce()) {
     let outer = CURRENT.replace(host.take());
+    let _entered = Entered { host, outer };
     callback();
-    *host = CURRENT.replace(outer);
+}
+
+/// Puts the current host back where it came from, and the one before it in its place.
+struct Entered<'h> {
+    host: &'h mut Option<Box<TestHost>>,
+    outer: Option<Box<TestHost>>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.host = CURRENT.replace(self.outer.take());
+    }
 }
 
 /// Everything a host keeps for a room.
@@ -70,7 +82,8 @@ struct Occupant {
 
 #[derive(Debug)]
 struct Slot {
-    grid: Box<Grid>,
+    /// `None` until the first keyframe; until then a broadcast gives it nothing either.
+    grid: Option<Box<Grid>>,
     epoch: u32,
     has: bool,
 }
@@ -162,6 +175,10 @@ impl TestHost {
             .insert((account, key.as_bytes().to_vec()), value.to_vec());
     }
 
+    pub fn configure(&mut self, key: &str, value: &[u8]) {
+        self.config.insert(key.as_bytes().to_vec(), value.to_vec());
+    }
+
     pub fn stored(&self, seat: Seat, key: &str) -> Option<&[u8]> {
         let account = self.seats[seat.0].player.account.clone();
         self.kv
@@ -175,6 +192,11 @@ impl TestHost {
     }
 
     /// Writes the payload of a callback, about one seat of the roster or none.
+    ///
+    /// # Panics
+    ///
+    /// When the roster does not fit one, of which `TestRoom::join_as` warns: a test that asks for
+    /// such a room is wrong, and has nobody to hand an error to.
     pub fn encode_payload(&mut self, about: Option<Seat>, extras: &[u8]) {
         self.members.clear();
         let members = self
@@ -232,22 +254,21 @@ impl TestHost {
     fn ingest(&mut self, index: usize, payload: &[u8]) -> (u32, bool) {
         let slot_epoch = self.slot_epoch;
         let fresh = || Slot {
-            grid: delta::zeroed(),
+            grid: None,
             epoch: slot_epoch,
             has: false,
         };
         let slot = self.slots.entry(index).or_insert_with(fresh);
-        match delta::check(payload) {
-            Ok(container) if container.is_keyframe() => {
+        let lands = |container: &delta::Container<'_>| {
+            container.is_keyframe() || (slot.has && container.epoch() == slot.epoch)
+        };
+        match delta::check(payload).ok().filter(lands) {
+            Some(container) => {
                 (slot.epoch, slot.has) = (container.epoch(), true);
-                container.apply_to(&mut slot.grid);
+                container.apply_to(slot.grid.get_or_insert_with(delta::zeroed));
                 (slot.epoch, true)
             }
-            Ok(container) if slot.has && container.epoch() == slot.epoch => {
-                container.apply_to(&mut slot.grid);
-                (slot.epoch, true)
-            }
-            _ => {
+            None => {
                 self.epoch_seq += 1;
                 (slot.epoch, slot.has) = (self.epoch_seq, false);
                 (slot.epoch, false)
@@ -263,8 +284,11 @@ impl TestHost {
         let (returned, applied) = self.ingest(index, payload);
         let seat = self.roster[index];
         self.record(Some(seat), payload, returned, applied);
-        if applied && index < self.live {
-            show(&mut self.seats[seat.0], &self.slots[&index].grid);
+        if applied
+            && index < self.live
+            && let Some(grid) = self.slots.get(&index).and_then(|slot| slot.grid.as_deref())
+        {
+            show(&mut self.seats[seat.0], grid);
         }
         returned
     }
@@ -275,17 +299,19 @@ impl TestHost {
         if !applied {
             return returned;
         }
-        let Some(broadcast) = self.slots.remove(&BROADCAST) else {
-            return returned;
-        };
-        for seat in &self.roster[..self.live] {
-            show(&mut self.seats[seat.0], &broadcast.grid);
+        let broadcast = self.slots.remove(&BROADCAST);
+        if let Some(frame) = broadcast.as_ref().and_then(|slot| slot.grid.as_deref()) {
+            for seat in &self.roster[..self.live] {
+                show(&mut self.seats[seat.0], frame);
+            }
+            for slot in self.slots.values_mut() {
+                if let Some(grid) = &mut slot.grid {
+                    grid.copy_from_slice(frame);
+                    (slot.epoch, slot.has) = (returned, true);
+                }
+            }
         }
-        for slot in self.slots.values_mut() {
-            slot.grid.copy_from_slice(&broadcast.grid[..]);
-            (slot.epoch, slot.has) = (returned, true);
-        }
-        self.slots.insert(BROADCAST, broadcast);
+        self.slots.extend(broadcast.map(|slot| (BROADCAST, slot)));
         returned
     }
 
@@ -357,6 +383,11 @@ fn with<R>(default: R, use_it: impl FnOnce(&mut TestHost) -> R) -> R {
     })
 }
 
+/// As [`with`] for what is staged in the host's memory: `None` when it has none.
+fn stage<R>(default: R, use_it: impl FnOnce(&mut TestHost) -> R) -> Option<R> {
+    with(Some(default), |host| host.has_memory.then(|| use_it(host)))
+}
+
 pub(crate) fn input(payload: &mut Vec<u8>) {
     payload.clear();
     with((), |host| payload.extend_from_slice(&host.input));
@@ -365,53 +396,51 @@ pub(crate) fn input(payload: &mut Vec<u8>) {
 pub(crate) fn output(_: &[u8]) {}
 
 pub(crate) fn send(index: u32, payload: &[u8]) -> Option<u32> {
-    with(Some(0), |host| {
-        host.has_memory.then(|| host.send(index, payload))
-    })
+    stage(0, |host| host.send(index, payload))
 }
 
 pub(crate) fn identical(payload: &[u8]) -> Option<u32> {
-    with(Some(0), |host| {
-        host.has_memory.then(|| host.identical(payload))
-    })
+    stage(0, |host| host.identical(payload))
 }
 
 pub(crate) fn set_input_context(context: u8) {
     with((), |host| host.input_context = context);
 }
 
-pub(crate) fn end(result: &[u8]) {
-    with((), |host| {
+pub(crate) fn end(result: &[u8]) -> bool {
+    let ended = stage((), |host| {
         if host.result.is_none() {
             host.result = Some(host.credits(result).unwrap_or_default());
             host.settled = true;
         }
     });
+    ended.is_some()
 }
 
-pub(crate) fn post(result: &[u8]) {
-    with((), |host| host.posts.extend(host.credits(result)));
+pub(crate) fn post(result: &[u8]) -> bool {
+    stage((), |host| host.posts.extend(host.credits(result))).is_some()
 }
 
 pub(crate) fn log(level: u8, message: &[u8]) {
     let line = String::from_utf8_lossy(message).into_owned();
-    with((), |host| {
+    stage((), |host| {
         host.logs
             .push((LogLevel::from_argument(i64::from(level)), line))
     });
 }
 
 pub(crate) fn kv_get(index: u32, key: &[u8], value: &mut Vec<u8>) -> bool {
-    with(false, |host| {
+    stage(false, |host| {
         let Some(account) = host.account_of(index) else {
             return false;
         };
         take(host.kv.get(&(account, key.to_vec())), value)
     })
+    .unwrap_or(false)
 }
 
 pub(crate) fn kv_set(index: u32, key: &[u8], value: &[u8], rule: &[u8]) {
-    with((), |host| {
+    stage((), |host| {
         let Some(account) = host.account_of(index) else {
             return;
         };
@@ -428,7 +457,7 @@ pub(crate) fn kv_set(index: u32, key: &[u8], value: &[u8], rule: &[u8]) {
 }
 
 pub(crate) fn kv_delete(index: u32, key: &[u8]) {
-    with((), |host| {
+    stage((), |host| {
         if let Some(account) = host.account_of(index) {
             host.kv.remove(&(account, key.to_vec()));
         }
@@ -436,9 +465,10 @@ pub(crate) fn kv_delete(index: u32, key: &[u8]) {
 }
 
 pub(crate) fn config_get(key: &[u8], value: &mut Vec<u8>) -> bool {
-    with(false, |host| {
+    stage(false, |host| {
         host.has_store && take(host.config.get(key), value)
     })
+    .unwrap_or(false)
 }
 
 fn take(stored: Option<&Vec<u8>>, value: &mut Vec<u8>) -> bool {
@@ -448,4 +478,50 @@ fn take(stored: Option<&Vec<u8>>, value: &mut Vec<u8>) -> bool {
     };
     value.extend_from_slice(stored);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: Meta = Meta::new("room", "Room").players(1, 4);
+
+    fn host() -> TestHost {
+        let mut host = TestHost::new(&META, TestOptions::default());
+        host.add(TestPlayer::default());
+        host
+    }
+
+    #[test]
+    fn a_rejected_delta_does_not_make_a_slot_that_a_broadcast_fills() {
+        let mut host = host();
+        let (blank, mut payload) = (delta::zeroed(), Vec::new());
+        delta::encode_run_list(&blank, &blank, 0, &mut payload);
+        let (epoch, applied) = host.ingest(0, &payload);
+        assert!(!applied);
+        payload.clear();
+        delta::encode_keyframe(&blank, epoch, &mut payload);
+        assert_eq!(host.identical(&payload), epoch);
+        payload.clear();
+        delta::encode_run_list(&blank, &blank, epoch, &mut payload);
+        let (after, applied) = host.ingest(0, &payload);
+        assert!(!applied && after != epoch);
+    }
+
+    #[test]
+    fn the_host_comes_back_and_the_one_before_it_is_current_again_when_a_callback_panics() {
+        let (mut outer, mut inner) = (Some(Box::new(host())), Some(Box::new(host())));
+        enter(&mut outer, || {
+            let panicked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                enter(&mut inner, || {
+                    set_input_context(1);
+                    panic!("the game's own");
+                });
+            }));
+            assert!(panicked.is_err());
+            set_input_context(2);
+        });
+        let context = |host: Option<Box<TestHost>>| host.map(|host| host.input_context);
+        assert_eq!((context(outer), context(inner)), (Some(2), Some(1)));
+    }
 }

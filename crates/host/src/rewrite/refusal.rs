@@ -115,6 +115,29 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// A stable name of the refusal: the variant's, in lowercase with hyphens.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::NotWasm => "not-wasm",
+            Self::Invalid { .. } => "invalid",
+            Self::Feature { .. } => "feature",
+            Self::Limit { .. } => "limit",
+            Self::ImportModule { .. } => "import-module",
+            Self::ImportName { .. } => "import-name",
+            Self::ImportType { .. } => "import-type",
+            Self::ImportKind { .. } => "import-kind",
+            Self::NoMemory => "no-memory",
+            Self::MemoryNotExported => "memory-not-exported",
+            Self::MissingExport { .. } => "missing-export",
+            Self::ExportSignature { .. } => "export-signature",
+            Self::ReservedExport { .. } => "reserved-export",
+            Self::Uncapturable { .. } => "uncapturable",
+        }
+    }
+}
+
 impl From<wasmparser::Error> for Refusal {
     fn from(error: wasmparser::Error) -> Self {
         let offset = error.offset();

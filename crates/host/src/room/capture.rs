@@ -16,8 +16,8 @@ use wasmer_vm::TableElement;
 use crate::fault::Fault;
 use crate::game::{GameInner, sha256};
 use crate::memory::RawGlobal;
-use crate::player::Player;
-use crate::rewrite::{self, ValueType};
+use crate::player::{Character, Player};
+use crate::rewrite::ValueType;
 use crate::room::core::Core;
 use crate::room::shared::Shared;
 use crate::room::{Room, Seed, State};
@@ -39,7 +39,7 @@ pub enum CaptureError {
     #[error("a function reference is not the guest's own")]
     ForeignReference,
     /// There is more of something than a snapshot holds.
-    #[error("the state does not fit a snapshot: {0}")]
+    #[error("the state does not fit a snapshot")]
     Limit(#[source] SnapshotError),
     /// The instance an `SCK1` blob would be restored into could not be built to compare with.
     #[error("cannot prime an instance to compare with: {0}")]
@@ -48,7 +48,7 @@ pub enum CaptureError {
     #[error("an SCK1 blob would lose {0}")]
     Lossy(&'static str),
     /// An `SCK1` blob cannot hold the state.
-    #[error("the state does not fit an SCK1 blob: {0}")]
+    #[error("the state does not fit an SCK1 blob")]
     Sck1(#[source] Sck1Error),
 }
 
@@ -72,7 +72,7 @@ impl Room {
         let (epoch, last_full, force_full, section) = self.roster.export();
         let fuel_used = self.totals.fuel;
         let config = self.config.clone();
-        let digest = self.game.digest;
+        let (digest, rules) = (self.game.digest, self.game.rules);
         let canonical_nans = self.game.options.canonical_nans;
         let core = self.live_core()?;
         let globals = core.capture_globals()?;
@@ -87,7 +87,7 @@ impl Room {
         Ok(Snapshot {
             artifact: digest,
             abi_major: ABI_MAJOR,
-            rewrite_version: rewrite::VERSION,
+            rules,
             canonical_nans,
             seed_set: matches!(config.seed, Seed::Set(_)),
             initialised,
@@ -153,9 +153,20 @@ impl Room {
         if config.resident {
             return Err(CaptureError::Lossy("that the room is resident"));
         }
+        if config.deadline.is_some() || config.heartbeat.is_some() {
+            return Err(CaptureError::Lossy("the room's own deadline or heartbeat"));
+        }
         let shared = core.shared();
-        if shared.result.is_some() {
+        if shared.result.is_some() || shared.settled {
             return Err(CaptureError::Lossy("the result"));
+        }
+        let plain = Character::default();
+        if shared
+            .members
+            .iter()
+            .any(|player| player.character != plain)
+        {
+            return Err(CaptureError::Lossy("the players' characters"));
         }
         let memory = shared
             .guest
@@ -175,12 +186,14 @@ impl Room {
             min_players: config.min_players,
             epoch_seq: shared.slots.epoch_seq(),
             post_seq: shared.post_seq,
-            roster: roster_of(shared)
-                .into_iter()
+            // Not who has just left: the roster of a blob is who is there when it is restored.
+            roster: shared
+                .members
+                .iter()
                 .map(|player| Sck1Member {
-                    handle: player.handle.into(),
-                    account: player.account.into(),
-                    conn: player.conn.into(),
+                    handle: player.handle.as_bytes().to_vec(),
+                    account: player.account.as_bytes().to_vec(),
+                    conn: player.conn.as_bytes().to_vec(),
                     kind: player.kind.as_str().into(),
                 })
                 .collect(),
@@ -239,7 +252,7 @@ fn prime(game: &GameInner, seed: i64, now: i64) -> Result<Core, CaptureError> {
     let deadline = game.host.options.probe_deadline;
     let mut core = Core::build(game, shared).map_err(CaptureError::Prime)?;
     let failed = |fault: Fault| CaptureError::Prime(fault.to_string());
-    core.run_start(game, deadline).map_err(failed)?;
+    core.pass_start(game, deadline).map_err(failed)?;
     core.probe(game, "shellcade_abi", deadline)
         .map_err(failed)?;
     Ok(core)

@@ -68,7 +68,7 @@ enum Entry {
 
 #[derive(Clone)]
 enum Initializer {
-    Plain(TypedFunction<(), ()>),
+    Plain(Entry),
     /// `hs_init`, which takes an argument count and vector.
     Haskell(TypedFunction<(i32, i32), ()>),
 }
@@ -175,14 +175,18 @@ impl Core {
     }
 
     /// Runs what was the module's start section.
-    pub(crate) fn run_start(&mut self, game: &GameInner, deadline: Duration) -> Result<(), Fault> {
-        let Some(start) = self.start.clone() else {
-            return Ok(());
-        };
-        let ended = self.guarded(game, deadline, |core| {
+    pub(crate) fn run_start(&mut self, game: &GameInner, deadline: Duration) -> Option<Ended> {
+        let start = self.start.clone()?;
+        Some(self.guarded(game, deadline, |core| {
             start.call(&mut core.store).map(|_| 0)
-        });
-        ended.fault.map_or(Ok(()), Err)
+        }))
+    }
+
+    /// As [`Core::run_start`], for callers that only want to know whether it worked.
+    pub(crate) fn pass_start(&mut self, game: &GameInner, deadline: Duration) -> Result<(), Fault> {
+        self.run_start(game, deadline)
+            .and_then(|ended| ended.fault)
+            .map_or(Ok(()), Err)
     }
 
     /// Calls `shellcade_abi` or `meta` and returns its output.
@@ -209,7 +213,10 @@ impl Core {
         deadline: Duration,
     ) -> Ended {
         if self.exited {
-            return Ended::without_calling(Fault::Exited);
+            return Ended {
+                exit: 0,
+                ..Ended::without_calling(Fault::Exited)
+            };
         }
         let Some(entry) = self.entry(export) else {
             // The rewrite refuses a module without one of them.
@@ -217,15 +224,10 @@ impl Core {
                 message: format!("no export {export}"),
             });
         };
-        if !self.present(payload) {
-            return Ended::without_calling(Fault::HostBug {
-                message: format!(
-                    "a payload of {} bytes does not fit the kernel",
-                    payload.len()
-                ),
-            });
-        }
         let mut ended = self.guarded(game, deadline, |core| {
+            if !core.present(payload) {
+                return Err(RuntimeError::user(Box::new(IoStop::Payload)));
+            }
             if !core.initialised {
                 core.initialised = true;
                 for initializer in core.initializers.clone() {
@@ -329,26 +331,40 @@ impl Core {
             let fault = (*code != 0).then_some(Fault::Exit { code: *code });
             return (*code, fault);
         }
-        if let Some(IoStop::Ceiling) = error.downcast_ref::<IoStop>() {
-            let shared = self.shared();
-            return (
-                EXIT_DEADLINE,
-                Some(Fault::HostIo {
-                    waited: shared.tally.io_time,
-                    ceiling: shared.io.ceiling,
-                }),
-            );
+        let stop = error.downcast_ref::<IoStop>().copied();
+        match stop {
+            Some(IoStop::Ceiling) => {
+                let shared = self.shared();
+                return (
+                    EXIT_DEADLINE,
+                    Some(Fault::HostIo {
+                        waited: shared.tally.io_time,
+                        ceiling: shared.io.ceiling,
+                    }),
+                );
+            }
+            Some(IoStop::Payload) => {
+                let message = "the payload does not fit the kernel's memory".to_owned();
+                return (1, Some(Fault::HostBug { message }));
+            }
+            Some(IoStop::Late | IoStop::Budget) | None => {}
         }
-        if let Some(fault) = fired {
-            return (EXIT_DEADLINE, Some(fault));
-        }
+        // The guest's own end comes first: a deadline that fires while a trap is on its way up
+        // does not change what happened.
+        let depth_exhausted = self.depth.get_i32() == DEPTH_EXHAUSTED;
         if let Some(fuel) = game.options.fuel
             && fuel_left < 0
+            && !depth_exhausted
         {
             return (1, Some(Fault::Budget { fuel }));
         }
-        let depth_exhausted = self.depth.get_i32() == DEPTH_EXHAUSTED;
-        (1, Some(Fault::Trap(describe(error, depth_exhausted))))
+        let trap = describe(error, depth_exhausted);
+        match fired {
+            Some(fault) if stop.is_some() || trap.kind == TrapKind::Unreachable => {
+                (EXIT_DEADLINE, Some(fault))
+            }
+            _ => (1, Some(Fault::Trap(trap))),
+        }
     }
 }
 
@@ -377,7 +393,8 @@ impl Entry {
 impl Initializer {
     fn call(&self, store: &mut Store) -> Result<(), RuntimeError> {
         match self {
-            Self::Plain(function) => function.call(store),
+            // What it answers, if anything, means nothing.
+            Self::Plain(function) => function.call(store).map(|_| ()),
             Self::Haskell(function) => function.call(store, 0, 0),
         }
     }
@@ -391,13 +408,7 @@ fn initializers(
     shape: &crate::rewrite::Shape,
 ) -> Vec<Initializer> {
     let has = |name: &str| shape.initializers.iter().any(|found| found.name == name);
-    let plain = |name: &str| {
-        instance
-            .exports
-            .get_typed_function::<(), ()>(store, name)
-            .ok()
-            .map(Initializer::Plain)
-    };
+    let plain = |name: &str| entry(store, instance, name).ok().map(Initializer::Plain);
     let haskell = has("hs_init")
         .then(|| {
             instance

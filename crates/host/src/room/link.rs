@@ -99,13 +99,27 @@ fn kernel_function(
     name: &str,
 ) -> Option<Function> {
     Some(match name {
-        "alloc" => Function::new_typed_with_env(store, env, |mut env: Env<'_>, len: i64| -> i64 {
-            let (shared, mut store) = env.data_and_store_mut();
-            shared.kernel.alloc(&mut store, len as u64) as i64
-        }),
-        "free" => Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64| {
-            env.data_mut().kernel.free(at as u64);
-        }),
+        "alloc" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, len: i64| -> Result<i64, RuntimeError> {
+                let (shared, mut store) = env.data_and_store_mut();
+                let at = shared.kernel.alloc(&mut store, len as u64);
+                // What is allocated is cleared later.
+                charge(shared, if at == 0 { 0 } else { len as u64 })?;
+                Ok(at as i64)
+            },
+        ),
+        "free" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, at: i64| -> Result<(), RuntimeError> {
+                let shared = env.data_mut();
+                charge(shared, 0)?;
+                shared.kernel.free(at as u64);
+                Ok(())
+            },
+        ),
         "length" | "length_unsafe" => {
             Function::new_typed_with_env(store, env, |env: Env<'_>, at: i64| -> i64 {
                 env.data().kernel.length(at as u64) as i64
@@ -130,10 +144,16 @@ fn kernel_function(
         "input_offset" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
             env.data().kernel.input_offset() as i64
         }),
-        "reset" => Function::new_typed_with_env(store, env, |mut env: Env<'_>| {
-            let (shared, mut store) = env.data_and_store_mut();
-            shared.kernel.reset(&mut store);
-        }),
+        "reset" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<(), RuntimeError> {
+                let (shared, mut store) = env.data_and_store_mut();
+                charge(shared, shared.kernel.dirty_bytes())?;
+                shared.kernel.reset(&mut store);
+                Ok(())
+            },
+        ),
         "error_set" => Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64| {
             env.data_mut().kernel.set_error(at as u64);
         }),
@@ -179,6 +199,13 @@ fn kernel_function(
         }
         _ => return None,
     })
+}
+
+/// Charges a kernel call that moves `bytes`; see [`Shared::charge`].
+fn charge(shared: &mut Shared, bytes: u64) -> Result<(), RuntimeError> {
+    shared
+        .charge(bytes)
+        .map_err(|reason| RuntimeError::user(Box::new(reason)))
 }
 
 fn wasi_function(

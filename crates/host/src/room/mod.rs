@@ -188,6 +188,9 @@ impl Room {
 
     /// Instantiates the guest and calls `start`. Once, before anything else.
     pub fn start(&mut self, now: i64) -> Outcome {
+        if self.fault.is_some() {
+            return Outcome::Skipped(Skip::Dead);
+        }
         let State::New(shared) = &mut self.state else {
             return Outcome::Skipped(match self.state {
                 State::Closed(_) => Skip::Dead,
@@ -202,10 +205,12 @@ impl Room {
                 return self.faulted("start", 1, Fault::Instantiation { message });
             }
         };
-        let began = core.run_start(&self.game, self.deadline());
+        let section = core.run_start(&self.game, self.deadline());
         self.state = State::Live(Box::new(core));
-        if let Err(fault) = began {
-            return self.faulted("start", 1, fault);
+        if let Some(ended) = section
+            && let Outcome::Faulted(report) = self.conclude("start", ended)
+        {
+            return Outcome::Faulted(report);
         }
         self.invoke("start", now, Extra::Nothing)
     }
@@ -358,6 +363,17 @@ impl Room {
     /// The callback deadline in force.
     pub fn deadline(&self) -> Duration {
         self.config.deadline.unwrap_or(self.game.options.deadline)
+    }
+
+    /// Overrides the callback deadline from the next call on, or with `None` returns to the
+    /// game's. Not the guest's to see; for an embedder who does not trust what a snapshot says.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.config.deadline = deadline;
+    }
+
+    /// Overrides the wake cadence, or with `None` returns to the game's.
+    pub fn set_heartbeat(&mut self, heartbeat: Option<Duration>) {
+        self.config.heartbeat = heartbeat;
     }
 
     /// The wake cadence in force.
@@ -534,7 +550,9 @@ impl Room {
         match ended.fault {
             None => Outcome::Done(report),
             Some(fault) => {
-                tracing::warn!(export, class = fault.class(), %fault, "room faulted");
+                // As a debug string: names and texts in it are the guest's own.
+                let told = fault.to_string();
+                tracing::warn!(export, class = fault.class(), fault = ?told, "room faulted");
                 self.fault = Some(fault);
                 Outcome::Faulted(report)
             }

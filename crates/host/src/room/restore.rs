@@ -8,7 +8,7 @@
 //!   has it.)
 //! - an abandoned restore drops what it built.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::fault::Fault;
 use crate::game::{Game, GameInner};
 use crate::memory::{OS_PAGE, WASM_PAGE};
 use crate::player::{Character, Player};
-use crate::rewrite::{self, ValueType};
+use crate::rewrite::ValueType;
 use crate::room::core::Core;
 use crate::room::roster::Roster;
 use crate::room::shared::Shared;
@@ -175,7 +175,7 @@ impl Game {
 
         let mut core = Core::build(game, shared).map_err(RestoreError::Instantiate)?;
         let deadline = game.host.options.probe_deadline;
-        core.run_start(game, deadline)
+        core.pass_start(game, deadline)
             .map_err(RestoreError::Prime)?;
         // The runtime initialises itself now and cannot wipe the memory later.
         core.probe(game, "shellcade_abi", deadline)
@@ -221,8 +221,10 @@ fn verify(game: &GameInner, snapshot: &Snapshot) -> Result<(), RestoreError> {
     if snapshot.abi_major != ABI_MAJOR {
         return Err(RestoreError::Incompatible("ABI major"));
     }
-    if snapshot.rewrite_version != rewrite::VERSION {
-        return Err(RestoreError::Incompatible("version of the module rewrite"));
+    if snapshot.rules != game.rules {
+        return Err(RestoreError::Incompatible(
+            "version or limits of the module rewrite",
+        ));
     }
     if snapshot.canonical_nans != game.options.canonical_nans {
         return Err(RestoreError::Incompatible("treatment of NaNs"));
@@ -244,18 +246,6 @@ fn verify(game: &GameInner, snapshot: &Snapshot) -> Result<(), RestoreError> {
     {
         return Err(RestoreError::Misfit("globals"));
     }
-    let known = |index: &u32| shape.references.iter().any(|known| known.index == *index);
-    let references = snapshot
-        .globals
-        .iter()
-        .filter_map(|value| match value {
-            GlobalValue::FuncRef(index) => index.as_ref(),
-            _ => None,
-        })
-        .chain(snapshot.tables.iter().flatten().flatten());
-    if !references.into_iter().all(known) {
-        return Err(RestoreError::Misfit("a function reference"));
-    }
     let mutated: Vec<_> = shape.tables.iter().filter(|table| table.mutated).collect();
     if snapshot.tables.len() != mutated.len()
         || snapshot
@@ -267,6 +257,18 @@ fn verify(game: &GameInner, snapshot: &Snapshot) -> Result<(), RestoreError> {
             })
     {
         return Err(RestoreError::Misfit("tables"));
+    }
+    let known: HashSet<u32> = shape.references.iter().map(|known| known.index).collect();
+    let references = snapshot
+        .globals
+        .iter()
+        .filter_map(|value| match value {
+            GlobalValue::FuncRef(index) => index.as_ref(),
+            _ => None,
+        })
+        .chain(snapshot.tables.iter().flatten().flatten());
+    if !references.into_iter().all(|index| known.contains(index)) {
+        return Err(RestoreError::Misfit("a function reference"));
     }
     Ok(())
 }
@@ -437,5 +439,128 @@ impl Core {
             .iter()
             .find(|(known, _)| *known == index)
             .map(|(_, reference)| *reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GameOptions, Host, HostOptions};
+
+    /// The guest with state wherever wasm can keep it, and a snapshot of a room of it.
+    fn captured() -> (Game, Snapshot) {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../fixtures/wat/ok-state.wat"
+        );
+        let wasm = wat::parse_file(path).unwrap();
+        let options = GameOptions {
+            deadline: Duration::from_secs(60),
+            ..GameOptions::default()
+        };
+        let host = Host::new(HostOptions::default()).unwrap();
+        let game = host.load(&wasm, &options).unwrap();
+        let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(NoServices));
+        assert!(!room.start(0).is_fault());
+        for beat in 1..4 {
+            assert!(
+                !room
+                    .join(
+                        beat,
+                        Player::member("a", format!("p{beat}"), format!("c{beat}"))
+                    )
+                    .is_fault()
+            );
+        }
+        let snapshot = room.snapshot().unwrap();
+        (game, snapshot)
+    }
+
+    /// A way to spoil a snapshot, and what it must be called.
+    type Forgery = (&'static str, fn(&mut Snapshot), fn(&RestoreError) -> bool);
+
+    #[test]
+    fn a_snapshot_the_guest_cannot_be_in_is_refused_before_anything_is_built() {
+        let misfit = |error: &RestoreError| matches!(error, RestoreError::Misfit(_));
+        let incompatible = |error: &RestoreError| matches!(error, RestoreError::Incompatible(_));
+        let forgeries: &[Forgery] = &[
+            ("a global too few", |s| drop(s.globals.pop()), misfit),
+            (
+                "a global too many",
+                |s| s.globals.push(GlobalValue::I32(0)),
+                misfit,
+            ),
+            (
+                "a global of another type",
+                |s| s.globals[0] = GlobalValue::I64(0),
+                misfit,
+            ),
+            ("a table too few", |s| drop(s.tables.pop()), misfit),
+            ("a table below its minimum", |s| s.tables[0].clear(), misfit),
+            (
+                "a table one past its maximum",
+                |s| s.tables[0] = vec![None; 13],
+                misfit,
+            ),
+            (
+                "an unknown function in a table",
+                |s| s.tables[0][0] = Some(9_999),
+                misfit,
+            ),
+            (
+                "an unknown function in a global",
+                |s| {
+                    for value in &mut s.globals {
+                        if let GlobalValue::FuncRef(index) = value {
+                            *index = Some(9_999);
+                        }
+                    }
+                },
+                misfit,
+            ),
+            (
+                "no memory",
+                |s| s.memory = MemoryImage::capture(&[]).unwrap(),
+                misfit,
+            ),
+            (
+                "memory one page past the cap",
+                |s| s.memory = MemoryImage::capture(&vec![0; 513 * WASM_PAGE]).unwrap(),
+                misfit,
+            ),
+            ("another ABI", |s| s.abi_major = 3, incompatible),
+            ("another rewrite", |s| s.rules[0] ^= 1, incompatible),
+            (
+                "a kernel past its cap",
+                |s| s.kernel_grown_pages = 512,
+                |error| matches!(error, RestoreError::OutOfMemory("the kernel")),
+            ),
+            (
+                "a kernel of impossible size",
+                |s| s.kernel_grown_pages = u32::MAX,
+                |error| matches!(error, RestoreError::OutOfMemory("the kernel")),
+            ),
+            (
+                "a dead room",
+                |s| s.dead = true,
+                |error| matches!(error, RestoreError::Dead),
+            ),
+        ];
+        let (game, snapshot) = captured();
+        for (what, forge, expected) in forgeries {
+            let mut forged = snapshot.clone();
+            forge(&mut forged);
+            let error = game.restore(&forged, Box::new(NoServices)).unwrap_err();
+            assert!(expected(&error), "{what}: {error}");
+        }
+        assert!(game.restore(&snapshot, Box::new(NoServices)).is_ok());
+    }
+
+    #[test]
+    fn a_table_at_its_maximum_is_restored() {
+        let (game, mut snapshot) = captured();
+        snapshot.tables[0].resize(12, None);
+        let mut room = game.restore(&snapshot, Box::new(NoServices)).unwrap();
+        assert_eq!(room.snapshot().unwrap().tables[0].len(), 12);
     }
 }

@@ -8,7 +8,7 @@
 //! the roster-epoch form sends six bytes.
 
 use cabinet_wire::ctx::{self, CtxError, Head, RosterForm};
-use cabinet_wire::{CTX_FEATURE_ROSTER_EPOCH, CTX_ROSTER_COUNT_MAX};
+use cabinet_wire::{CTX_FEATURE_CHARACTER, CTX_FEATURE_ROSTER_EPOCH, CTX_ROSTER_COUNT_MAX};
 
 use crate::player::Player;
 
@@ -28,6 +28,9 @@ pub(crate) struct Roster {
     /// Members changed since the section was encoded, or it ends with somebody who left.
     stale: bool,
     scratch: Vec<u8>,
+    /// The section came without characters, from a blob that has none: the next comparison leaves
+    /// them out.
+    without_characters: bool,
 }
 
 impl Roster {
@@ -42,6 +45,7 @@ impl Roster {
             known: false,
             stale: true,
             scratch: Vec::new(),
+            without_characters: false,
         }
     }
 
@@ -62,10 +66,20 @@ impl Roster {
         if self.known && !self.stale {
             return Ok(false);
         }
-        let count = self.encode_section(members, departed)?;
+        let features = if self.without_characters {
+            self.features & !CTX_FEATURE_CHARACTER
+        } else {
+            self.features
+        };
+        let count = self.encode_section(members, departed, features)?;
         let changed = !self.known || count != self.count || self.scratch != self.section;
-        if changed {
+        if std::mem::take(&mut self.without_characters) {
+            self.encode_section(members, departed, self.features)?;
             std::mem::swap(&mut self.section, &mut self.scratch);
+        } else if changed {
+            std::mem::swap(&mut self.section, &mut self.scratch);
+        }
+        if changed {
             self.count = count;
             self.epoch = self.epoch.wrapping_add(1);
         }
@@ -128,7 +142,9 @@ impl Roster {
 
     /// Takes a roster as known without counting it as a change, as the reference restores one.
     pub(crate) fn adopt(&mut self, members: &[Player], force_full: bool) -> Result<(), CtxError> {
-        self.count = self.encode_section(members, None)?;
+        let features = self.features & !CTX_FEATURE_CHARACTER;
+        self.count = self.encode_section(members, None, features)?;
+        self.without_characters = self.features & CTX_FEATURE_CHARACTER != 0;
         std::mem::swap(&mut self.section, &mut self.scratch);
         self.force_full = force_full;
         self.known = true;
@@ -141,6 +157,7 @@ impl Roster {
         &mut self,
         members: &[Player],
         departed: Option<&Player>,
+        features: u32,
     ) -> Result<u16, CtxError> {
         let count = members.len() + usize::from(departed.is_some());
         let too_many = CtxError::TooManyMembers {
@@ -152,7 +169,6 @@ impl Roster {
             return Err(too_many);
         }
         self.scratch.clear();
-        let features = self.features;
         ctx::encode_members(
             members.iter().map(Player::to_wire),
             features,

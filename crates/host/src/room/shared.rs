@@ -57,6 +57,8 @@ pub(crate) struct Tally {
     pub(crate) frames: u32,
     pub(crate) bytes_out: u64,
     pub(crate) host_calls: u32,
+    pub(crate) posts: u32,
+    pub(crate) store_calls: u32,
 }
 
 /// The running callback's deadline, which waiting for stores pushes back.
@@ -81,7 +83,20 @@ pub(crate) enum IoStop {
     /// The ceiling is used up.
     #[error("the callback's I/O ceiling is used up")]
     Ceiling,
+    /// The work budget is used up.
+    #[error("the work budget is used up")]
+    Budget,
+    /// The payload does not fit the kernel's memory.
+    #[error("the payload does not fit the kernel")]
+    Payload,
 }
+
+/// Fuel of one call into the host, and of 64 bytes it moves, in operators: about what the same
+/// work takes in guest code.
+const CALL_FUEL: u64 = 64;
+/// Store calls per callback whose waiting is not the guest's: one that makes more pays for them
+/// with its own deadline, so that a flood of calls is its own fault.
+const STORE_CALLS_EXEMPT: u32 = 256;
 
 impl Shared {
     pub(crate) fn new(services: Box<dyn Services>, io_ceiling: Duration) -> Self {
@@ -128,6 +143,25 @@ impl Shared {
         self.limit.is_some_and(|limit| limit.get_i64() != 0)
     }
 
+    /// Charges a call into the host that moves `bytes`, and refuses it when the callback was told
+    /// to stop or has burned its budget.
+    pub(crate) fn charge(&mut self, bytes: u64) -> Result<(), IoStop> {
+        if self.stopped() {
+            return Err(IoStop::Late);
+        }
+        let Some(fuel) = self.fuel else {
+            return Ok(());
+        };
+        let cost = i64::try_from(CALL_FUEL + bytes / 64).unwrap_or(i64::MAX);
+        let left = fuel.get_i64().saturating_sub(cost);
+        fuel.set_i64(left);
+        if left < 0 {
+            Err(IoStop::Budget)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Starts the entropy stream over from `seed`.
     pub(crate) fn reseed(&mut self, seed: i64) {
         self.entropy = Entropy::new(seed);
@@ -170,24 +204,42 @@ impl Shared {
         true
     }
 
-    /// Tells the room's log something about the guest.
-    pub(crate) fn host_log(&mut self, message: &str) {
-        self.services
-            .log(LogLevel::Warn, LogSource::Host, message.as_bytes());
+    /// Tells the room's log something the guest did, within the guest's budget: a loop of it would
+    /// flood the log like any other.
+    pub(crate) fn host_log(&mut self, level: LogLevel, message: &str) {
+        write_log(
+            self.services.as_mut(),
+            self.log_cap
+                .admit(self.log_epoch.elapsed(), message.as_bytes()),
+            (level, LogSource::Host),
+        );
+    }
+
+    /// What a store answered, for the guest: a failure is reported and reads as nothing.
+    pub(crate) fn or_report<T>(
+        &mut self,
+        operation: &'static str,
+        answer: Result<T, ServiceError>,
+    ) -> Option<T> {
+        match answer {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.services.store_failed(operation, &error);
+                self.host_log(LogLevel::Error, &format!("{operation} failed: {error}"));
+                None
+            }
+        }
     }
 }
 
 impl Io {
     /// Runs one store call with the deadline's clock stopped.
-    ///
-    /// `Ok(None)` means the store failed, which the guest cannot see.
     pub(crate) fn call<T>(
         &mut self,
         tally: &mut Tally,
         services: &mut dyn Services,
-        operation: &'static str,
         call: impl FnOnce(&mut dyn Services, Duration) -> Result<T, ServiceError>,
-    ) -> Result<Option<T>, IoStop> {
+    ) -> Result<Result<T, ServiceError>, IoStop> {
         let left = self.ceiling.saturating_sub(tally.io_time);
         if left.is_zero() {
             return Err(IoStop::Ceiling);
@@ -201,25 +253,17 @@ impl Io {
         let answer = call(services, left);
         let took = began.elapsed();
         tally.io_time += took;
+        tally.store_calls = tally.store_calls.saturating_add(1);
         if let Some(watch) = &mut self.watch {
-            watch.deadline += took;
+            if tally.store_calls <= STORE_CALLS_EXEMPT {
+                watch.deadline += took;
+            }
             watch.host.watchdog.resume(watch.ticket, watch.deadline);
         }
         if tally.io_time > self.ceiling {
             return Err(IoStop::Ceiling);
         }
-        match answer {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                services.store_failed(operation, &error);
-                services.log(
-                    LogLevel::Error,
-                    LogSource::Host,
-                    format!("{operation} failed: {error}").as_bytes(),
-                );
-                Ok(None)
-            }
-        }
+        Ok(answer)
     }
 }
 

@@ -13,16 +13,41 @@ use crate::observe::HostCall;
 use crate::room::shared::{IoStop, Shared};
 use crate::services::{Recipient, RoomResult, Standing};
 
+/// Longest kv or config key; a longer one is as absent as an empty one.
+const KV_KEY_BYTES_MAX: usize = 4 << 10;
+/// Longest kv value; a longer one is dropped with a warning.
+const KV_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Longest merge rule; the known ones have at most eleven bytes.
+const KV_RULE_BYTES_MAX: usize = 64;
+/// Leaderboard posts carried out per callback; later ones are dropped.
+const POSTS_PER_CALLBACK_MAX: u32 = 1_024;
+/// Rankings read of one result: four for each player, and room for a few in any case.
+const RANKINGS_PER_PLAYER: usize = 4;
+const RANKINGS_MIN: usize = 64;
+
 type Env<'a> = FunctionEnvMut<'a, Shared>;
 
-/// Counts the call and the time it takes.
-fn timed<T>(env: &mut Env<'_>, body: impl FnOnce(&mut Env<'_>) -> T) -> T {
+/// Carries out a game function: counts it and the time it takes, charges it, and does not begin
+/// it when the callback was told to stop. `blocks` are the kernel blocks it reads.
+///
+/// A guest without loops is never stopped by its own code, so its calls into the host must be.
+fn timed<T>(
+    env: &mut Env<'_>,
+    blocks: &[i64],
+    body: impl FnOnce(&mut Env<'_>) -> Result<T, IoStop>,
+) -> Result<T, RuntimeError> {
     let began = Instant::now();
+    let shared = env.data_mut();
+    let bytes: u64 = blocks
+        .iter()
+        .map(|at| shared.kernel.length(*at as u64))
+        .sum();
+    shared.charge(bytes).map_err(stop)?;
     let value = body(env);
     let tally = &mut env.data_mut().tally;
     tally.host_time += began.elapsed();
     tally.host_calls = tally.host_calls.saturating_add(1);
-    value
+    value.map_err(stop)
 }
 
 /// Reports a call to the room's observer.
@@ -64,12 +89,12 @@ fn seat(shared: &Shared, index: i64) -> Option<usize> {
         .filter(|index| *index < shared.roster_len())
 }
 
-pub(crate) fn send(mut env: Env<'_>, index: i64, payload: i64) -> i64 {
-    timed(&mut env, |env| {
+pub(crate) fn send(mut env: Env<'_>, index: i64, payload: i64) -> Result<i64, RuntimeError> {
+    timed(&mut env, &[payload], |env| {
         let shared = env.data_mut();
         let epoch = send_to(shared, index, payload);
         observe(shared, "send", &[index, payload], &[payload], Some(epoch));
-        epoch
+        Ok(epoch)
     })
 }
 
@@ -98,17 +123,17 @@ fn send_to(shared: &mut Shared, index: i64, payload: i64) -> i64 {
         }
     }
     if malformed {
-        shared.host_log("dropped a malformed frame");
+        shared.host_log(LogLevel::Warn, "dropped a malformed frame");
     }
     i64::from(epoch)
 }
 
-pub(crate) fn identical(mut env: Env<'_>, payload: i64) -> i64 {
-    timed(&mut env, |env| {
+pub(crate) fn identical(mut env: Env<'_>, payload: i64) -> Result<i64, RuntimeError> {
+    timed(&mut env, &[payload], |env| {
         let shared = env.data_mut();
         let epoch = send_to_all(shared, payload);
         observe(shared, "identical", &[payload], &[payload], Some(epoch));
-        epoch
+        Ok(epoch)
     })
 }
 
@@ -130,32 +155,36 @@ fn send_to_all(shared: &mut Shared, payload: i64) -> i64 {
         }
     }
     if malformed {
-        shared.host_log("dropped a malformed frame");
+        shared.host_log(LogLevel::Warn, "dropped a malformed frame");
     }
     i64::from(epoch)
 }
 
-pub(crate) fn set_input_context(mut env: Env<'_>, context: i64) {
-    timed(&mut env, |env| {
+pub(crate) fn set_input_context(mut env: Env<'_>, context: i64) -> Result<(), RuntimeError> {
+    timed(&mut env, &[], |env| {
         let shared = env.data_mut();
         if shared.in_callback {
             shared.input_context = (context & 0xff) as u8;
         }
         observe(shared, "set_input_context", &[context], &[], None);
-    });
+        Ok(())
+    })
 }
 
-pub(crate) fn end(mut env: Env<'_>, payload: i64) {
-    timed(&mut env, |env| {
+pub(crate) fn end(mut env: Env<'_>, payload: i64) -> Result<(), RuntimeError> {
+    timed(&mut env, &[payload], |env| {
         let shared = env.data_mut();
         if shared.in_callback {
-            let result = decode_result(shared, payload, 0);
-            if result.is_none() {
-                shared.host_log("bad end payload: the game ends without a result");
-            }
             shared.ended = true;
             // The first end wins; later ones change nothing.
             if shared.result.is_none() {
+                let result = decode_result(shared, payload, 0);
+                if result.is_none() {
+                    shared.host_log(
+                        LogLevel::Warn,
+                        "bad end payload: the game ends without a result",
+                    );
+                }
                 shared.result = Some(result.unwrap_or_else(|| RoomResult {
                     mode: shared.mode,
                     standings: Vec::new(),
@@ -164,13 +193,15 @@ pub(crate) fn end(mut env: Env<'_>, payload: i64) {
             }
         }
         observe(shared, "end", &[payload], &[payload], None);
-    });
+        Ok(())
+    })
 }
 
-pub(crate) fn post(mut env: Env<'_>, payload: i64) {
-    timed(&mut env, |env| {
+pub(crate) fn post(mut env: Env<'_>, payload: i64) -> Result<(), RuntimeError> {
+    timed(&mut env, &[payload], |env| {
         let shared = env.data_mut();
-        if shared.in_callback {
+        if shared.in_callback && shared.tally.posts < POSTS_PER_CALLBACK_MAX {
+            shared.tally.posts += 1;
             let next = shared.post_seq.wrapping_add(1);
             // A payload that cannot be read does not use up a number.
             if let Some(result) = decode_result(shared, payload, next) {
@@ -179,12 +210,16 @@ pub(crate) fn post(mut env: Env<'_>, payload: i64) {
             }
         }
         observe(shared, "post", &[payload], &[payload], None);
-    });
+        Ok(())
+    })
 }
 
 fn decode_result(shared: &Shared, payload: i64, round_seq: u32) -> Option<RoomResult> {
     let bytes = shared.kernel.read(payload).ok()?;
     let rankings = outcome::decode(bytes, shared.roster_len()).ok()?;
+    if rankings.len() > RANKINGS_MIN.max(RANKINGS_PER_PLAYER * shared.roster_len()) {
+        return None;
+    }
     let standings = rankings
         .map(|ranking| {
             let player = shared.roster_at(ranking.player as usize)?.clone();
@@ -203,18 +238,19 @@ fn decode_result(shared: &Shared, payload: i64, round_seq: u32) -> Option<RoomRe
     })
 }
 
-pub(crate) fn log(mut env: Env<'_>, level: i64, message: i64) {
-    timed(&mut env, |env| {
+pub(crate) fn log(mut env: Env<'_>, level: i64, message: i64) -> Result<(), RuntimeError> {
+    timed(&mut env, &[message], |env| {
         let shared = env.data_mut();
         if shared.in_callback {
             shared.log_from_kernel(LogLevel::from_argument(level), message);
         }
         observe(shared, "log", &[level, message], &[message], None);
-    });
+        Ok(())
+    })
 }
 
 pub(crate) fn kv_get(mut env: Env<'_>, index: i64, key: i64) -> Result<i64, RuntimeError> {
-    timed(&mut env, |env| {
+    timed(&mut env, &[key], |env| {
         let shared = env.data_mut();
         let value = kv(
             shared,
@@ -222,8 +258,7 @@ pub(crate) fn kv_get(mut env: Env<'_>, index: i64, key: i64) -> Result<i64, Runt
             index,
             key,
             |services, player, key, within| services.kv_get(player, key, within),
-        )
-        .map_err(stop)?;
+        )?;
         let at = give(env, value.flatten());
         observe(env.data_mut(), "kv_get", &[index, key], &[key], Some(at));
         Ok(at)
@@ -237,7 +272,7 @@ pub(crate) fn kv_set(
     value: i64,
     rule: i64,
 ) -> Result<(), RuntimeError> {
-    timed(&mut env, |env| {
+    timed(&mut env, &[key, value, rule], |env| {
         let shared = env.data_mut();
         observe(
             shared,
@@ -246,26 +281,29 @@ pub(crate) fn kv_set(
             &[key, value, rule],
             None,
         );
-        // Copies, as the store may keep them while the kernel's memory moves on.
-        let value = shared.kernel.read(value).map(<[u8]>::to_vec);
-        let rule = shared.kernel.read(rule).map(<[u8]>::to_vec);
+        let value = shared.kernel.read(value);
+        let rule = shared.kernel.read(rule);
         let (Ok(value), Ok(rule)) = (value, rule) else {
             return Ok(());
         };
+        if value.len() > KV_VALUE_BYTES_MAX || rule.len() > KV_RULE_BYTES_MAX {
+            shared.host_log(LogLevel::Warn, "dropped a kv value or rule over the limit");
+            return Ok(());
+        }
+        let (value, rule) = (value.to_vec(), rule.to_vec());
         kv(
             shared,
             "kv_set",
             index,
             key,
             |services, player, key, within| services.kv_set(player, key, &value, &rule, within),
-        )
-        .map_err(stop)?;
+        )?;
         Ok(())
     })
 }
 
 pub(crate) fn kv_delete(mut env: Env<'_>, index: i64, key: i64) -> Result<(), RuntimeError> {
-    timed(&mut env, |env| {
+    timed(&mut env, &[key], |env| {
         let shared = env.data_mut();
         observe(shared, "kv_delete", &[index, key], &[key], None);
         kv(
@@ -274,8 +312,7 @@ pub(crate) fn kv_delete(mut env: Env<'_>, index: i64, key: i64) -> Result<(), Ru
             index,
             key,
             |services, player, key, within| services.kv_delete(player, key, within),
-        )
-        .map_err(stop)?;
+        )?;
         Ok(())
     })
 }
@@ -312,18 +349,19 @@ fn kv<T>(
         return Ok(None);
     };
     let key = match kernel.read(key) {
-        Ok(key) if !key.is_empty() => key,
+        Ok(key) if !key.is_empty() && key.len() <= KV_KEY_BYTES_MAX => key,
         _ => return Ok(None),
     };
-    io.call(tally, services.as_mut(), operation, |services, within| {
+    let answer = io.call(tally, services.as_mut(), |services, within| {
         call(services, player, key, within)
-    })
+    })?;
+    Ok(shared.or_report(operation, answer))
 }
 
 pub(crate) fn config_get(mut env: Env<'_>, key: i64) -> Result<i64, RuntimeError> {
-    timed(&mut env, |env| {
+    timed(&mut env, &[key], |env| {
         let shared = env.data_mut();
-        let value = config(shared, key).map_err(stop)?;
+        let value = config(shared, key)?;
         let at = give(env, value);
         observe(env.data_mut(), "config_get", &[key], &[key], Some(at));
         Ok(at)
@@ -342,16 +380,13 @@ fn config(shared: &mut Shared, key: i64) -> Result<Option<Vec<u8>>, IoStop> {
         ..
     } = shared;
     let key = match kernel.read(key) {
-        Ok(key) if !key.is_empty() => key,
+        Ok(key) if !key.is_empty() && key.len() <= KV_KEY_BYTES_MAX => key,
         _ => return Ok(None),
     };
-    let value = io.call(
-        tally,
-        services.as_mut(),
-        "config_get",
-        |services, within| services.config_get(key, within),
-    )?;
-    Ok(value.flatten())
+    let answer = io.call(tally, services.as_mut(), |services, within| {
+        services.config_get(key, within)
+    })?;
+    Ok(shared.or_report("config_get", answer).flatten())
 }
 
 /// Puts a value into the kernel for the guest; 0 for none, for an empty one and when there is no

@@ -16,6 +16,8 @@ const INVAL: i32 = 28;
 const NOSYS: i32 = 52;
 const NOTSUP: i32 = 58;
 
+/// What an observer is told of one call at most.
+const SAID_BYTES_MAX: usize = 64 << 10;
 /// Size of a subscription and of an event of `poll_oneoff`.
 const SUBSCRIPTION_BYTES: u64 = 48;
 const EVENT_BYTES: u64 = 32;
@@ -44,6 +46,9 @@ pub(crate) fn call(
         return Err(RuntimeError::user(Box::new(Exit(code))));
     }
     let shared = env.data_mut();
+    shared
+        .charge(0)
+        .map_err(|reason| RuntimeError::user(Box::new(reason)))?;
     let mut said = Vec::new();
     let errno = answer(shared, name, args, &mut said);
     tell(shared, name, args, errno, &said);
@@ -138,6 +143,14 @@ fn put(shared: &mut Shared, at: u64, bytes: &[u8]) -> i32 {
     if written { OK } else { FAULT }
 }
 
+/// Whether a range of 32-bit address and length lies in the guest's memory.
+fn in_memory(shared: &Shared, at: u64, len: u64) -> bool {
+    shared
+        .guest
+        .as_ref()
+        .is_some_and(|guest| guest.get(at, len).is_some())
+}
+
 fn word(shared: &Shared, at: u64) -> Option<u64> {
     let bytes = shared.guest.as_ref()?.get(at, 4)?;
     Some(u64::from(u32::from_le_bytes(bytes.try_into().ok()?)))
@@ -185,6 +198,9 @@ fn write(
     written_at: u64,
     mut said: Option<&mut Vec<u8>>,
 ) -> i32 {
+    if !in_memory(shared, list, count * 8) {
+        return FAULT;
+    }
     if count > LIST_MAX {
         return INVAL;
     }
@@ -194,7 +210,13 @@ fn write(
         let (Some(base), Some(len)) = (word(shared, at), word(shared, at + 4)) else {
             return FAULT;
         };
-        if let Some(said) = said.as_deref_mut() {
+        if shared.stopped() {
+            break;
+        }
+        if let Some(said) = said.as_deref_mut()
+            && said.len() < SAID_BYTES_MAX
+        {
+            let len = len.min((SAID_BYTES_MAX - said.len()) as u64);
             let bytes = shared.guest.as_ref().and_then(|guest| guest.get(base, len));
             said.extend_from_slice(bytes.unwrap_or(&[]));
         }
@@ -208,7 +230,13 @@ fn write(
 
 /// Answers every subscription at once: nothing ever sleeps in a room.
 fn poll(shared: &mut Shared, subscriptions: u64, events: u64, count: u64, count_at: u64) -> i32 {
-    if count == 0 || count > LIST_MAX {
+    if count == 0 {
+        return INVAL;
+    }
+    if !in_memory(shared, subscriptions, count * SUBSCRIPTION_BYTES) {
+        return FAULT;
+    }
+    if count > LIST_MAX {
         return INVAL;
     }
     for index in 0..count {

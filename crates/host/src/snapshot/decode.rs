@@ -102,7 +102,8 @@ impl Parser<'_> {
     /// Everything but the memory, in whose place an empty one stands.
     fn snapshot(&mut self) -> Result<Snapshot, SnapshotError> {
         let artifact = ArtifactDigest(self.bytes.array().ok_or(CUT)?);
-        let (abi_major, rewrite_version) = (self.u32()?, self.u32()?);
+        let abi_major = self.u32()?;
+        let rules = self.bytes.array().ok_or(CUT)?;
         let mut flags = [false; 8];
         for flag in &mut flags {
             *flag = self.bool()?;
@@ -120,7 +121,7 @@ impl Parser<'_> {
         Ok(Snapshot {
             artifact,
             abi_major,
-            rewrite_version,
+            rules,
             canonical_nans,
             seed_set,
             initialised,

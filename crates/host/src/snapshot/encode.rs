@@ -43,7 +43,7 @@ impl Writer {
     fn head(&mut self, s: &Snapshot) {
         self.out.extend(s.artifact.0);
         self.u32(s.abi_major);
-        self.u32(s.rewrite_version);
+        self.out.extend(s.rules);
         for flag in [
             s.canonical_nans,
             s.seed_set,

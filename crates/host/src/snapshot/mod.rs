@@ -23,7 +23,7 @@
 //! ```text
 //! 32 bytes     artifact: SHA-256 of the guest as its author shipped it
 //! u32          ABI major
-//! u32          version of the rewrite the state belongs to
+//! 32 bytes     rules: SHA-256 of the rewritten guest and, as a u32, the cap on memory pages
 //! bool × 8     NaNs canonical, seed set, runtime initialised, closed, ended, dead, settled,
 //!              full roster due
 //! u8           input context
@@ -95,8 +95,8 @@ pub struct Snapshot {
     /// The guest, as its author shipped it.
     pub(crate) artifact: ArtifactDigest,
     pub(crate) abi_major: u32,
-    /// Version of the rewrite that globals, tables and memory belong to.
-    pub(crate) rewrite_version: u32,
+    /// What the room runs under: the rewritten guest and the memory cap, digested.
+    pub(crate) rules: [u8; 32],
     pub(crate) canonical_nans: bool,
     pub(crate) seed_set: bool,
     /// The guest's runtime initialiser has run.

@@ -121,7 +121,7 @@ prop_compose! {
         Snapshot {
             artifact: ArtifactDigest(artifact),
             abi_major: numbers[0],
-            rewrite_version: numbers[1],
+            rules: [numbers[1] as u8; 32],
             canonical_nans: flags[0],
             seed_set: flags[1],
             initialised: flags[2],

@@ -262,9 +262,16 @@ impl Sck1Decoder {
         }
         // No size, or not one frame: what the reference never writes but reads.
         let mut payload = Vec::new();
-        let reader = ZstdReader::with_buffer(blob).map_err(|_| Sck1Error::Decompress)?;
-        std::io::Read::read_to_end(&mut std::io::Read::take(reader, max + 1), &mut payload)
+        let mut reader = ZstdReader::with_buffer(blob).map_err(|_| Sck1Error::Decompress)?;
+        // The window is memory too. Ten to 27 bits is what the format and the library allow.
+        reader
+            .window_log_max(max.max(1).ilog2().saturating_add(1).clamp(10, 27))
             .map_err(|_| Sck1Error::Decompress)?;
+        std::io::Read::read_to_end(
+            &mut std::io::Read::take(reader, max.saturating_add(1)),
+            &mut payload,
+        )
+        .map_err(|_| Sck1Error::Decompress)?;
         if payload.len() as u64 > max {
             return Err(Sck1Error::TooLarge { max });
         }

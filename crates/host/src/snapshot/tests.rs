@@ -15,7 +15,7 @@ pub(super) fn empty() -> Snapshot {
     Snapshot {
         artifact: ArtifactDigest([0; 32]),
         abi_major: 2,
-        rewrite_version: 1,
+        rules: [1; 32],
         canonical_nans: true,
         seed_set: false,
         initialised: false,

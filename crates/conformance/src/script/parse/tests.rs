@@ -118,6 +118,14 @@ fn an_error_names_its_line() {
         problem("shot a\nshot a"),
         (2, P::Twice("shot \"a\"".to_owned()))
     );
+ assert_eq!(
+        problem("join 0\nclose\n\nsnapshot"),
+        (4, P::AfterClose("snapshot".to_owned()))
+    );
+    assert_eq!(
+        problem("close\nclose"),
+        (2, P::AfterClose("close".to_owned()))
+    );
     for bad in ["shot .a", "shot ''", "shot a/b", "shot é"] {
         assert!(matches!(problem(bad), (1, P::NotA { .. })), "{bad}");
     }
@@ -189,6 +197,26 @@ fn each_limit_holds_at_the_limit_and_not_one_past_it() {
     let (line, past) = problem(&config(MAX_CONFIG + 1));
     assert_eq!(line, MAX_CONFIG + 1);
     assert!(matches!(past, LineProblem::Limit { .. }));
+
+    let shots = |count: usize| (0..count).map(|n| format!("shot s{n}\n")).collect::<String>();
+    assert!(Script::parse(&shots(MAX_SHOTS)).is_ok());
+    assert_eq!(
+        problem(&shots(MAX_SHOTS + 1)),
+        (
+            MAX_SHOTS + 1,
+            LineProblem::Limit {
+                what: "the number of shots",
+                limit: MAX_SHOTS
+            }
+        )
+    );
+
+    let name = |len: usize| format!("shot {}", "x".repeat(len));
+    assert!(Script::parse(&name(MAX_FIELD_BYTES)).is_ok());
+    assert!(matches!(
+        problem(&name(MAX_FIELD_BYTES + 1)),
+        (1, LineProblem::Limit { .. })
+    ));
 
     let sized = |bytes: usize| format!("wake\n{}", "#".repeat(bytes - 5));
     assert!(Script::from_bytes(sized(MAX_SCRIPT_BYTES).as_bytes()).is_ok());
@@ -321,11 +349,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         durations().prop_map(|after| Step::Wake { after }),
         durations().prop_map(|by| Step::Advance { by }),
         Just(Step::Snapshot),
-        Just(Step::Close),
     ];
     let shots = proptest::collection::btree_set("[a-zA-Z0-9][a-zA-Z0-9._-]{0,9}", 0..3);
-    (vec(step, 1..20), shots).prop_map(|(mut steps, shots)| {
+    (vec(step, 1..20), shots, any::<bool>()).prop_map(|(mut steps, shots, closes)| {
         steps.extend(shots.into_iter().map(|name| Step::Shot { name }));
+        steps.extend(closes.then_some(Step::Close));
         steps
     })
 }
