@@ -51,6 +51,8 @@ struct Tally {
     failed: usize,
     /// There is no report about these.
     unchecked: usize,
+    /// Verdicts, in the reports there are, that had nothing to judge by.
+    verdicts_not_checked: usize,
 }
 
 impl Tally {
@@ -87,6 +89,7 @@ fn try_run(args: &Args) -> Result<Tally, String> {
             Ok(report) => {
                 tally.passed += usize::from(report.ok);
                 tally.failed += usize::from(!report.ok);
+                tally.verdicts_not_checked += report.tally.not_checked;
                 print_report(path, &report, args.json);
             }
             Err(problem) => {
@@ -95,7 +98,11 @@ fn try_run(args: &Args) -> Result<Tally, String> {
             }
         }
     }
-    eprintln!("{} of {} within every limit", tally.passed, artifacts.len());
+    eprint!("{} of {} within every limit", tally.passed, artifacts.len());
+    match tally.verdicts_not_checked {
+        0 => eprintln!(),
+        verdicts => eprintln!(" that was checked; verdicts not checked: {verdicts}"),
+    }
     Ok(tally)
 }
 

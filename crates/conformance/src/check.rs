@@ -12,9 +12,7 @@ use cabinet_host::{Fault, Game, GameOptions, Host, LoadError, LoadWarning, Skip,
 use crate::compare::{Agree, difference};
 use crate::hash::hex;
 use crate::lane::{HibernateError, Lane, Record, Restore};
-use crate::report::{
-    GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, Tally,
-};
+use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, Tally};
 use crate::script::{Script, Step};
 use crate::shot::seat_shot;
 use crate::tape::Keep;
@@ -121,9 +119,7 @@ fn other_tier(
     };
     let other = match game.tier() {
         Tier::Speed => Tier::Quick,
-        _ if options.tier == Tier::Auto => {
-            return Err(too_costly());
-        }
+        _ if options.tier == Tier::Auto => return Err(too_costly()),
         _ => Tier::Speed,
     };
     let mut options = options.clone();

@@ -4,8 +4,8 @@
 //! logs and posts, then memory, globals, tables, counters and what the next frames build on.
 
 use cabinet_host::Frame;
-use cabinet_wire::cell::Cell;
 use cabinet_wire::COLS;
+use cabinet_wire::cell::Cell;
 
 use crate::hash::hex;
 use crate::lane::{Record, State};
@@ -68,9 +68,10 @@ fn outcome(who: &str, control: &Record, other: &Record) -> Option<Difference> {
     };
     differs("outcome", of(control) == of(other), || {
         let (ours, theirs) = (told(control), told(other));
-        match ours == theirs {
-            true => format!("the control {ours}, the {who} as well, but not just like it"),
-            false => format!("the control {ours}, the {who} {theirs}"),
+        if ours == theirs {
+            format!("the control {ours}, the {who} as well, but not just like it")
+        } else {
+            format!("the control {ours}, the {who} {theirs}")
         }
     })
 }
@@ -232,11 +233,7 @@ fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
 }
 
 /// Compares what everyone and what each member was last sent, as the host keeps it.
-fn baselines(
-    who: &str,
-    control: &[Option<Frame>],
-    other: &[Option<Frame>],
-) -> Option<Difference> {
+fn baselines(who: &str, control: &[Option<Frame>], other: &[Option<Frame>]) -> Option<Difference> {
     let at = (0..control.len().max(other.len())).find(|at| control.get(*at) != other.get(*at))?;
     let frame = |frames: &[Option<Frame>]| frames.get(at).cloned().flatten();
     let place = match (frame(control), frame(other)) {
@@ -262,21 +259,8 @@ fn fuel(who: &str, control: &Record, other: &Record) -> Option<Difference> {
 }
 
 fn frames(who: &str, control: &[Sent], other: &[Sent]) -> Option<Difference> {
-    let pairs = control.iter().zip(other).enumerate();
-    let first = pairs.map(|(index, (a, b))| (index + 1, a, b)).find_map(|(number, a, b)| {
-        if a.to != b.to {
-            let (ours, theirs) = (to(a.to), to(b.to));
-            return Some(format!(
-                "frame {number} of the step: the control sent it to {ours}, the {who} to {theirs}"
-            ));
-        }
-        let place = match (&a.grid, &b.grid) {
-            (Grid::Kept(a), Grid::Kept(b)) => first_cell(who, a, b)?,
-            _ if a.sha256() == b.sha256() => return None,
-            _ => "differs somewhere".to_owned(),
-        };
-        Some(format!("frame {number} of the step, to {}, {place}", to(a.to)))
-    });
+    let mut pairs = control.iter().zip(other).enumerate();
+    let first = pairs.find_map(|(index, (a, b))| frame(who, index + 1, a, b));
     let (ours, theirs) = (control.len(), other.len());
     first
         .or_else(|| {
@@ -290,11 +274,28 @@ fn frames(who: &str, control: &[Sent], other: &[Sent]) -> Option<Difference> {
         })
 }
 
+fn frame(who: &str, number: usize, control: &Sent, other: &Sent) -> Option<String> {
+    let (ours, theirs) = (to(control.to), to(other.to));
+    if control.to != other.to {
+        return Some(format!(
+            "frame {number} of the step: the control sent it to {ours}, the {who} to {theirs}"
+        ));
+    }
+    let place = match (&control.grid, &other.grid) {
+        (Grid::Kept(a), Grid::Kept(b)) => first_cell(who, a, b)?,
+        _ if control.sha256() == other.sha256() => return None,
+        _ => "differs somewhere".to_owned(),
+    };
+    Some(format!("frame {number} of the step, to {ours}, {place}"))
+}
+
 /// Names the first cell whose text differs, or else the first that differs in style.
 fn first_cell(who: &str, control: &Frame, other: &Frame) -> Option<String> {
     let changed: Vec<usize> = control.changed_rows(other).collect();
     let cells = || {
-        let places = changed.iter().flat_map(|row| (0..COLS).map(|col| (*row, col)));
+        let places = changed
+            .iter()
+            .flat_map(|row| (0..COLS).map(|col| (*row, col)));
         places.map(|(row, col)| (row, col, control.cell(row, col), other.cell(row, col)))
     };
     for (row, col, a, b) in cells() {
@@ -304,9 +305,10 @@ fn first_cell(who: &str, control: &Frame, other: &Frame) -> Option<String> {
         }
         let (ours, theirs) = (text(&a), text(&b));
         let place = format!("differs at row {row}, column {col}");
-        return Some(match ours == theirs {
-            true => format!("{place}: both show {ours}, by other code points"),
-            false => format!("{place}: the control shows {ours}, the {who} {theirs}"),
+        return Some(if ours == theirs {
+            format!("{place}: both show {ours}, by other code points")
+        } else {
+            format!("{place}: the control shows {ours}, the {who} {theirs}")
         });
     }
     let (row, col, ..) = cells().find(|(_, _, a, b)| a != b)?;
@@ -346,7 +348,7 @@ mod tests {
     use super::*;
 
     /// A frame with some bytes of an undrawn one changed.
-    fn frame(changes: &[(usize, u8)]) -> Frame {
+    fn drawn_frame(changes: &[(usize, u8)]) -> Frame {
         let mut grid = [0; FRAME_BYTES];
         for (at, byte) in changes {
             grid[*at] = *byte;
@@ -363,30 +365,30 @@ mod tests {
 
     #[test]
     fn a_differing_cell_is_named_by_row_column_and_both_texts() {
-        let blank = frame(&[]);
+        let blank = drawn_frame(&[]);
         let at = CELL_BYTES * (3 * COLS + 14);
         assert_eq!(
-            first_cell("replay", &blank, &frame(&[(at, b'x')])).unwrap(),
+            first_cell("replay", &blank, &drawn_frame(&[(at, b'x')])).unwrap(),
             "differs at row 3, column 14: the control shows a blank, the replay \"x\""
         );
         assert_eq!(
-            first_cell("replay", &blank, &frame(&[(at, b' ')])).unwrap(),
+            first_cell("replay", &blank, &drawn_frame(&[(at, b' ')])).unwrap(),
             "differs at row 3, column 14: both show a blank, by other code points"
         );
-        assert_eq!(first_cell("replay", &blank, &frame(&[])), None);
+        assert_eq!(first_cell("replay", &blank, &drawn_frame(&[])), None);
     }
 
     #[test]
     fn text_is_named_before_style_wherever_they_stand() {
-        let blank = frame(&[]);
+        let blank = drawn_frame(&[]);
         let style = (20, 1);
         assert_eq!(
-            first_cell("replay", &blank, &frame(&[style])).unwrap(),
+            first_cell("replay", &blank, &drawn_frame(&[style])).unwrap(),
             "differs at row 0, column 0 in colour or attributes only; the text is the same"
         );
         let last = (CELL_BYTES * (ROWS * COLS - 1), 0x42);
         assert_eq!(
-            first_cell("replay", &blank, &frame(&[style, last])).unwrap(),
+            first_cell("replay", &blank, &drawn_frame(&[style, last])).unwrap(),
             "differs at row 23, column 79: the control shows a blank, the replay \"B\""
         );
     }
@@ -411,7 +413,7 @@ mod tests {
             result: None,
             members: vec![Player::guest("zoe", "c9")],
             last_roster: vec![Player::guest("zoe", "c9")],
-            frames: vec![None, Some(frame(&[]))],
+            frames: vec![None, Some(drawn_frame(&[]))],
         }
     }
 
@@ -440,7 +442,9 @@ mod tests {
                 state.last_roster.push(Player::guest("bob", "c2"));
             }),
             ("baselines", |state| state.frames[1] = None),
-            ("baselines", |state| state.frames[0] = state.frames[1].clone()),
+            ("baselines", |state| {
+                state.frames[0] = state.frames[1].clone()
+            }),
             ("result", |state| state.settled = true),
             ("result", |state| state.ended = true),
         ];
@@ -454,7 +458,7 @@ mod tests {
             }
         }
         let mut drawn = state();
-        drawn.frames[1] = Some(frame(&[(0, b'x')]));
+        drawn.frames[1] = Some(drawn_frame(&[(0, b'x')]));
         assert_eq!(
             super::state("replay", &state(), &drawn).unwrap().detail,
             "the frame the member at roster index 0 was last sent differs at row 0, column 0: the \
@@ -497,7 +501,9 @@ mod tests {
         assert_eq!(outcome("replay", &died(1), &died(1)), None);
         let found = outcome("replay", &died(1), &died(2)).unwrap();
         assert!(
-            found.detail.ends_with("the replay as well, but not just like it"),
+            found
+                .detail
+                .ends_with("the replay as well, but not just like it"),
             "{}",
             found.detail
         );

@@ -50,3 +50,8 @@ pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
 pub use units::error_line;
 pub use verdict::{Judgement, Verdict};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

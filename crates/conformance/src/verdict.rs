@@ -71,9 +71,10 @@ impl Verdict {
     fn judged(name: &'static str, within: bool, limit: String, measured: String) -> Self {
         Self {
             name,
-            judgement: match within {
-                true => Judgement::Pass,
-                false => Judgement::Fail,
+            judgement: if within {
+                Judgement::Pass
+            } else {
+                Judgement::Fail
             },
             limit,
             measured,

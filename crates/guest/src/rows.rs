@@ -249,6 +249,21 @@ mod tests {
         assert_eq!(read(&rows, &first), unlike(0));
     }
 
+    #[test]
+    fn a_frame_equals_its_baseline_and_one_that_differs_in_a_byte_of_any_row_does_not() {
+        let mut rows = Rows::with_limit(ROWS as u16);
+        let mut grid = unlike(1);
+        let baseline = rows.replace(None, &grid).unwrap();
+        assert!(rows.equal(&baseline, &grid));
+        for at in (0..ROWS * ROW_BYTES).step_by(ROW_BYTES) {
+            for byte in [at, at + ROW_BYTES - 1] {
+                grid[byte] ^= 1;
+                assert!(!rows.equal(&baseline, &grid), "byte {byte}");
+                grid[byte] ^= 1;
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_viewer_keeps_their_own_frame_whatever_the_others_do(

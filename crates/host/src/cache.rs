@@ -169,7 +169,7 @@ impl Cache {
         let mut file = options.open(self.dir.join(key.file_name()))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Ok(Lookup::Tampered);
+            return Ok(Lookup::Miss);
         }
         let size = metadata.len();
         let Some(length) = size.checked_sub(HEADER_BYTES as u64) else {

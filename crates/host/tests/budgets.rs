@@ -4,8 +4,8 @@
 mod common;
 
 use cabinet_host::{
-    CaptureError, Fault, Game, GameOptions, LoadError, NoServices, Outcome, RestoreError,
-    Room, RoomConfig, Sck1, Seed,
+    CaptureError, Fault, Game, GameOptions, LoadError, NoServices, Outcome, RestoreError, Room,
+    RoomConfig, Sck1, Seed,
 };
 use common::{EPOCH, SHORT, WIDE, ada, guest, host, host_with_probe_deadline, ms, options, plain};
 

@@ -217,7 +217,11 @@ fn the_first_end_wins_and_frames_go_out_until_the_room_is_settled() {
     let report = done(room.wake(ms(150)));
     assert_eq!(report.frames, 1, "still accepted");
     assert!(services.take_frames().is_empty(), "and not delivered");
-    assert_eq!(seen.take_payloads()[0].last(), Some(&1), "the guest is told");
+    assert_eq!(
+        seen.take_payloads()[0].last(),
+        Some(&1),
+        "the guest is told"
+    );
     assert!(matches!(room.close(ms(200)), Outcome::Done(_)));
     assert_eq!(room.result(), Some(&first), "kept after the instance");
 }

@@ -63,10 +63,7 @@ fn a_backtrace_is_cut_to_its_innermost_frames() {
     };
     let of_down = |depth| {
         let backtrace = frames(depth);
-        let of_down = backtrace
-            .iter()
-            .take_while(|frame| *frame == down)
-            .count();
+        let of_down = backtrace.iter().take_while(|frame| *frame == down).count();
         (backtrace.len(), of_down)
     };
     // Around the frames of `down` there are those of `wake`.

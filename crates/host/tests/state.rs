@@ -102,13 +102,21 @@ fn a_restored_room_is_not_told_a_roster_it_knows() {
     };
     let game = common::game(&common::guest(&meta, "", ""));
     let (mut control, services) = room(&game);
-    let form = |payload: &[u8]| u16::from_le_bytes([payload[CTX_HEAD_BYTES], payload[CTX_HEAD_BYTES + 1]]);
+    let form =
+        |payload: &[u8]| u16::from_le_bytes([payload[CTX_HEAD_BYTES], payload[CTX_HEAD_BYTES + 1]]);
     let seen = common::Recorder::watching(&mut control);
     let _ = control.start(ms(0));
     let _ = control.join(ms(0), ada());
     let _ = control.wake(ms(50));
-    let forms: Vec<_> = seen.take_payloads().iter().map(|payload| form(payload)).collect();
-    assert_eq!(forms, [CTX_ROSTER_FULL, CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED]);
+    let forms: Vec<_> = seen
+        .take_payloads()
+        .iter()
+        .map(|payload| form(payload))
+        .collect();
+    assert_eq!(
+        forms,
+        [CTX_ROSTER_FULL, CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED]
+    );
 
     let snapshot = control.snapshot().unwrap();
     let mut restored = game.restore(&snapshot, Box::new(services.fork())).unwrap();
@@ -135,7 +143,11 @@ fn a_restored_room_is_not_told_a_roster_it_knows() {
     let seen = common::Recorder::watching(&mut back);
     let _ = back.wake(ms(250));
     let _ = back.wake(ms(300));
-    let forms: Vec<_> = seen.take_payloads().iter().map(|payload| form(payload)).collect();
+    let forms: Vec<_> = seen
+        .take_payloads()
+        .iter()
+        .map(|payload| form(payload))
+        .collect();
     assert_eq!(forms, [CTX_ROSTER_FULL, CTX_ROSTER_UNCHANGED]);
 }
 

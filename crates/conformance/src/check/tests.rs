@@ -216,7 +216,9 @@ fn a_tier_that_refuses_the_game_is_a_failure() {
     let found = verdict(&report, "compiler determinism");
     assert_eq!((found.measured.as_str(), found.step), ("refused", None));
     assert!(
-        found.detail.starts_with("the other tier refused the game: "),
+        found
+            .detail
+            .starts_with("the other tier refused the game: "),
         "{}",
         found.detail
     );
@@ -236,7 +238,11 @@ fn a_game_too_costly_for_speed_is_not_compared_and_the_report_warns_of_it() {
     let [warning] = report.game.warnings.as_slice() else {
         panic!("{report}")
     };
-    assert!(report.to_string().contains(&format!("\nwarning: {warning}\n")));
+    assert!(
+        report
+            .to_string()
+            .contains(&format!("\nwarning: {warning}\n"))
+    );
 }
 
 #[test]

@@ -263,9 +263,9 @@ impl Sck1Decoder {
         // No size, or not one frame: what the reference never writes but reads.
         let mut payload = Vec::new();
         let mut reader = ZstdReader::with_buffer(blob).map_err(|_| Sck1Error::Decompress)?;
-        // The window is memory too. Ten to 27 bits is what the format and the library allow.
+        // The window is memory too; 8 MiB is the reference's, however short the content.
         reader
-            .window_log_max(max.max(1).ilog2().saturating_add(1).clamp(10, 27))
+            .window_log_max(max.max(1).ilog2().saturating_add(1).clamp(23, 27))
             .map_err(|_| Sck1Error::Decompress)?;
         std::io::Read::read_to_end(
             &mut std::io::Read::take(reader, max.saturating_add(1)),

@@ -118,7 +118,7 @@ fn an_error_names_its_line() {
         problem("shot a\nshot a"),
         (2, P::Twice("shot \"a\"".to_owned()))
     );
- assert_eq!(
+    assert_eq!(
         problem("join 0\nclose\n\nsnapshot"),
         (4, P::AfterClose("snapshot".to_owned()))
     );
@@ -198,7 +198,11 @@ fn each_limit_holds_at_the_limit_and_not_one_past_it() {
     assert_eq!(line, MAX_CONFIG + 1);
     assert!(matches!(past, LineProblem::Limit { .. }));
 
-    let shots = |count: usize| (0..count).map(|n| format!("shot s{n}\n")).collect::<String>();
+    let shots = |count: usize| {
+        (0..count)
+            .map(|n| format!("shot s{n}\n"))
+            .collect::<String>()
+    };
     assert!(Script::parse(&shots(MAX_SHOTS)).is_ok());
     assert_eq!(
         problem(&shots(MAX_SHOTS + 1)),
