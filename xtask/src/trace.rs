@@ -205,7 +205,11 @@ mod tests {
         let run = |text: &str| {
             std::fs::write(&script, text).unwrap();
             let words = ["trace", "--artifact"].map(std::ffi::OsString::from);
-            let paths = [artifact.clone().into(), "--script".into(), script.clone().into()];
+            let paths = [
+                artifact.clone().into(),
+                "--script".into(),
+                script.clone().into(),
+            ];
             try_run(&Cli::parse_from(words.into_iter().chain(paths)).args).unwrap_err()
         };
         for problem in [run("wake"), run("jump")] {

@@ -21,7 +21,11 @@ fn a_shot_shows_each_seat_its_own_frame() {
     };
     assert_eq!((ada.seat, other.seat), (0, 1));
     assert_ne!(ada.grid_sha256, other.grid_sha256, "{:?}", ada.rows);
-    assert!(ada.rows.iter().any(|row| row.contains("ada")), "{:?}", ada.rows);
+    assert!(
+        ada.rows.iter().any(|row| row.contains("ada")),
+        "{:?}",
+        ada.rows
+    );
     let later = one.seats.iter().find(|shot| shot.seat == 1).unwrap();
     assert_ne!(later.grid_sha256, other.grid_sha256);
 }

@@ -153,8 +153,7 @@ pub fn answer_meta<G: Game>() -> i32 {
     log_panics();
     let mut bytes = Vec::new();
     if let Err(error) = G::META.encode(&mut bytes) {
-        // A host takes no declaration that it would refuse, and an export of the ABI has no way to
-        // say why: the panic's message in the log does.
+        // An export has no error to return but a trap; the author reads why in the log.
         match core::error::Error::source(&error) {
             Some(source) => panic!("META is invalid: {error}: {source}"),
             None => panic!("META is invalid: {error}"),

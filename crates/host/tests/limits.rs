@@ -92,7 +92,7 @@ fn lists_of_1024_entries_are_read_and_longer_ones_are_invalid() {
     };
     const INVAL: u32 = 28;
     // Empty pieces, and clocks that are due at once.
-    for (count, expected) in [(1_024, 0), (1_025, INVAL), (-1, INVAL)] {
+    for (count, expected) in [(1_024, 0), (1_025, INVAL)] {
         let count = format!("(i32.const {count})");
         let written = format!("(i32.const 1) (i32.const 64) {count} (i32.const 60_000)");
         assert_eq!(errno("fd_write", &written), expected, "{count}");

@@ -51,8 +51,8 @@ fn straight_line_calls_are_stopped_at_the_deadline() {
     // Thirty minutes of clearing memory, without a loop.
     let line = "(drop (call $alloc (i64.const 1048576))) (call $reset)";
     let wasm = guest("", &line.repeat(40_000));
-    let (room, _, _) = play(&wasm, &options(std::time::Duration::from_millis(250)));
-    let fault = room.fault().expect("a fault");
+    let (room, _, outcome) = play(&wasm, &options(std::time::Duration::from_millis(250)));
+    let fault = room.fault().unwrap_or_else(|| panic!("{outcome:?}"));
     assert!(matches!(fault, Fault::Deadline { .. }), "{fault}");
 }
 

@@ -434,7 +434,11 @@ mod tests {
         let findings = check_layers(&crates(&[
             ("cabinet-guest", &[("cabinet-wire", None)], &["libc"]),
             ("cabinet-wire", &[], &[]),
-            ("cabinet-host", &[("cabinet-wire", None)], &["cabinet-guest"]),
+            (
+                "cabinet-host",
+                &[("cabinet-wire", None)],
+                &["cabinet-guest"],
+            ),
         ]));
         assert_eq!(findings.len(), 2, "{findings:?}");
         assert!(findings[0].starts_with("cabinet-guest must not reach libc"));

@@ -42,10 +42,10 @@ pub(super) const UNFINISHED: &[&str] = &["TODO", "FIXME", "XXX"];
 /// Words of code that mean the same.
 const STUBS: &[&str] = &["todo", "unimplemented"];
 
-/// The third column of its tables names the tests that prove a row.
-const PARITY: &str = "docs/parity.md";
+/// Pages with tables whose third column names the tests that prove a row.
+const PROVEN: &[&str] = &["docs/parity.md", "docs/ABI.md"];
 
-/// Reads every Rust file of the repository, the README and the parity tables.
+/// Reads every Rust file of the repository, and its pages.
 pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let files = files(&workspace.root, ".rs")?;
     let mut findings = prose::check(&workspace.root)?;
@@ -60,10 +60,10 @@ pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
         }
     }
     findings.extend(check_readme(&read(&workspace.root.join("README.md"))?));
-    findings.extend(check_parity(
-        &read(&workspace.root.join(PARITY))?,
-        &functions,
-    ));
+    for page in PROVEN {
+        let text = read(&workspace.root.join(page))?;
+        findings.extend(check_proofs(page, &text, &functions));
+    }
     findings.extend(tables::check(&workspace.root)?);
     println!("{} Rust files read", files.len());
     verdict(findings)
@@ -180,10 +180,10 @@ fn function_names(source: &str) -> Vec<String> {
 
 /// In tables whose third column is headed `test`, each name in backticks there must be a function of ours. A name may
 /// carry a path (`wire::delta::name`); the last part counts.
-fn check_parity(parity: &str, functions: &BTreeSet<String>) -> Vec<String> {
+fn check_proofs(page: &str, text: &str, functions: &BTreeSet<String>) -> Vec<String> {
     let mut findings = Vec::new();
     let mut names_tests = false;
-    for (number, line) in parity.lines().enumerate() {
+    for (number, line) in text.lines().enumerate() {
         let Some(row) = line.strip_prefix('|') else {
             names_tests = false;
             continue;
@@ -197,7 +197,7 @@ fn check_parity(parity: &str, functions: &BTreeSet<String>) -> Vec<String> {
             let function = name.rsplit("::").next().unwrap_or(name);
             if !functions.contains(function) {
                 findings.push(format!(
-                    "{PARITY}:{}: there is no test called {name}",
+                    "{page}:{}: there is no test called {name}",
                     number + 1
                 ));
             }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn parity_names_only_tests_that_exist() {
+    fn tables_name_only_tests_that_exist() {
         let functions: BTreeSet<String> =
             function_names("#[test]\nfn one() {}\n// fn two\npub(crate) const fn three<T>() {}\n")
                 .into_iter()
@@ -280,7 +280,7 @@ mod tests {
         let table = "| reference | ours | test | note |\n|---|---|---|---|\n\
                      | `TestOne` | `f` | `wire::one`, `two` | `x` |\n\nprose `four`\n\n\
                      | what | theirs | ours |\n|---|---|---|\n| a | b | `five` |\n";
-        let findings = check_parity(table, &functions);
+        let findings = check_proofs("docs/parity.md", table, &functions);
         assert_eq!(findings, ["docs/parity.md:3: there is no test called two"]);
     }
 

@@ -240,9 +240,10 @@ impl Core {
             && let Some(text) = self.shared().kernel.error_text()
         {
             let text = &text[..text.len().min(ERROR_TEXT_BYTES_MAX)];
-            ended.fault = Some(Fault::ErrorText {
-                text: String::from_utf8_lossy(text).into_owned(),
-            });
+            // Each bad byte becomes a character of three.
+            let mut text = String::from_utf8_lossy(text).into_owned();
+            text.truncate(text.floor_char_boundary(ERROR_TEXT_BYTES_MAX));
+            ended.fault = Some(Fault::ErrorText { text });
         } else if ended.fault.is_none() && ended.exit != 0 {
             ended.fault = Some(Fault::Exit { code: ended.exit });
         }
