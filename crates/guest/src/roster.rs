@@ -79,7 +79,7 @@ impl Character<'_> {
 pub(crate) enum Update {
     /// The roster we have.
     Same,
-    /// Another roster, or the same one from a host that may have forgotten our frames.
+    /// Another roster.
     Changed,
     /// "Unchanged" since an epoch we do not have: a host fault. The roster stays.
     Mismatch,
@@ -125,23 +125,27 @@ impl Roster {
         match *roster {
             DecodedRoster::Unchanged { epoch } if self.epoch == Some(epoch) => Update::Same,
             DecodedRoster::Unchanged { .. } => Update::Mismatch,
+            // After a restore from the reference's snapshot the roster is sent again as it was. A
+            // host that forgot our frames as well says so when the next change is sent.
             DecodedRoster::Full { epoch, members } => {
                 self.epoch = Some(epoch);
-                self.replace(members);
-                Update::Changed
+                self.take_over(members)
             }
             DecodedRoster::Legacy(members) => {
                 self.epoch = None;
-                let same = self.known
-                    && members.len() == self.seats.len()
-                    && members.as_bytes() == self.section;
-                if same {
-                    return Update::Same;
-                }
-                self.replace(members);
-                Update::Changed
+                self.take_over(members)
             }
         }
+    }
+
+    fn take_over(&mut self, members: Members<'_>) -> Update {
+        let same =
+            self.known && members.len() == self.seats.len() && members.as_bytes() == self.section;
+        if same {
+            return Update::Same;
+        }
+        self.replace(members);
+        Update::Changed
     }
 
     /// The player at an index who joins. A seat whose player had left is somebody new.
@@ -406,6 +410,20 @@ mod tests {
         assert_eq!(update(&mut roster, unchanged(7), 1), Update::Same);
         assert_eq!(update(&mut roster, unchanged(8), 1), Update::Mismatch);
         assert_eq!(roster.player(0).map(|player| player.handle), Some("ada"));
+    }
+
+    #[test]
+    fn the_same_roster_sent_in_full_again_is_no_change_and_its_epoch_counts() {
+        let mut roster = Roster::default();
+        let full = |epoch, members| ctx::Roster::Full { epoch, members };
+        let ada = [member("ada")];
+        let bob = [member("bob")];
+        assert_eq!(update(&mut roster, full(7, &ada), 1), Update::Changed);
+        // What a host sends that restored the room from a snapshot: its epochs begin anew.
+        assert_eq!(update(&mut roster, full(0, &ada), 1), Update::Same);
+        let unchanged = ctx::Roster::Unchanged { epoch: 0 };
+        assert_eq!(update(&mut roster, unchanged, 1), Update::Same);
+        assert_eq!(update(&mut roster, full(1, &bob), 1), Update::Changed);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn a_thousand_players_each_see_a_frame_of_their_own() {
         let outcome = room.join(ms(index), player);
         assert!(matches!(outcome, Outcome::Done(_)), "{:?}", room.fault());
     }
-    for beat in 0..60 {
+    for beat in 0..70 {
         let outcome = room.wake(ms(2_000 + beat * 100));
         assert!(matches!(outcome, Outcome::Done(_)), "{:?}", room.fault());
     }

@@ -49,11 +49,11 @@ const PROVEN: &[&str] = &["docs/parity.md", "docs/ABI.md"];
 pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
     let files = files(&workspace.root, ".rs")?;
     let mut findings = prose::check(&workspace.root)?;
-    let mut functions = BTreeSet::new();
+    let mut tests = BTreeSet::new();
     for file in &files {
         let source = read(&workspace.root.join(file))?;
         findings.extend(check_file(file, &source));
-        functions.extend(function_names(&source));
+        tests.extend(test_names(&source));
         let lines = source.lines().count();
         if lines > LONG_FILE_LINES {
             println!("note: {file} has {lines} lines; is it still one thing?");
@@ -62,7 +62,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
     findings.extend(check_readme(&read(&workspace.root.join("README.md"))?));
     for page in PROVEN {
         let text = read(&workspace.root.join(page))?;
-        findings.extend(check_proofs(page, &text, &functions));
+        findings.extend(check_proofs(page, &text, &tests));
     }
     findings.extend(tables::check(&workspace.root)?);
     println!("{} Rust files read", files.len());
@@ -163,24 +163,28 @@ fn check_readme(readme: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every function the source defines.
-fn function_names(source: &str) -> Vec<String> {
+/// Every test the source defines, those inside a property-test macro too.
+fn test_names(source: &str) -> Vec<String> {
     let code = code::code_only(source);
     let mut names = Vec::new();
+    let mut marked = false;
     for line in code.lines() {
+        marked |= line.trim_start().starts_with("#[test]");
         let mut words = code::words(line);
-        if words.any(|word| word == "fn")
+        if marked
+            && words.any(|word| word == "fn")
             && let Some(name) = words.next()
         {
             names.push(name.to_string());
+            marked = false;
         }
     }
     names
 }
 
-/// In tables whose third column is headed `test`, each name in backticks there must be a function of ours. A name may
+/// In tables whose third column is headed `test`, each name in backticks there must be a test of ours. A name may
 /// carry a path (`wire::delta::name`); the last part counts.
-fn check_proofs(page: &str, text: &str, functions: &BTreeSet<String>) -> Vec<String> {
+fn check_proofs(page: &str, text: &str, tests: &BTreeSet<String>) -> Vec<String> {
     let mut findings = Vec::new();
     let mut names_tests = false;
     for (number, line) in text.lines().enumerate() {
@@ -194,8 +198,8 @@ fn check_proofs(page: &str, text: &str, functions: &BTreeSet<String>) -> Vec<Str
             continue;
         }
         for name in cell.split('`').skip(1).step_by(2) {
-            let function = name.rsplit("::").next().unwrap_or(name);
-            if !functions.contains(function) {
+            let test = name.rsplit("::").next().unwrap_or(name);
+            if !tests.contains(test) {
                 findings.push(format!(
                     "{page}:{}: there is no test called {name}",
                     number + 1
@@ -272,15 +276,14 @@ mod tests {
 
     #[test]
     fn tables_name_only_tests_that_exist() {
-        let functions: BTreeSet<String> =
-            function_names("#[test]\nfn one() {}\n// fn two\npub(crate) const fn three<T>() {}\n")
-                .into_iter()
-                .collect();
-        assert_eq!(functions.iter().collect::<Vec<_>>(), ["one", "three"]);
+        let source = "#[test]\nfn one() {}\n// #[test]\nfn two() {}\nfn helper() {}\n\
+                      proptest! {\n    #[test]\n    #[cfg(unix)]\n    fn three(n in 0..9u8) {}\n}\n";
+        let tests: BTreeSet<String> = test_names(source).into_iter().collect();
+        assert!(tests.iter().eq(["one", "three"]));
         let table = "| reference | ours | test | note |\n|---|---|---|---|\n\
                      | `TestOne` | `f` | `wire::one`, `two` | `x` |\n\nprose `four`\n\n\
                      | what | theirs | ours |\n|---|---|---|\n| a | b | `five` |\n";
-        let findings = check_proofs("docs/parity.md", table, &functions);
+        let findings = check_proofs("docs/parity.md", table, &tests);
         assert_eq!(findings, ["docs/parity.md:3: there is no test called two"]);
     }
 
