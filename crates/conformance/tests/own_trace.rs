@@ -29,7 +29,12 @@ fn the_trace_of_the_tour_is_as_committed() {
     let ours = String::from_utf8(ours).unwrap();
     let theirs = std::fs::read_to_string(&committed).unwrap();
     for (number, (ours, theirs)) in ours.lines().zip(theirs.lines()).enumerate() {
-        assert_eq!(ours, theirs, "line {}", number + 1);
+        assert_eq!(
+            ours,
+            theirs,
+            "line {}; after a rebuild of tour.wasm, CABINET_WRITE_VECTORS=1 writes it anew",
+            number + 1
+        );
     }
     assert_eq!(ours.lines().count(), theirs.lines().count());
     assert!(!ours.contains("\"err\""), "a callback died");

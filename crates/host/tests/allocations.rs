@@ -2,6 +2,7 @@
 //!
 //! Counted on the test's own thread: the test runner's threads allocate as they please.
 
+use std::io::Write;
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -60,7 +61,12 @@ fn steady_wakes_and_inputs_allocate_nothing() {
                 guests.push((name.to_owned(), std::fs::read(path).unwrap()));
             }
         }
-        None => eprintln!("SKIPPED the reference's guests: CABINET_REFERENCE is not set"),
+        None => {
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED the reference's guests: CABINET_REFERENCE is not set"
+            );
+        }
     }
     for (name, wasm) in guests {
         let game = host.load(&wasm, &common::options(common::WIDE)).unwrap();

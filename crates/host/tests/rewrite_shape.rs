@@ -1,6 +1,7 @@
 //! What the rewrite emits, seen by a parser, and what it says about it.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 
 use cabinet_host::rewrite::{
@@ -475,7 +476,10 @@ fn the_estimate_of_the_rewritten_size_is_not_exceeded() {
 
 fn reference_artifacts() -> Option<Vec<PathBuf>> {
     let Some(kit) = std::env::var_os("CABINET_REFERENCE") else {
-        eprintln!("SKIPPED: set CABINET_REFERENCE to a kit checkout to rewrite its artifacts");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: set CABINET_REFERENCE to a kit checkout to rewrite its artifacts"
+        );
         return None;
     };
     let data = PathBuf::from(kit).join("host/gameabi/testdata");

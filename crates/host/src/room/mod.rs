@@ -486,7 +486,6 @@ impl Room {
             return Outcome::Skipped(Skip::NotStarted);
         };
         let shared = core.shared_mut();
-        shared.now = shared.now.max(now);
         if !matches!(export, "leave") {
             shared.departed = None;
         }
@@ -498,6 +497,7 @@ impl Room {
             Ok(false) => {}
             Err(_) => return Outcome::Skipped(Skip::RosterTooLarge),
         }
+        shared.now = shared.now.max(now);
         let head = ctx::Head {
             now_unix_nanos: shared.now,
             seed: self.config.seed.value(),

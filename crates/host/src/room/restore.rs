@@ -484,7 +484,7 @@ mod tests {
         let misfit = |error: &RestoreError| matches!(error, RestoreError::Misfit(_));
         let incompatible = |error: &RestoreError| matches!(error, RestoreError::Incompatible(_));
         let forgeries: &[Forgery] = &[
-            ("a global too few", |s| drop(s.globals.pop()), misfit),
+            ("a global too few", |s| _ = s.globals.pop(), misfit),
             (
                 "a global too many",
                 |s| s.globals.push(GlobalValue::I32(0)),
@@ -495,7 +495,7 @@ mod tests {
                 |s| s.globals[0] = GlobalValue::I64(0),
                 misfit,
             ),
-            ("a table too few", |s| drop(s.tables.pop()), misfit),
+            ("a table too few", |s| _ = s.tables.pop(), misfit),
             ("a table below its minimum", |s| s.tables[0].clear(), misfit),
             (
                 "a table one past its maximum",

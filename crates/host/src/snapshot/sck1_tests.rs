@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
+use std::io::Write;
 use std::path::PathBuf;
 
 const MAX: usize = 64 << 20;
@@ -78,7 +79,10 @@ fn the_header_of_one_member_in_solo_is_the_published_120_bytes() {
 #[test]
 fn the_references_snapshots_decode_to_what_its_traces_say_and_encode_to_the_same_bytes() {
     let Some(vectors) = vectors() else {
-        eprintln!("SKIPPED the reference's snapshots: no shared vectors (set CABINET_VECTORS)");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED the reference's snapshots: no shared vectors (set CABINET_VECTORS)"
+        );
         return;
     };
     for name in ["trace-fixture", "trace-fixture-rs", "trace-fixture-rs-kit"] {

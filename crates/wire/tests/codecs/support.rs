@@ -1,6 +1,7 @@
 //! What the tests share: hex, vector files, strategies for valid payloads.
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cabinet_wire::ctx::{Character, Head, Member};
@@ -16,7 +17,9 @@ pub fn shared_vectors(test: &str) -> Option<PathBuf> {
     if dir.is_dir() {
         return Some(dir);
     }
-    eprintln!(
+    // Not `eprintln!`, which the test runner keeps to itself when a test passes.
+    let _ = writeln!(
+        std::io::stderr(),
         "SKIPPED {test}: no reference vectors at {}; set CABINET_VECTORS",
         dir.display()
     );
