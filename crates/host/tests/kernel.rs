@@ -103,6 +103,27 @@ fn lengths_are_told_of_live_block_starts_only() {
 }
 
 #[test]
+fn blocks_past_32_bits_are_not_had_and_errors_past_the_blocks_not_set() {
+    let found = says(
+        r#"(import "extism:host/env" "error_set" (func $error (param i64)))
+           (import "extism:host/env" "error_get" (func $which (result i64)))"#,
+        "(call $say (call $alloc (i64.const 4294967296)))
+         (call $say (call $alloc (i64.const 4294967285)))
+         (call $say (call $alloc (i64.const -1)))
+         (call $error (i64.const 64))
+         (call $say (call $which))
+         (call $error (i64.const 70000))
+         (call $say (call $which))
+         (call $error (i64.const 77))
+         (call $say (call $which))
+         (call $error (i64.const 0))
+         (call $say (call $which))",
+    )
+    .unwrap();
+    assert_eq!(found, [0, 0, 0, 0, 0, 77, 0]);
+}
+
+#[test]
 fn the_input_is_the_payload_and_freeing_it_empties_it() {
     let found = says(
         r#"(import "extism:host/env" "input_length" (func $in_length (result i64)))
@@ -236,7 +257,9 @@ const ERRNOS: &[(&str, &str, &str, i64)] = &[
     ("fd_fdstat_get", "i32 i32", "3 64", 8),
     ("fd_seek", "i32 i64 i32 i32", "1 0 0 64", 52),
     ("fd_seek", "i32 i64 i32 i32", "3 0 0 64", 8),
+    ("fd_close", "i32", "1", 0),
     ("fd_close", "i32", "9", 8),
+    ("fd_prestat_get", "i32 i32", "1 64", 8),
     ("fd_prestat_get", "i32 i32", "3 64", 8),
     ("poll_oneoff", "i32 i32 i32 i32", "64 256 0 128", 28),
     ("poll_oneoff", "i32 i32 i32 i32", "64 256 1 512", 0),
