@@ -266,3 +266,44 @@ fn a_drawn_seed_and_the_clock_survive() {
     let _ = back.join(ms(0), ada());
     assert_eq!(back.now(), ms(1_000));
 }
+
+#[test]
+fn characters_that_a_blob_has_no_place_for_are_no_change_of_roster() {
+    let game = common::game(&common::fixture("tour.wasm"));
+    assert_ne!(
+        game.meta().ctx_features & 2,
+        0,
+        "a guest that sees characters"
+    );
+    let (mut played, services) = room(&game);
+    let _ = played.start(ms(0));
+    let _ = played.join(ms(1), ada());
+    let blob = played.snapshot_sck1(3).unwrap();
+    let blob = cabinet_host::Sck1::decode(&blob, 64 << 20).unwrap();
+    let mut back = game
+        .restore_sck1(&blob, false, Box::new(services.fork()))
+        .unwrap();
+    let figure = cabinet_host::Character {
+        glyph: "λ".into(),
+        ..Default::default()
+    };
+    back.set_members(vec![ada().with_character(figure.clone())]);
+    let bumped = back.epoch_seq();
+    assert!(matches!(back.wake(ms(50)), Outcome::Done(_)));
+    assert_eq!((back.roster_epoch(), back.epoch_seq()), (0, bumped));
+    // From then on they count, as they are sent.
+    let other = cabinet_host::Character {
+        glyph: "μ".into(),
+        ..figure.clone()
+    };
+    back.set_members(vec![ada().with_character(other)]);
+    assert!(matches!(back.wake(ms(100)), Outcome::Done(_)));
+    assert_eq!(back.roster_epoch(), 1);
+
+    // Writing such a room as a blob would lose them.
+    let error = back.snapshot_sck1(3).unwrap_err();
+    assert!(
+        matches!(error, CaptureError::Lossy("the players' characters")),
+        "{error}"
+    );
+}
