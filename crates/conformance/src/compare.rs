@@ -1,7 +1,7 @@
 //! What two rooms that took the same step disagree on, in words an author can act on.
 //!
 //! The first disagreement wins, and what players can see comes first: frames, then calls, stores,
-//! logs and posts, then memory, globals, tables, counters and what the next frames build on.
+//! and posts, then memory, globals, tables, counters and what the next frames build on.
 
 use cabinet_host::Frame;
 use cabinet_wire::COLS;
@@ -44,7 +44,6 @@ pub(crate) fn difference(
         return outcome(who, control, other)
             .or_else(|| frames(who, &a.frames, &b.frames))
             .or_else(|| writes(who, a, b))
-            .or_else(|| logs(who, a, b))
             .or_else(|| posts(who, a, b))
             .or_else(|| ending(who, &control.state, &other.state));
     }
@@ -80,7 +79,6 @@ fn effects(who: &str, control: &Effects, other: &Effects) -> Option<Difference> 
     frames(who, &control.frames, &other.frames)
         .or_else(|| calls(who, control, other))
         .or_else(|| writes(who, control, other))
-        .or_else(|| logs(who, control, other))
         .or_else(|| posts(who, control, other))
 }
 
@@ -98,26 +96,6 @@ fn writes(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
     differs("stores", same, || {
         let (ours, theirs) = (control.writes, other.writes);
         format!("writes to the stores: the control made {ours}, the {who} {theirs}, not all alike")
-    })
-}
-
-fn logs(who: &str, control: &Effects, other: &Effects) -> Option<Difference> {
-    let first = control
-        .logs
-        .iter()
-        .zip(&other.logs)
-        .position(|(a, b)| a != b);
-    let at = first.unwrap_or(control.logs.len().min(other.logs.len()));
-    let line = |effects: &Effects| match effects.logs.get(at) {
-        Some(logged) => format!("{:?}", one_line(&String::from_utf8_lossy(&logged.message))),
-        None => "nothing".to_owned(),
-    };
-    differs("log", control.logs == other.logs, || {
-        let (ours, theirs) = (line(control), line(other));
-        format!(
-            "log record {}: the control wrote {ours}, the {who} {theirs}",
-            at + 1
-        )
     })
 }
 

@@ -210,7 +210,11 @@ fn compile_there(
                 .read_to_end(&mut reply);
             let _ = sender.send(read.map(|_| reply));
         })
-        .map_err(|error| failed("cannot start a thread", &error))?;
+        .map_err(|error| {
+            let _ = child.kill();
+            let _ = child.wait();
+            failed("cannot start a thread", &error)
+        })?;
     let reply = receiver.recv_timeout(options.timeout);
     // A worker that answered has nothing left to do; one that did not must go, with whatever it
     // started.
@@ -221,7 +225,10 @@ fn compile_there(
         let _ = talk.join();
     }
     match reply {
-        Err(_) => Err(CompileError::TimedOut(options.timeout)),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(CompileError::TimedOut(options.timeout)),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(CompileError::Worker(
+            "the thread that talks to it died".into(),
+        )),
         Ok(Err(error)) => Err(failed("cannot read its reply", &error)),
         Ok(Ok(reply)) => parse_reply(&reply),
     }

@@ -172,7 +172,7 @@ pub enum TrapKind {
     ConversionToInteger,
     /// Calls nested deeper than the limit.
     CallDepth,
-    /// A kernel access outside the kernel's memory, or a kernel function that always traps.
+    /// A kernel function that always traps: `var_set`, `http_request`.
     Kernel,
     /// Anything else.
     Other,

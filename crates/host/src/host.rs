@@ -143,7 +143,7 @@ pub enum LoadError {
     /// A call made while loading failed.
     #[error("{export} failed: {fault}")]
     Probe {
-        /// `shellcade_abi` or `meta`.
+        /// `shellcade_abi`, `meta` or the start section.
         export: &'static str,
         /// How.
         fault: crate::fault::Fault,

@@ -54,7 +54,7 @@ impl Pool {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.iter()
                 .rposition(|slot| slot.reserved == reserved)
-                .map(|at| idle.swap_remove(at))
+                .map(|at| idle.remove(at))
         };
         if let Some(mut slot) = found
             && slot.set_accessible(length).is_ok()

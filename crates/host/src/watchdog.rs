@@ -66,6 +66,8 @@ struct Call {
     deadline: Option<Instant>,
     steal_at_second_sight: Option<u64>,
     seen: bool,
+    /// It was tried to read the count: where the system has none, once is enough.
+    sampled: bool,
     watched: Watched,
 }
 
@@ -96,6 +98,7 @@ impl Watchdog {
             deadline: Some(deadline),
             steal_at_second_sight: None,
             seen: false,
+            sampled: false,
             watched: Watched {
                 fired: false,
                 stolen: None,
@@ -196,7 +199,8 @@ impl Shared {
                 continue;
             }
             // Reading takes a while, so not under the lock that every call takes.
-            let steal = if state.wants_steal(Instant::now()) {
+            let now = Instant::now();
+            let steal = if state.wants_steal(now) {
                 drop(state);
                 let steal = read_steal_jiffies();
                 state = self.lock();
@@ -204,7 +208,7 @@ impl Shared {
             } else {
                 None
             };
-            let pause = state.look(Instant::now(), steal);
+            let pause = state.look(now, steal);
             state = self
                 .wake
                 .wait_timeout(state, pause)
@@ -219,7 +223,7 @@ impl State {
     fn wants_steal(&self, now: Instant) -> bool {
         self.calls.iter().flatten().any(|call| {
             let due = call.deadline.is_some_and(|deadline| deadline <= now);
-            !call.watched.fired && (due || (call.seen && call.steal_at_second_sight.is_none()))
+            !call.watched.fired && (due || (call.seen && !call.sampled))
         })
     }
 
@@ -228,7 +232,8 @@ impl State {
     fn look(&mut self, now: Instant, steal: Option<u64>) -> Duration {
         let mut pause = TICK;
         for call in self.calls.iter_mut().flatten() {
-            if call.seen && call.steal_at_second_sight.is_none() {
+            if call.seen && !call.sampled {
+                call.sampled = true;
                 call.steal_at_second_sight = steal;
             }
             call.seen = true;
@@ -282,6 +287,7 @@ mod tests {
                 deadline: Some(deadline),
                 steal_at_second_sight: None,
                 seen: false,
+                sampled: false,
                 watched: Watched {
                     fired: false,
                     stolen: None,
@@ -304,6 +310,7 @@ mod tests {
             deadline: Some(now + Duration::from_millis(3)),
             steal_at_second_sight: None,
             seen: false,
+            sampled: false,
             watched: Watched {
                 fired: false,
                 stolen: None,

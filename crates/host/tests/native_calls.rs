@@ -3,7 +3,13 @@
 
 mod common;
 
-use cabinet_host::{Fault, GameOptions, LogSource, MemoryServices, Outcome, RoomConfig, Seed};
+use std::time::Duration;
+
+use cabinet_host::{
+    Fault, GameOptions, LogSource, MemoryServices, Outcome, Player, RoomConfig, RoomResult, Seed,
+    ServiceError, Services,
+};
+use cabinet_wire::LogLevel;
 use common::{WIDE, ada, ms, options, wat_text};
 
 /// A guest with these imports whose `input` is `body`, and a kernel block of a byte in `$block`.
@@ -51,7 +57,7 @@ fn straight_line_calls_are_stopped_at_the_deadline() {
     // Many seconds of clearing 16 MiB, without a loop.
     let line = "(drop (call $alloc (i64.const 1048576)))".repeat(16) + "(call $reset)";
     let wasm = guest("", &line.repeat(4_000));
-    let (room, _, outcome) = play(&wasm, &options(std::time::Duration::from_millis(250)));
+    let (room, _, outcome) = play(&wasm, &options(Duration::from_millis(250)));
     let fault = room.fault().unwrap_or_else(|| panic!("{outcome:?}"));
     assert!(matches!(fault, Fault::Deadline { .. }), "{fault}");
 }
@@ -209,5 +215,72 @@ fn output_and_input_ranges_are_obeyed_where_the_reference_obeys_them() {
         let found = i64::from_le_bytes(logs[0].message.clone().try_into().unwrap());
         let expected = if obeyed { offset } else { 77 };
         assert_eq!(found, expected, "({offset}, {length})");
+    }
+}
+
+/// A store whose every answer takes a millisecond.
+struct Slow;
+
+impl Services for Slow {
+    fn kv_get(
+        &mut self,
+        _: &Player,
+        _: &[u8],
+        _: Duration,
+    ) -> Result<Option<Vec<u8>>, ServiceError> {
+        std::thread::sleep(Duration::from_millis(1));
+        Ok(None)
+    }
+    fn kv_set(
+        &mut self,
+        _: &Player,
+        _: &[u8],
+        _: &[u8],
+        _: &[u8],
+        _: Duration,
+    ) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    fn kv_delete(&mut self, _: &Player, _: &[u8], _: Duration) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    fn config_get(&mut self, _: &[u8], _: Duration) -> Result<Option<Vec<u8>>, ServiceError> {
+        Ok(None)
+    }
+    fn post(&mut self, _: &RoomResult) {}
+    fn log(&mut self, _: LogLevel, _: LogSource, _: &[u8]) {}
+}
+
+#[test]
+fn a_flood_of_store_calls_is_the_guests_own_fault() {
+    let wasm = guest(
+        r#"(import "extism:host/user" "kv_get" (func $kv_get (param i64 i64) (result i64)))"#,
+        "(local.set $block (call $alloc (i64.const 1)))
+         (loop $more (drop (call $kv_get (i64.const 0) (local.get $block))) (br $more))",
+    );
+    let mut with = options(common::SHORT);
+    with.io_ceiling = WIDE;
+    let game = common::host().load(&wasm, &with).unwrap();
+    let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(Slow));
+    let _ = room.start(ms(0));
+    let _ = room.join(ms(0), ada());
+    let _ = room.input(ms(1), &ada(), cabinet_wire::input::Input::Rune(120));
+    let fault = room.fault().expect("a fault");
+    assert!(matches!(fault, Fault::Deadline { .. }), "{fault}");
+    assert!(fault.is_guests());
+}
+
+#[test]
+fn drawing_entropy_burns_the_budget_also_at_the_end_of_a_callback() {
+    let wasm = guest(
+        r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#,
+        "(drop (call $random (i32.const 0) (i32.const 60000)))",
+    );
+    for (fuel, dies) in [(70_000, false), (50_000, true)] {
+        let mut with = options(WIDE);
+        with.fuel = Some(fuel);
+        let (room, _, _) = play(&wasm, &with);
+        let budget = matches!(room.fault(), Some(Fault::Budget { .. }));
+        assert_eq!(budget, dies, "{fuel}: {:?}", room.fault());
     }
 }

@@ -288,6 +288,9 @@ fn characters_that_a_blob_has_no_place_for_are_no_change_of_roster() {
         ..Default::default()
     };
     back.set_members(vec![ada().with_character(figure.clone())]);
+    // Also when it is saved and restored before anybody sees it.
+    let saved = back.snapshot().unwrap();
+    let mut back = game.restore(&saved, Box::new(services.fork())).unwrap();
     let bumped = back.epoch_seq();
     assert!(matches!(back.wake(ms(50)), Outcome::Done(_)));
     assert_eq!((back.roster_epoch(), back.epoch_seq()), (0, bumped));

@@ -402,7 +402,7 @@ fn entry(module: &Module<'_>, limits: &ModuleLimits) -> Result<Entry, Refusal> {
             .into_iter()
             .map(|name| callback(module, name))
             .collect::<Result<_, _>>()?,
-        initializers: initializers(module),
+        initializers: initializers(module)?,
         memory: MemoryShape {
             // Both are at most memory_pages_max, a u32.
             min_pages: memory.initial as u32,
@@ -430,7 +430,7 @@ fn callback(module: &Module<'_>, name: &'static str) -> Result<Callback, Refusal
 
 /// wire.md 2.2, step 5: `_initialize`, else `__wasm_call_ctors`, if they take nothing; a Haskell
 /// runtime has `hs_init(i32, i32)` on top of `_initialize` and instead of the constructors.
-fn initializers(module: &Module<'_>) -> Vec<Initializer> {
+fn initializers(module: &Module<'_>) -> Result<Vec<Initializer>, Refusal> {
     let exported = |name: &'static str, params: &[ValueType]| {
         find(module, name)
             .and_then(|export| function_signature(module, export))
@@ -439,11 +439,26 @@ fn initializers(module: &Module<'_>) -> Vec<Initializer> {
     };
     let initialize = exported("_initialize", &[]);
     let haskell = exported("hs_init", &[ValueType::I32, ValueType::I32]);
-    if haskell.is_some() || initialize.is_some() {
+    let found: Vec<Initializer> = if haskell.is_some() || initialize.is_some() {
         initialize.into_iter().chain(haskell).collect()
     } else {
         exported("__wasm_call_ctors", &[]).into_iter().collect()
+    };
+    // One that could not be called would be skipped in silence.
+    for initializer in &found {
+        let callable = match initializer.signature.results.as_slice() {
+            [] => true,
+            [ValueType::I32 | ValueType::I64] => initializer.name != "hs_init",
+            _ => false,
+        };
+        if !callable {
+            return Err(Refusal::ExportSignature {
+                name: initializer.name,
+                found: quote(&initializer.signature.to_string()),
+            });
+        }
     }
+    Ok(found)
 }
 
 fn find<'m, 'a>(module: &'m Module<'a>, name: &str) -> Option<&'m Export<'a>> {

@@ -114,36 +114,54 @@ fn kernel_function(
             store,
             env,
             |mut env: Env<'_>, at: i64| -> Result<(), RuntimeError> {
-                let shared = env.data_mut();
-                charge(shared, 0)?;
-                shared.kernel.free(at as u64);
+                charged(&mut env)?.kernel.free(at as u64);
                 Ok(())
             },
         ),
-        "length" | "length_unsafe" => {
-            Function::new_typed_with_env(store, env, |env: Env<'_>, at: i64| -> i64 {
-                env.data().kernel.length(at as u64) as i64
-            })
-        }
-        "output_set" => {
-            Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64, len: i64| {
-                env.data_mut().kernel.set_output(at as u64, len as u64);
-            })
-        }
-        "output_offset" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
-            env.data().kernel.output_range().0 as i64
-        }),
-        "output_length" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
-            env.data().kernel.output_range().1 as i64
-        }),
-        "input_set" => {
-            Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64, len: i64| {
-                env.data_mut().kernel.set_input(at as u64, len as u64);
-            })
-        }
-        "input_offset" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
-            env.data().kernel.input_offset() as i64
-        }),
+        "length" | "length_unsafe" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, at: i64| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.length(at as u64) as i64)
+            },
+        ),
+        "output_set" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, at: i64, len: i64| -> Result<(), RuntimeError> {
+                charged(&mut env)?.kernel.set_output(at as u64, len as u64);
+                Ok(())
+            },
+        ),
+        "output_offset" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.output_range().0 as i64)
+            },
+        ),
+        "output_length" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.output_range().1 as i64)
+            },
+        ),
+        "input_set" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, at: i64, len: i64| -> Result<(), RuntimeError> {
+                charged(&mut env)?.kernel.set_input(at as u64, len as u64);
+                Ok(())
+            },
+        ),
+        "input_offset" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.input_offset() as i64)
+            },
+        ),
         "reset" => Function::new_typed_with_env(
             store,
             env,
@@ -154,24 +172,39 @@ fn kernel_function(
                 Ok(())
             },
         ),
-        "error_set" => Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64| {
-            env.data_mut().kernel.set_error(at as u64);
-        }),
-        "error_get" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
-            env.data().kernel.error() as i64
-        }),
-        "memory_bytes" => Function::new_typed_with_env(store, env, |env: Env<'_>| -> i64 {
-            env.data().kernel.memory_bytes() as i64
-        }),
+        "error_set" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, at: i64| -> Result<(), RuntimeError> {
+                charged(&mut env)?.kernel.set_error(at as u64);
+                Ok(())
+            },
+        ),
+        "error_get" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.error() as i64)
+            },
+        ),
+        "memory_bytes" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>| -> Result<i64, RuntimeError> {
+                Ok(charged(&mut env)?.kernel.memory_bytes() as i64)
+            },
+        ),
         // The manifest configuration is empty and there are no variables; the key's block is
         // freed, as the reference does for variables.
         "config_get" => Function::new_typed_with_env(store, env, |_: Env<'_>, _: i64| -> i64 { 0 }),
-        "var_get" => {
-            Function::new_typed_with_env(store, env, |mut env: Env<'_>, key: i64| -> i64 {
-                env.data_mut().kernel.free(key as u64);
-                0
-            })
-        }
+        "var_get" => Function::new_typed_with_env(
+            store,
+            env,
+            |mut env: Env<'_>, key: i64| -> Result<i64, RuntimeError> {
+                charged(&mut env)?.kernel.free(key as u64);
+                Ok(0)
+            },
+        ),
         "var_set" => Function::new_typed_with_env(
             store,
             env,
@@ -193,12 +226,24 @@ fn kernel_function(
             Function::new_typed_with_env(store, env, |_: Env<'_>| -> i32 { i32::MAX })
         }
         "log_trace" | "log_debug" | "log_info" | "log_warn" | "log_error" => {
-            Function::new_typed_with_env(store, env, |mut env: Env<'_>, at: i64| {
-                env.data_mut().kernel.free(at as u64);
-            })
+            Function::new_typed_with_env(
+                store,
+                env,
+                |mut env: Env<'_>, at: i64| -> Result<(), RuntimeError> {
+                    charged(&mut env)?.kernel.free(at as u64);
+                    Ok(())
+                },
+            )
         }
         _ => return None,
     })
+}
+
+/// The room's state, once a kernel call that moves nothing is charged.
+fn charged<'a>(env: &'a mut Env<'_>) -> Result<&'a mut Shared, RuntimeError> {
+    let shared = env.data_mut();
+    charge(shared, 0)?;
+    Ok(shared)
 }
 
 /// Charges a kernel call that moves `bytes`; see [`Shared::charge`].

@@ -417,7 +417,8 @@ impl Room {
     pub fn frame(&self, slot: Slot) -> Option<Frame> {
         let slots = &self.shared().slots;
         match slot {
-            Slot::Member(index) => slots.frame(index).cloned(),
+            Slot::Member(index) if index < cabinet_wire::ROSTER_CAP => slots.frame(index).cloned(),
+            Slot::Member(_) => None,
             Slot::Broadcast => slots.broadcast_frame().cloned(),
         }
     }

@@ -118,7 +118,7 @@ impl Game {
             snapshot.last_full_epoch,
             snapshot.force_full,
             snapshot.member_section.clone(),
-            snapshot.last_roster.len(),
+            &snapshot.last_roster,
         );
         room.totals.fuel = snapshot.fuel_used;
         room.state = State::Live(Box::new(core));

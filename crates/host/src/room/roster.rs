@@ -121,14 +121,14 @@ impl Roster {
         )
     }
 
-    /// Continues an exported roster whose last section had `count` members.
+    /// Continues an exported roster, whose last section described `last_roster`.
     pub(crate) fn import(
         &mut self,
         epoch: u32,
         last_full_epoch: u32,
         force_full: bool,
         section: Option<Vec<u8>>,
-        count: usize,
+        last_roster: &[Player],
     ) {
         self.epoch = epoch;
         self.last_full_epoch = last_full_epoch;
@@ -136,7 +136,13 @@ impl Roster {
         self.known = section.is_some();
         self.section = section.unwrap_or_default();
         // A snapshot's lists are no longer than the wire's count.
-        self.count = count as u16;
+        self.count = last_roster.len() as u16;
+        // A section that came from a blob without characters is told by its bytes: with them it
+        // would be longer.
+        let plain = self.features & !CTX_FEATURE_CHARACTER;
+        self.without_characters = plain != self.features
+            && self.encode_section(last_roster, None, plain).is_ok()
+            && self.scratch == self.section;
         self.stale = true;
     }
 

@@ -233,7 +233,8 @@ impl Shared {
 }
 
 impl Io {
-    /// Runs one store call with the deadline's clock stopped.
+    /// Runs one store call. The deadline's clock stands still meanwhile, for the first calls of a
+    /// callback; a guest that makes more pays for them, and is killed while it waits.
     pub(crate) fn call<T>(
         &mut self,
         tally: &mut Tally,
@@ -244,7 +245,9 @@ impl Io {
         if left.is_zero() {
             return Err(IoStop::Ceiling);
         }
-        if let Some(watch) = &self.watch
+        let exempt = tally.store_calls < STORE_CALLS_EXEMPT;
+        if exempt
+            && let Some(watch) = &self.watch
             && watch.host.watchdog.pause(watch.ticket)
         {
             return Err(IoStop::Late);
@@ -254,10 +257,8 @@ impl Io {
         let took = began.elapsed();
         tally.io_time += took;
         tally.store_calls = tally.store_calls.saturating_add(1);
-        if let Some(watch) = &mut self.watch {
-            if tally.store_calls <= STORE_CALLS_EXEMPT {
-                watch.deadline += took;
-            }
+        if exempt && let Some(watch) = &mut self.watch {
+            watch.deadline += took;
             watch.host.watchdog.resume(watch.ticket, watch.deadline);
         }
         if tally.io_time > self.ceiling {

@@ -55,6 +55,9 @@ pub(crate) fn call(
     if shared.stopped() {
         return Err(RuntimeError::user(Box::new(IoStop::Late)));
     }
+    if shared.fuel.is_some_and(|fuel| fuel.get_i64() < 0) {
+        return Err(RuntimeError::user(Box::new(IoStop::Budget)));
+    }
     Ok(errno)
 }
 
@@ -177,7 +180,8 @@ fn random(shared: &mut Shared, at: u64, len: u64, said: Option<&mut Vec<u8>>) ->
     // A large request is cut where the watchdog looks: the room is dead then, and the rest of the
     // buffer does not matter.
     for piece in target.chunks_mut(ENTROPY_PIECE_BYTES) {
-        if limit.is_some_and(|limit| limit.get_i64() != 0) {
+        let stopped = limit.is_some_and(|limit| limit.get_i64() != 0);
+        if stopped || fuel.is_some_and(|fuel| fuel.get_i64() < 0) {
             break;
         }
         entropy.fill(piece);
