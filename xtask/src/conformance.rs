@@ -4,9 +4,10 @@
 //! artifact is within its limit; 1: some are not; 2: something could not be checked at all.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cabinet_conformance::script::MAX_SCRIPT_BYTES;
 use cabinet_conformance::{CheckOptions, Report, Script, check, error_line};
@@ -31,6 +32,9 @@ pub struct Args {
     /// Also ask that each game declares a leaderboard.
     #[arg(long)]
     require_leaderboard: bool,
+    /// The callback deadline to judge by, instead of the host's default; a script's own wins.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    deadline_ms: Option<u64>,
 }
 
 /// Runs the command.
@@ -78,10 +82,13 @@ fn try_run(args: &Args) -> Result<Tally, String> {
         }
     };
     let host = Host::new(HostOptions::default()).map_err(|error| error_line(&error))?;
-    let options = CheckOptions {
+    let mut options = CheckOptions {
         require_leaderboard: args.require_leaderboard,
         ..CheckOptions::default()
     };
+    if let Some(deadline_ms) = args.deadline_ms {
+        options.game.deadline = Duration::from_millis(deadline_ms);
+    }
     let mut tally = Tally::default();
     for (index, path) in artifacts.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, artifacts.len(), path.display());
@@ -90,7 +97,8 @@ fn try_run(args: &Args) -> Result<Tally, String> {
                 tally.passed += usize::from(report.ok);
                 tally.failed += usize::from(!report.ok);
                 tally.verdicts_not_checked += report.tally.not_checked;
-                print_report(path, &report, args.json);
+                print_report(path, &report, args.json)
+                    .map_err(|error| format!("cannot write the report: {error}"))?;
             }
             Err(problem) => {
                 tally.unchecked += 1;
@@ -118,11 +126,18 @@ fn check_file(
         .map_err(|error| format!("{}: {}", path.display(), error_line(&error)))
 }
 
-fn print_report(path: &Path, report: &Report, json: bool) {
+fn print_report(path: &Path, report: &Report, json: bool) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
     if json {
-        println!("{}", json!({ "artifact": path, "report": report }));
+        // A path need not be UTF-8, JSON must.
+        let artifact = path.display().to_string();
+        writeln!(
+            stdout,
+            "{}",
+            json!({ "artifact": artifact, "report": report })
+        )
     } else {
-        println!("{report}");
+        writeln!(stdout, "{report}")
     }
 }
 
@@ -229,6 +244,7 @@ pub(crate) mod tests {
             script: script.map(Path::to_path_buf),
             json: false,
             require_leaderboard: false,
+            deadline_ms: None,
         }
     }
 
