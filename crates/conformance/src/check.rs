@@ -15,7 +15,7 @@ use crate::lane::{HibernateError, Lane, Record, Restore};
 use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, Tally};
 use crate::script::{Script, Step};
 use crate::shot::seat_shot;
-use crate::tape::Keep;
+use crate::tape::{Effects, Keep};
 use crate::units::{error_line, nanos, one_line};
 use crate::verdict::{self, Repeat};
 
@@ -348,6 +348,16 @@ impl Beside {
     }
 }
 
+/// What was logged last, which is where a panic says why.
+fn last_words(effects: &Effects) -> Vec<String> {
+    const RECORDS: usize = 8;
+    let logs = &effects.logs;
+    logs[logs.len().saturating_sub(RECORDS)..]
+        .iter()
+        .map(|logged| one_line(&String::from_utf8_lossy(&logged.message)))
+        .collect()
+}
+
 fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
     let call = record.call.as_ref();
     let host = call.map_or(Duration::ZERO, |call| call.host_time);
@@ -365,6 +375,10 @@ fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
             .fault
             .as_ref()
             .map(|fault| one_line(&fault.to_string())),
+        last_words: match record.fault {
+            Some(_) => last_words(&record.effects),
+            None => Vec::new(),
+        },
         frames: call.map_or(0, |call| call.frames),
         bytes_out: call.map_or(0, |call| call.bytes_out),
         memory_bytes: record.state.memory_bytes,

@@ -141,6 +141,8 @@ pub struct StepRow {
     pub exit: Option<u32>,
     /// Why the room died here.
     pub fault: Option<String>,
+    /// Of a step at which it died: the last log records, at most eight.
+    pub last_words: Vec<String>,
     /// Frames accepted; a broadcast counts once.
     pub frames: u32,
     /// Container bytes of those frames.
@@ -235,6 +237,11 @@ impl fmt::Display for Report {
         headroom(&self.headroom, f)?;
         writeln!(f)?;
         steps(&self.steps, f)?;
+        for row in &self.steps {
+            for words in &row.last_words {
+                writeln!(f, "logged at step {}: {words}", row.step)?;
+            }
+        }
         let taken = self.steps.len().saturating_sub(1);
         if taken < self.steps_in_script {
             let left = count(self.steps_in_script - taken, "step");
@@ -376,6 +383,7 @@ mod tests {
             host_ns: 0,
             exit: Some(0),
             fault: None,
+            last_words: Vec::new(),
             frames: 1,
             bytes_out: 46_093,
             memory_bytes: 65_536,

@@ -9,7 +9,7 @@ pub(crate) use wasm::*;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use crate::testing::host::{
-    config_get, end, identical, input, kv_delete, kv_get, kv_set, log, output, post, send,
+    config_get, end, fail, identical, input, kv_delete, kv_get, kv_set, log, output, post, send,
     set_input_context,
 };
 
@@ -22,7 +22,7 @@ mod wasm {
         //! Kernel memory.
 
         #[link(wasm_import_module = "extism:host/env")]
-        // SAFETY: names and signatures are those of wire.md 2.5. Every argument is an integer that
+        // SAFETY: names and signatures are those of docs/ABI.md. Every argument is an integer that
         // the host treats as an address in kernel memory, never in ours, so no value of it can
         // break a Rust invariant; the worst the host does is trap.
         unsafe extern "C" {
@@ -37,6 +37,7 @@ mod wasm {
             pub safe fn input_load_u8(index: u64) -> u32;
             pub safe fn input_load_u64(index: u64) -> u64;
             pub safe fn output_set(offset: u64, bytes: u64);
+            pub safe fn error_set(offset: u64);
         }
     }
 
@@ -44,7 +45,7 @@ mod wasm {
         //! The ten game functions.
 
         #[link(wasm_import_module = "extism:host/user")]
-        // SAFETY: names and signatures are those of wire.md 2.4. As above: integers in, integers
+        // SAFETY: names and signatures are those of docs/ABI.md. As above: integers in, integers
         // out, and the host never touches our memory.
         unsafe extern "C" {
             pub safe fn send(player: u64, payload: u64) -> u64;
@@ -76,6 +77,14 @@ mod wasm {
     pub(crate) fn output(bytes: &[u8]) {
         if let Some(block) = Block::holding(bytes) {
             env::output_set(block.0, bytes.len() as u64);
+            core::mem::forget(block);
+        }
+    }
+
+    /// Ends the call as a failure with this text.
+    pub(crate) fn fail(reason: &str) {
+        if let Some(block) = Block::holding(reason.as_bytes()) {
+            env::error_set(block.0);
             core::mem::forget(block);
         }
     }

@@ -144,20 +144,19 @@ pub fn answer_abi() -> i32 {
     0
 }
 
-/// The body of the `meta` export.
-///
-/// # Panics
-///
-/// When the declaration is not valid; the message names the rule.
+/// The body of the `meta` export. A declaration that is not valid is refused with a text that names
+/// the rule.
 pub fn answer_meta<G: Game>() -> i32 {
     log_panics();
     let mut bytes = Vec::new();
     if let Err(error) = G::META.encode(&mut bytes) {
-        // An export has no error to return but a trap; the author reads why in the log.
-        match core::error::Error::source(&error) {
-            Some(source) => panic!("META is invalid: {error}: {source}"),
-            None => panic!("META is invalid: {error}"),
-        }
+        // Nobody logs while a game is loaded: the kernel's error text is what the loader shows.
+        let reason = match core::error::Error::source(&error) {
+            Some(source) => format!("META is invalid: {error}: {source}"),
+            None => format!("META is invalid: {error}"),
+        };
+        abi::fail(&reason);
+        return 1;
     }
     abi::output(&bytes);
     0

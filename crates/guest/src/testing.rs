@@ -144,7 +144,16 @@ impl<G: Game> TestRoom<G> {
     }
 
     /// Opens a room of some kind and starts the game.
+    ///
+    /// # Panics
+    ///
+    /// When [`Game::META`] is not valid: no host would load the game.
     pub fn with(options: TestOptions) -> TestRoom<G> {
+        if let Err(error) = G::META.validate() {
+            let source = core::error::Error::source(&error);
+            let reason = source.map_or(String::new(), |source| format!(": {source}"));
+            panic!("META is invalid: {error}{reason}");
+        }
         let heartbeat = match G::META.heartbeat_ms() {
             0 => cabinet_wire::HEARTBEAT_DEFAULT_MS,
             ms => ms,

@@ -477,3 +477,20 @@ proptest! {
         }
     }
 }
+
+/// A game no host loads.
+struct Unloadable;
+
+impl Game for Unloadable {
+    const META: Meta = Meta::new("Bad Slug", "Unloadable");
+
+    fn new(_: &mut Room) -> Unloadable {
+        Unloadable
+    }
+}
+
+#[test]
+#[should_panic(expected = "META is invalid")]
+fn a_declaration_that_no_host_takes_fails_its_native_tests() {
+    let _ = TestRoom::<Unloadable>::new();
+}

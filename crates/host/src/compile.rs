@@ -1,7 +1,7 @@
 //! Turning a rewritten guest into machine code: here, or in a worker process with hard limits.
 //!
 //! Cranelift cannot be cancelled inside one function, and a hostile function can hold it for half
-//! a minute (`spec/wasmer.md` 2). Guests are admitted by a cost estimate first
+//! a minute (docs/ARCHITECTURE.md). Guests are admitted by a cost estimate first
 //! ([`crate::ModuleLimits`]); an embedder who wants a hard bound runs the compiler in a process of
 //! its own: call [`compile_worker`] from a program of yours and name that program in
 //! [`CompileIn::Worker`].

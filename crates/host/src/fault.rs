@@ -24,7 +24,8 @@ impl Outcome {
         }
     }
 
-    /// Whether this call killed the room.
+    /// Whether this call killed the room. The calls after it are [`Skip::Dead`];
+    /// [`crate::Room::fault`] tells at any time.
     pub fn is_fault(&self) -> bool {
         matches!(self, Self::Faulted(_))
     }
@@ -215,7 +216,7 @@ impl fmt::Display for Fault {
             Self::Budget { fuel } => write!(f, "work budget of {fuel} fuel used up"),
             Self::Deadline {
                 deadline,
-                stolen: None,
+                stolen: None | Some(Duration::ZERO),
             } => write!(f, "deadline of {deadline:?} passed"),
             Self::Deadline {
                 deadline,

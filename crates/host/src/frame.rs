@@ -8,12 +8,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cabinet_wire::cell::Cell;
 use cabinet_wire::{CELL_BYTES, FRAME_BYTES, ROW_BYTES, ROWS};
 
 /// One row of packed cells.
 pub type Row = [u8; ROW_BYTES];
 
-/// An immutable grid of 24×80 packed cells (`spec/wire.md` 3.5), cheap to clone and to keep.
+/// An immutable grid of 24×80 packed cells (docs/ABI.md), cheap to clone and to keep.
 #[derive(Clone)]
 pub struct Frame {
     rows: [Arc<Row>; ROWS],
@@ -49,6 +50,31 @@ impl Frame {
     /// The rows from top to bottom.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &Row> {
         self.rows.iter().map(|row| &**row)
+    }
+
+    /// A row as text, without colours: blanks as spaces, none at the end, control characters as
+    /// spaces, the right half of a wide glyph left out.
+    ///
+    /// # Panics
+    /// When `row` is not below [`ROWS`].
+    #[must_use]
+    pub fn row_text(&self, row: usize) -> String {
+        let mut text = String::with_capacity(cabinet_wire::COLS);
+        for cell in self.rows[row].as_chunks().0.iter().map(Cell::read) {
+            if cell.cont {
+                continue;
+            }
+            let shown = |point: &u32| char::from_u32(*point).filter(|c| !c.is_control());
+            text.push(shown(&cell.cp[0]).unwrap_or(' '));
+            text.extend(
+                cell.cp[1..]
+                    .iter()
+                    .filter(|point| **point != 0)
+                    .filter_map(shown),
+            );
+        }
+        text.truncate(text.trim_end().len());
+        text
     }
 
     /// The packed cell at a row and column.
@@ -180,6 +206,36 @@ mod tests {
         let mut out = Box::new([0xEE; FRAME_BYTES]);
         frame.copy_to(&mut out);
         out
+    }
+
+    #[test]
+    fn a_row_reads_as_text_without_blanks_at_its_end_or_control_characters() {
+        let mut bytes = Box::new([0; FRAME_BYTES]);
+        let mut put = |col: usize, cell: Cell| {
+            let at = col * CELL_BYTES;
+            bytes[at..at + CELL_BYTES].copy_from_slice(&cell.to_bytes());
+        };
+        put(0, Cell::of('a'));
+        put(1, Cell::of('\u{1b}'));
+        put(2, Cell::of('日'));
+        put(
+            3,
+            Cell {
+                cont: true,
+                ..Cell::default()
+            },
+        );
+        put(
+            4,
+            Cell {
+                cp: ['e' as u32, 0x301, 0],
+                ..Cell::default()
+            },
+        );
+        put(6, Cell::of(' '));
+        let frame = Frame::from_bytes(&bytes);
+        assert_eq!(frame.row_text(0), "a 日e\u{301}");
+        assert_eq!(frame.row_text(1), "");
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::services::{NoServices, Services};
 /// Native stack of guest code. Call depth is counted in the rewrite and runs out at an eighth of
 /// this; one size for the whole process, as wasmer pools stacks.
 const STACK_BYTES: usize = 8 << 20;
+/// Pages of the largest 32-bit memory.
+const MEMORY_PAGES_POSSIBLE: u32 = 65_536;
 /// Longest meta read: a hundred config specs with schemas of 8 KB fit.
 const META_BYTES_MAX: usize = 1 << 20;
 /// What a snapshot holds beside guest memory at most: every frame slot full, rosters, tables.
@@ -154,6 +156,9 @@ pub(crate) fn load(
     wasm: &[u8],
     options: &GameOptions,
 ) -> Result<Game, LoadError> {
+    if options.memory_pages_max == 0 || options.memory_pages_max > MEMORY_PAGES_POSSIBLE {
+        return Err(LoadError::MemoryPages(options.memory_pages_max));
+    }
     let limits = ModuleLimits {
         memory_pages_max: options.memory_pages_max,
         ..host.options.limits.clone()

@@ -124,6 +124,9 @@ pub enum LoadError {
     /// The module is not one this host runs; the reason names what to change.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The option `memory_pages_max` is 0, or more than a 32-bit memory can have.
+    #[error("the option memory_pages_max is {0}: it must be 1 to 65536")]
+    MemoryPages(u32),
     /// The module would take too long to compile.
     #[error(
         "the module is too expensive to compile: estimated cost {cost}, limit {limit}; split its largest function"
@@ -187,6 +190,7 @@ impl LoadError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.class(),
+            Self::MemoryPages(_) => "options",
             Self::TooExpensive { .. } => "too-expensive",
             Self::Compile(_) => "compile",
             Self::Instantiate(_) => "instantiation",
@@ -306,9 +310,13 @@ pub struct GameOptions {
     /// Wake cadence when neither the game nor the room says otherwise. Default 50 ms.
     pub heartbeat: Duration,
     /// Wall-clock deadline of a callback. Default 100 ms.
+    ///
+    /// It is looked at about every 2 ms, so a shorter one seldom strikes. It counts the time the
+    /// thread waits for a core too: call no more rooms at once than there are cores, or innocent
+    /// guests die of their neighbours.
     pub deadline: Duration,
-    /// Cap of the guest's memory, and separately of its kernel's, in pages of 64 KiB. Default
-    /// 512 (32 MiB).
+    /// Cap of the guest's memory, and separately of its kernel's, in pages of 64 KiB, 1 to 65,536.
+    /// Default 512 (32 MiB).
     pub memory_pages_max: u32,
     /// Deterministic work budget of a callback, in operators; `None` (the default) for none.
     pub fuel: Option<u64>,

@@ -6,20 +6,23 @@
 //! plug in.
 //!
 //! ```no_run
-//! use cabinet_host::{GameOptions, Host, HostOptions, NoServices, Outcome, Player, RoomConfig, Seed, Slot};
+//! use cabinet_host::{GameOptions, Host, HostOptions, Input, NoServices, Player, RoomConfig, Seed, Slot};
 //!
 //! let host = Host::new(HostOptions::default())?;
 //! let game = host.load(&std::fs::read("game.wasm")?, &GameOptions::default())?;
 //!
 //! let mut room = game.room(RoomConfig::new(Seed::draw()?), Box::new(NoServices));
 //! let now = 1_700_000_000_000_000_000; // Unix nanoseconds; the caller owns the clock
+//! let ada = Player::member("a1", "ada", "c1");
 //! let _ = room.start(now);
-//! let _ = room.join(now, Player::member("a1", "ada", "c1"));
-//! if let Outcome::Faulted(_) = room.wake(now + 50_000_000) {
-//!     eprintln!("{}", room.fault().expect("a faulted room says why"));
+//! let _ = room.join(now, ada.clone());
+//! let _ = room.input(now, &ada, Input::Rune('x' as u32));
+//! let _ = room.wake(now + 50_000_000);
+//! if let Some(fault) = room.fault() {
+//!     eprintln!("{fault}"); // whichever call it was: later ones are skipped
 //! }
-//! if let Some(frame) = room.frame(Slot::Broadcast) {
-//!     println!("top left cell: {:?}", frame.cell(0, 0));
+//! if let Some(frame) = room.frame(Slot::Member(0)) {
+//!     println!("{}", frame.row_text(0)); // what the first player sees
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -61,6 +64,9 @@ mod slots;
 mod snapshot;
 mod steal;
 mod watchdog;
+
+pub use cabinet_wire::input::Input;
+pub use cabinet_wire::{Key, Kind, LogLevel, Mode, Status};
 
 pub use cache::CacheError;
 pub use compile::{CompileError, CompileIn, Tier, WorkerOptions, compile_worker};

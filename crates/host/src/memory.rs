@@ -8,7 +8,7 @@
 //! - every byte of a slot in the pool is zero.
 //!
 //! The pool exists because a first touch of a fresh page costs about 2 µs here, an instantiation
-//! about 40 µs and a map/unmap pair about 20 µs (`spec/wasmer.md` 4): a room that ends leaves its
+//! about 40 µs and a map/unmap pair about 20 µs (docs/ARCHITECTURE.md): a room that ends leaves its
 //! pages, zeroed, to the next one.
 
 use std::ptr::NonNull;

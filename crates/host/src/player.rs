@@ -12,7 +12,9 @@ use cabinet_wire::ctx;
 pub struct Player {
     /// Stable account id; empty for a keyless guest. What kv rows are kept under.
     pub account: String,
-    /// The name shown to others.
+    /// The name shown to others. Sent to the guest as it is: cap its length (the wire takes 65,535
+    /// bytes, of which every callback carries a copy) and strip control characters before it gets
+    /// here.
     pub handle: String,
     /// The connection this player came on.
     pub conn: String,

@@ -4,8 +4,8 @@
 //! There is a slot per roster index and one for broadcasts. A keyframe gives a slot its baseline
 //! and its epoch; a delta applies only onto the epoch it was made for, else the slot is bumped to
 //! a new epoch and the guest, which sees it returned, sends a keyframe. A broadcast becomes the
-//! baseline of every slot that ever had one. The arithmetic is the reference's (`spec/wire.md`
-//! 3.6), with one difference: a slot that loses its baseline reads as undrawn from then on, so
+//! baseline of every slot that ever had one. The arithmetic is the reference's (docs/ABI.md
+//! 6), with one difference: a slot that loses its baseline reads as undrawn from then on, so
 //! that a partial keyframe cannot show one player what was drawn for another.
 //!
 //! Invariants

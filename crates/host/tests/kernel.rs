@@ -1,4 +1,4 @@
-//! The kernel and WASI as a guest finds them: addresses, edges, error numbers (wire.md 2.5, 2.6).
+//! The kernel and WASI as a guest finds them: addresses, edges, error numbers (docs/ABI.md).
 
 mod common;
 

@@ -250,3 +250,26 @@ fn a_meta_of_a_mebibyte_is_read_and_one_byte_more_is_not() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn a_memory_cap_no_memory_can_have_is_refused_by_name() {
+    let host = common::host();
+    let wasm = common::fixture("tour.wasm");
+    for (pages, loads) in [
+        (0, false),
+        (65_536, true),
+        (65_537, false),
+        (u32::MAX, false),
+    ] {
+        let mut with = options(WIDE);
+        with.memory_pages_max = pages;
+        match host.load(&wasm, &with) {
+            Ok(_) => assert!(loads, "{pages}"),
+            Err(error) => {
+                assert!(!loads, "{pages}: {error}");
+                assert!(error.to_string().contains("memory_pages_max"), "{error}");
+                assert_eq!(error.class(), "options");
+            }
+        }
+    }
+}

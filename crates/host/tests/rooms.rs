@@ -287,7 +287,7 @@ fn a_panicking_store_is_a_host_bug_and_kills_one_room_only() {
     let room = asked(|| panic!("a store's bug"), WIDE);
     let fault = room.fault().unwrap();
     assert!(
-        matches!(fault, Fault::HostBug { message } if message == "a store's bug"),
+        matches!(fault, Fault::HostBug { message } if message == "a service panicked: a store's bug"),
         "{fault}"
     );
     assert!(!fault.is_guests());

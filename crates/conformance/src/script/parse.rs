@@ -222,7 +222,14 @@ impl Reader {
             "memory-pages" => {
                 self.once("memory-pages")?;
                 let [pages] = args(rest, "memory-pages NUMBER")?;
-                self.setup_mut().memory_pages_max = Some(number(&pages.text, "a number of pages")?);
+                let pages: u32 = number(&pages.text, "a number of pages, 1 to 65536")?;
+                if !(1..=65_536).contains(&pages) {
+                    return Err(LineProblem::NotA {
+                        wanted: "a number of pages, 1 to 65536",
+                        word: pages.to_string(),
+                    });
+                }
+                self.setup_mut().memory_pages_max = Some(pages);
             }
             "resident" => {
                 self.once("resident")?;

@@ -34,7 +34,7 @@ pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SIMD)
     .union(WasmFeatures::FLOATS);
 
-/// The callbacks every game has (wire.md 2.3).
+/// The callbacks every game has (docs/ABI.md).
 const CALLBACKS: [&str; 8] = [
     "shellcade_abi",
     "meta",
@@ -428,7 +428,7 @@ fn callback(module: &Module<'_>, name: &'static str) -> Result<Callback, Refusal
     Ok(Callback { name, result })
 }
 
-/// wire.md 2.2, step 5: `_initialize`, else `__wasm_call_ctors`, if they take nothing; a Haskell
+/// docs/ABI.md: `_initialize`, else `__wasm_call_ctors`, if they take nothing; a Haskell
 /// runtime has `hs_init(i32, i32)` on top of `_initialize` and instead of the constructors.
 fn initializers(module: &Module<'_>) -> Result<Vec<Initializer>, Refusal> {
     let exported = |name: &'static str, params: &[ValueType]| {

@@ -2,7 +2,7 @@
 //!
 //! Nothing cancels Cranelift inside a function, and it is far from linear. The estimate is a sum of
 //! terms, one per way we found to hold it up; each was measured alone on one core (wasmer 7.4.2,
-//! canonical NaNs; the first two are also in spec/wasmer.md 2). `L` is the locals a function touches
+//! canonical NaNs; the first two are also in docs/ARCHITECTURE.md). `L` is the locals a function touches
 //! and its highest operand stack together.
 //!
 //! | term, µs | tier | measured |

@@ -1,7 +1,7 @@
 //! The functions a guest may import, with their exact types.
 //!
-//! Source: wire.md 2.4 (the ten game functions), 2.5 (the kernel) and 2.6 (all 46 functions of WASI
-//! preview 1). Whatever is not in this table does not link.
+//! Source: docs/ABI.md: the ten game functions, the kernel, and all 46 functions of WASI
+//! preview 1. Whatever is not in this table does not link.
 
 use super::refusal::{Refusal, quote};
 use super::shape::{Signature, ValueType};
@@ -77,7 +77,7 @@ pub(super) fn resolve(
     Ok(function)
 }
 
-/// `i` is i32 and `I` is i64, as in wire.md; no host function has a float.
+/// `i` is i32 and `I` is i64, as in docs/ABI.md; no host function has a float.
 fn value_type(letter: char) -> ValueType {
     if letter == 'I' {
         ValueType::I64

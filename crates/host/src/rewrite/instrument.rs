@@ -2,7 +2,7 @@
 //!
 //! A *check* takes fuel and traps when less is left than the limit cell says. It stores on purpose:
 //! Cranelift hoists a check that only loads out of a loop that stores nothing, and then the loop
-//! never sees the watchdog's write (spec/wasmer.md 1.3).
+//! never sees the watchdog's write (docs/ARCHITECTURE.md).
 //!
 //! Invariants
 //! - every function entry and every turn of every loop passes a check, so between two checks there

@@ -17,7 +17,7 @@ pub struct Shape {
     /// The eight callbacks of the ABI, in its order.
     pub callbacks: Vec<Callback>,
     /// Runtime initialisers the guest exports, in the order to call them once before its first
-    /// callback (wire.md 2.2, step 5).
+    /// callback (docs/ABI.md).
     pub initializers: Vec<Initializer>,
     /// [`super::START_EXPORT`] if the guest had a start section, else none. The host calls it
     /// right after instantiation.

@@ -307,7 +307,7 @@ impl Core {
             Err(panic) => (
                 1,
                 Some(Fault::HostBug {
-                    message: panic_text(panic.as_ref()),
+                    message: format!("a service panicked: {}", panic_text(panic.as_ref())),
                 }),
             ),
         };

@@ -3,7 +3,8 @@
 //! A room is one guest instance and the state the host keeps for it. Nothing here has a thread or
 //! a timer: the caller says what happened and what time it is, the room calls the guest and says
 //! what came of it. Calls are made on the caller's thread and return when the guest does, at the
-//! latest when its deadline kills it; never make them from an async executor's worker.
+//! latest when its deadline kills it; never make them from an async executor's worker, and make no
+//! more at once than there are cores.
 //!
 //! Order, as a guest sees it: `start`, then any of join, leave, input and wake, then `close`.
 //!
@@ -77,7 +78,8 @@ pub struct NoRandomness;
 pub struct RoomConfig {
     /// Quick, private or solo.
     pub mode: Mode,
-    /// Most members; 0 for no limit. Told to the guest; enforced by whoever admits players.
+    /// Most members; 0 for no limit. Told to the guest, as 65,535 at most; enforced by whoever
+    /// admits players.
     pub capacity: u32,
     /// Fewest members to begin with. Told to the guest.
     pub min_players: u32,
@@ -504,9 +506,9 @@ impl Room {
             seed: self.config.seed.value(),
             seed_set: matches!(self.config.seed, Seed::Set(_)),
             mode: self.config.mode,
-            // The wire has 16 bits for each and takes the low ones.
-            capacity: self.config.capacity as u16,
-            min_players: self.config.min_players as u16,
+            // The wire has 16 bits for each.
+            capacity: u16::try_from(self.config.capacity).unwrap_or(u16::MAX),
+            min_players: u16::try_from(self.config.min_players).unwrap_or(u16::MAX),
         };
         self.payload.clear();
         if self

@@ -35,7 +35,9 @@ use crate::snapshot::{GlobalValue, MemoryImage, Snapshot};
 #[non_exhaustive]
 pub enum RestoreError {
     /// The snapshot belongs to another game, or another version of this one.
-    #[error("the snapshot is of artifact {snapshot}, the game is {game}: the game was updated")]
+    #[error(
+        "the snapshot is of artifact {snapshot}, the game is {game}: another game, or another version of it"
+    )]
     ArtifactMismatch {
         /// The snapshot's artifact.
         snapshot: ArtifactDigest,
@@ -223,7 +225,7 @@ fn verify(game: &GameInner, snapshot: &Snapshot) -> Result<(), RestoreError> {
     }
     if snapshot.rules != game.rules {
         return Err(RestoreError::Incompatible(
-            "version or limits of the module rewrite",
+            "version or limits of the module rewrite, such as memory_pages_max",
         ));
     }
     if snapshot.canonical_nans != game.options.canonical_nans {

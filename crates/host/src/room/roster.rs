@@ -1,7 +1,7 @@
 //! What the guest is told about who is in the room, and when that counts as a change.
 //!
 //! The reference compares account ids, kinds and the count, and so misses a player who comes back
-//! under another name, connection or avatar (host.md 2.13). Here a change is a change of the bytes
+//! under another name, connection or avatar (docs/parity.md, Deviations). Here a change is a change of the bytes
 //! the guest would be sent.
 //!
 //! Work is done only when members changed: a steady callback compares and encodes nothing, and in

@@ -2,7 +2,7 @@
 //! stream, stdout and stderr into the log, and nothing else.
 //!
 //! All 46 functions exist, so that any guest links. Error numbers are those the reference was seen
-//! to answer (wire.md 2.6).
+//! to answer (docs/ABI.md).
 
 use wasmer::{FunctionEnvMut, RuntimeError};
 

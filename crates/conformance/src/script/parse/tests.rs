@@ -69,6 +69,14 @@ fn the_players_of_the_reference_traces_can_be_written() {
 }
 
 #[test]
+fn memory_pages_are_what_a_memory_can_have() {
+    for (pages, reads) in [("0", false), ("1", true), ("65536", true), ("65537", false)] {
+        let script = Script::parse(&format!("memory-pages {pages}\njoin 0\n"));
+        assert_eq!(script.is_ok(), reads, "{pages}: {script:?}");
+    }
+}
+
+#[test]
 fn an_error_names_its_line() {
     use LineProblem as P;
     let not = |word: &str, wanted| P::NotA {
@@ -317,7 +325,8 @@ fn setups() -> impl Strategy<Value = Setup> {
     // The magnitude must fit: `-i64::MIN` has no positive counterpart.
     .prop_map(|nanos| nanos.max(-i64::MAX));
     let deadline = proptest::option::of(durations());
-    let limits = (clock, deadline, any::<Option<u32>>(), any::<Option<bool>>());
+    let pages = proptest::option::of(1..=65_536_u32);
+    let limits = (clock, deadline, pages, any::<Option<bool>>());
     let config = btree_map("[a-z.=#]{1,6}", texts(), 0..4);
     let seats: BTreeSeats = btree_map(0..MAX_SEATS, seats(), 0..4).boxed();
     (rooms, limits, config, seats).prop_map(
