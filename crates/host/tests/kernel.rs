@@ -3,7 +3,7 @@
 mod common;
 
 use cabinet_host::{Fault, LogSource, Outcome, TrapKind};
-use common::{WIDE, ada, ms, options, room};
+use common::{DESCRIBED, WIDE, ada, ms, options, room};
 
 /// What a guest says at its first wake, when its body is `body`. `(call $say (i64))` says a number.
 fn says(imports: &str, body: &str) -> Result<Vec<i64>, Fault> {
@@ -31,18 +31,7 @@ fn said(imports: &str, extra: &str, body: &str, wakes: i64) -> Result<Vec<i64>, 
             (call $store (global.get $block) (local.get $number))
             (call $log (i64.const 1) (global.get $block))
             (call $free (global.get $block)))
-          (func (export "shellcade_abi") (result i32) (local $at i64)
-            (local.set $at (call $alloc (i64.const 8)))
-            (call $store (local.get $at) (i64.const 2))
-            (call $output (local.get $at) (i64.const 4))
-            (i32.const 0))
-          (func (export "meta") (result i32) (local $at i64)
-            (local.set $at (call $alloc (i64.const 24)))
-            (call $store (local.get $at) (i64.const 0x0100000000770001))
-            (call $store (i64.add (local.get $at) (i64.const 8)) (i64.const 0x0000000000000400))
-            (call $store (i64.add (local.get $at) (i64.const 16)) (i64.const 0))
-            (call $output (local.get $at) (i64.const 20))
-            (i32.const 0))
+          {DESCRIBED}
           (func (export "start")) (func (export "join")) (func (export "leave"))
           (func (export "input")) (func (export "close"))
           (func (export "wake") (local $a i64) (local $b i64) {body}))"#

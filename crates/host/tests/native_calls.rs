@@ -5,12 +5,8 @@ mod common;
 
 use std::time::Duration;
 
-use cabinet_host::{
-    Fault, GameOptions, LogSource, MemoryServices, Outcome, Player, RoomConfig, RoomResult, Seed,
-    ServiceError, Services,
-};
-use cabinet_wire::LogLevel;
-use common::{WIDE, ada, ms, options, wat_text};
+use cabinet_host::{Fault, GameOptions, LogSource, MemoryServices, Outcome, RoomConfig, Seed};
+use common::{Asked, DESCRIBED, WIDE, ada, ms, options, wat_text};
 
 /// A guest with these imports whose `input` is `body`, and a kernel block of a byte in `$block`.
 fn guest(imports: &str, body: &str) -> Vec<u8> {
@@ -22,18 +18,7 @@ fn guest(imports: &str, body: &str) -> Vec<u8> {
           (import "extism:host/env" "output_set" (func $output (param i64 i64)))
           {imports}
           (memory (export "memory") 1)
-          (func (export "shellcade_abi") (result i32) (local $at i64)
-            (local.set $at (call $alloc (i64.const 8)))
-            (call $store (local.get $at) (i64.const 2))
-            (call $output (local.get $at) (i64.const 4))
-            (i32.const 0))
-          (func (export "meta") (result i32) (local $at i64)
-            (local.set $at (call $alloc (i64.const 24)))
-            (call $store (local.get $at) (i64.const 0x0100000000770001))
-            (call $store (i64.add (local.get $at) (i64.const 8)) (i64.const 0x0000000000000400))
-            (call $store (i64.add (local.get $at) (i64.const 16)) (i64.const 0))
-            (call $output (local.get $at) (i64.const 20))
-            (i32.const 0))
+          {DESCRIBED}
           (func (export "start")) (func (export "join")) (func (export "leave"))
           (func (export "wake")) (func (export "close"))
           (func (export "input") (local $block i64) (local $left i32) {body}))"#
@@ -218,39 +203,6 @@ fn output_and_input_ranges_are_obeyed_where_the_reference_obeys_them() {
     }
 }
 
-/// A store whose every answer takes a millisecond.
-struct Slow;
-
-impl Services for Slow {
-    fn kv_get(
-        &mut self,
-        _: &Player,
-        _: &[u8],
-        _: Duration,
-    ) -> Result<Option<Vec<u8>>, ServiceError> {
-        std::thread::sleep(Duration::from_millis(1));
-        Ok(None)
-    }
-    fn kv_set(
-        &mut self,
-        _: &Player,
-        _: &[u8],
-        _: &[u8],
-        _: &[u8],
-        _: Duration,
-    ) -> Result<(), ServiceError> {
-        Ok(())
-    }
-    fn kv_delete(&mut self, _: &Player, _: &[u8], _: Duration) -> Result<(), ServiceError> {
-        Ok(())
-    }
-    fn config_get(&mut self, _: &[u8], _: Duration) -> Result<Option<Vec<u8>>, ServiceError> {
-        Ok(None)
-    }
-    fn post(&mut self, _: &RoomResult) {}
-    fn log(&mut self, _: LogLevel, _: LogSource, _: &[u8]) {}
-}
-
 #[test]
 fn a_flood_of_store_calls_is_the_guests_own_fault() {
     let wasm = guest(
@@ -261,7 +213,8 @@ fn a_flood_of_store_calls_is_the_guests_own_fault() {
     let mut with = options(common::SHORT);
     with.io_ceiling = WIDE;
     let game = common::host().load(&wasm, &with).unwrap();
-    let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(Slow));
+    let slow = Asked(|| std::thread::sleep(Duration::from_millis(1)));
+    let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(slow));
     let _ = room.start(ms(0));
     let _ = room.join(ms(0), ada());
     let _ = room.input(ms(1), &ada(), cabinet_wire::input::Input::Rune(120));

@@ -5,17 +5,30 @@ mod common;
 use std::time::Duration;
 
 use cabinet_host::{
-    Fault, Host, HostOptions, LogSource, MemoryServices, Outcome, Player, Room, RoomConfig,
-    RoomResult, Seed, ServiceError, Services, Skip, Slot, TrapKind,
+    Fault, Game, GameOptions, Host, HostOptions, MemoryServices, Outcome, Player, Room, RoomConfig,
+    Seed, Skip, Slot, TrapKind,
 };
+use cabinet_wire::Mode;
 use cabinet_wire::input::Input;
-use cabinet_wire::{LogLevel, Mode};
-use common::{KV_GET, READS_A_KEY, SHORT, WIDE, ada, ms, options, plain, room};
+use common::{Asked, KV_GET, READS_A_KEY, SHORT, WIDE, ada, ms, options, plain, room};
 
-fn misbehave(deadline: Duration) -> cabinet_host::Game {
+fn misbehave(deadline: Duration) -> Game {
+    misbehave_with(&options(deadline))
+}
+
+fn misbehave_with(options: &GameOptions) -> Game {
     common::host()
-        .load(&common::fixture("misbehave.wasm"), &options(deadline))
+        .load(&common::fixture("misbehave.wasm"), options)
         .unwrap()
+}
+
+/// A new room of the game in which ada has typed one misdeed, and how that ended.
+fn misdeed_in(game: &Game, misdeed: char) -> (Room, Outcome) {
+    let (mut room, _) = room(game);
+    let _ = room.start(ms(0));
+    let _ = room.join(ms(0), ada());
+    let outcome = room.input(ms(1), &ada(), rune(misdeed));
+    (room, outcome)
 }
 
 fn rune(c: char) -> Input {
@@ -116,13 +129,8 @@ fn a_deadline_kill_is_told_apart_from_a_trap_an_exit_and_a_budget() {
     for (misdeed, deadline, fuel, class) in cases {
         let mut with = options(deadline);
         with.fuel = fuel;
-        let game = common::host()
-            .load(&common::fixture("misbehave.wasm"), &with)
-            .unwrap();
-        let (mut room, _) = room(&game);
-        let _ = room.start(ms(0));
-        let _ = room.join(ms(0), ada());
-        let outcome = room.input(ms(1), &ada(), rune(misdeed));
+        let game = misbehave_with(&with);
+        let (room, outcome) = misdeed_in(&game, misdeed);
         assert!(outcome.is_fault());
         let fault = room.fault().unwrap();
         assert_eq!(fault.class(), class, "{misdeed}: {fault}");
@@ -137,14 +145,9 @@ fn a_budget_kill_comes_at_the_same_fuel_every_time_and_in_both_tiers() {
         let mut with = options(WIDE);
         with.fuel = Some(10_000_000);
         with.tier = tier;
-        let game = common::host()
-            .load(&common::fixture("misbehave.wasm"), &with)
-            .unwrap();
+        let game = misbehave_with(&with);
         for misdeed in ['t', 'n', 's', 'm', 'R'] {
-            let (mut room, _) = room(&game);
-            let _ = room.start(ms(0));
-            let _ = room.join(ms(0), ada());
-            let outcome = room.input(ms(1), &ada(), rune(misdeed));
+            let (mut room, outcome) = misdeed_in(&game, misdeed);
             assert!(matches!(room.fault(), Some(Fault::Budget { .. })));
             let digest = room.state_digest().unwrap();
             burned.push((misdeed, outcome.report().unwrap().fuel, digest));
@@ -156,10 +159,7 @@ fn a_budget_kill_comes_at_the_same_fuel_every_time_and_in_both_tiers() {
 
 #[test]
 fn a_trap_report_names_what_and_where() {
-    let (mut room, _) = room(&misbehave(WIDE));
-    let _ = room.start(ms(0));
-    let _ = room.join(ms(0), ada());
-    let _ = room.input(ms(1), &ada(), rune('/'));
+    let (mut room, _) = misdeed_in(&misbehave(WIDE), '/');
     let Some(Fault::Trap(trap)) = room.fault() else {
         panic!("{:?}", room.fault());
     };
@@ -167,10 +167,7 @@ fn a_trap_report_names_what_and_where() {
     assert!(!trap.backtrace.is_empty());
     let _ = room.close(ms(2));
 
-    let (mut room, _) = common::room(&misbehave(WIDE));
-    let _ = room.start(ms(0));
-    let _ = room.join(ms(0), ada());
-    let _ = room.input(ms(1), &ada(), rune('d'));
+    let (room, _) = misdeed_in(&misbehave(WIDE), 'd');
     let Some(Fault::Trap(trap)) = room.fault() else {
         panic!("{:?}", room.fault());
     };
@@ -184,13 +181,8 @@ fn deep_recursion_ends_at_the_same_depth_in_both_tiers() {
         .map(|tier| {
             let mut with = options(WIDE);
             with.tier = tier;
-            let game = common::host()
-                .load(&common::fixture("misbehave.wasm"), &with)
-                .unwrap();
-            let (mut room, _) = room(&game);
-            let _ = room.start(ms(0));
-            let _ = room.join(ms(0), ada());
-            let outcome = room.input(ms(1), &ada(), rune('d'));
+            let game = misbehave_with(&with);
+            let (mut room, outcome) = misdeed_in(&game, 'd');
             (outcome.report().unwrap().fuel, room.state_digest().unwrap())
         })
         .collect();
@@ -201,13 +193,8 @@ fn deep_recursion_ends_at_the_same_depth_in_both_tiers() {
 fn memory_growth_stops_at_the_cap() {
     let mut with = options(WIDE);
     with.memory_pages_max = 80;
-    let game = common::host()
-        .load(&common::fixture("misbehave.wasm"), &with)
-        .unwrap();
-    let (mut room, _) = room(&game);
-    let _ = room.start(ms(0));
-    let _ = room.join(ms(0), ada());
-    let grown = room.input(ms(1), &ada(), rune('g'));
+    let game = misbehave_with(&with);
+    let (room, grown) = misdeed_in(&game, 'g');
     assert!(matches!(grown, Outcome::Done(_)), "{:?}", room.fault());
     assert_eq!(room.memory_bytes(), 80 * 65_536);
 }
@@ -224,40 +211,7 @@ fn after_a_fault_nothing_reaches_the_guest_not_even_close() {
     assert!(services.take_frames().is_empty());
 }
 
-/// A store that does something before it finds nothing.
-struct Store(fn());
-
-impl Services for Store {
-    fn kv_get(
-        &mut self,
-        _: &Player,
-        _: &[u8],
-        _: Duration,
-    ) -> Result<Option<Vec<u8>>, ServiceError> {
-        (self.0)();
-        Ok(None)
-    }
-    fn kv_set(
-        &mut self,
-        _: &Player,
-        _: &[u8],
-        _: &[u8],
-        _: &[u8],
-        _: Duration,
-    ) -> Result<(), ServiceError> {
-        Ok(())
-    }
-    fn kv_delete(&mut self, _: &Player, _: &[u8], _: Duration) -> Result<(), ServiceError> {
-        Ok(())
-    }
-    fn config_get(&mut self, _: &[u8], _: Duration) -> Result<Option<Vec<u8>>, ServiceError> {
-        Ok(None)
-    }
-    fn post(&mut self, _: &RoomResult) {}
-    fn log(&mut self, _: LogLevel, _: LogSource, _: &[u8]) {}
-}
-
-/// A room over such a store, after a wake that asked it.
+/// A room over a store that does this when asked, after a wake that asked it.
 fn asked(store: fn(), deadline: Duration) -> Room {
     let game = common::host()
         .load(
@@ -265,7 +219,7 @@ fn asked(store: fn(), deadline: Duration) -> Room {
             &options(deadline),
         )
         .unwrap();
-    let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(Store(store)));
+    let mut room = game.room(RoomConfig::new(Seed::Set(1)), Box::new(Asked(store)));
     let _ = room.start(ms(0));
     let _ = room.join(ms(0), ada());
     let _ = room.wake(ms(50));

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cabinet_host::{
-    Game, GameOptions, Host, HostCall, HostOptions, MemoryServices, Observer, Player, Room,
-    RoomConfig, Seed,
+    Game, GameOptions, Host, HostCall, HostOptions, LogSource, MemoryServices, Observer, Player,
+    Room, RoomConfig, RoomResult, Seed, ServiceError, Services,
 };
-use cabinet_wire::Text;
 use cabinet_wire::meta::{self, Meta};
+use cabinet_wire::{LogLevel, Text};
 
 /// 2023-11-14T22:13:20Z, in Unix nanoseconds: where every test's clock starts.
 pub const EPOCH: i64 = 1_700_000_000_000_000_000;
@@ -166,6 +166,22 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
+/// The ABI's and the meta's exports, built word by word in the kernel: major 2, slug `w`. Wants
+/// `$alloc`, `$store` (`store_u64`) and `$output`.
+pub const DESCRIBED: &str = r#"
+    (func (export "shellcade_abi") (result i32) (local $at i64)
+      (local.set $at (call $alloc (i64.const 8)))
+      (call $store (local.get $at) (i64.const 2))
+      (call $output (local.get $at) (i64.const 4))
+      (i32.const 0))
+    (func (export "meta") (result i32) (local $at i64)
+      (local.set $at (call $alloc (i64.const 24)))
+      (call $store (local.get $at) (i64.const 0x0100000000770001))
+      (call $store (i64.add (local.get $at) (i64.const 8)) (i64.const 0x0000000000000400))
+      (call $store (i64.add (local.get $at) (i64.const 16)) (i64.const 0))
+      (call $output (local.get $at) (i64.const 20))
+      (i32.const 0))"#;
+
 /// Asks a store for the key `k` of the player at index 0. Wants [`KV_GET`].
 pub const READS_A_KEY: &str = "
     (local.set $at (call $alloc (i64.const 1)))
@@ -174,6 +190,39 @@ pub const READS_A_KEY: &str = "
 
 pub const KV_GET: &str =
     r#"(import "extism:host/user" "kv_get" (func $kv_get (param i64 i64) (result i64)))"#;
+
+/// A store that does something before it finds nothing.
+pub struct Asked(pub fn());
+
+impl Services for Asked {
+    fn kv_get(
+        &mut self,
+        _: &Player,
+        _: &[u8],
+        _: Duration,
+    ) -> Result<Option<Vec<u8>>, ServiceError> {
+        (self.0)();
+        Ok(None)
+    }
+    fn kv_set(
+        &mut self,
+        _: &Player,
+        _: &[u8],
+        _: &[u8],
+        _: &[u8],
+        _: Duration,
+    ) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    fn kv_delete(&mut self, _: &Player, _: &[u8], _: Duration) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    fn config_get(&mut self, _: &[u8], _: Duration) -> Result<Option<Vec<u8>>, ServiceError> {
+        Ok(None)
+    }
+    fn post(&mut self, _: &RoomResult) {}
+    fn log(&mut self, _: LogLevel, _: LogSource, _: &[u8]) {}
+}
 
 /// Keeps what a room and its guest said to each other.
 #[derive(Clone, Default)]
