@@ -385,12 +385,12 @@ mod tests {
         assert!(lock.contains(&pinned), "Cargo.lock has another wasmer");
     }
 
-    #[test]
-    fn a_program_that_is_no_worker_is_named_as_such() {
+    /// An empty module, compiled by a worker that is this program with this argument.
+    fn compile_with(program: &str, arg: &str, timeout: Duration) -> Result<Vec<u8>, CompileError> {
         let options = WorkerOptions {
-            program: "/bin/cat".into(),
-            args: vec!["/dev/null".into()],
-            timeout: Duration::from_secs(60),
+            program: program.into(),
+            args: vec![arg.into()],
+            timeout,
             address_space_bytes: 1 << 30,
         };
         let settings = Settings {
@@ -398,24 +398,18 @@ mod tests {
             canonical_nans: true,
             checks: MemoryChecks::Reserved,
         };
-        let error = compile(b"\0asm\x01\0\0\0", settings, &CompileIn::Worker(options)).unwrap_err();
+        compile(b"\0asm\x01\0\0\0", settings, &CompileIn::Worker(options))
+    }
+
+    #[test]
+    fn a_program_that_is_no_worker_is_named_as_such() {
+        let error = compile_with("/bin/cat", "/dev/null", Duration::from_secs(60)).unwrap_err();
         assert!(matches!(error, CompileError::Worker(_)), "{error}");
     }
 
     #[test]
     fn a_worker_that_hangs_is_killed() {
-        let options = WorkerOptions {
-            program: "/bin/sleep".into(),
-            args: vec!["3600".into()],
-            timeout: Duration::from_millis(50),
-            address_space_bytes: 1 << 30,
-        };
-        let settings = Settings {
-            quick: false,
-            canonical_nans: true,
-            checks: MemoryChecks::Reserved,
-        };
-        let error = compile(b"\0asm\x01\0\0\0", settings, &CompileIn::Worker(options)).unwrap_err();
+        let error = compile_with("/bin/sleep", "3600", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, CompileError::TimedOut(_)), "{error}");
     }
 }

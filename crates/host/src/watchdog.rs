@@ -36,7 +36,7 @@ pub(crate) struct Watchdog {
 pub(crate) struct Ticket(usize);
 
 /// What happened to a call while it was watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Watched {
     /// The deadline passed and the call was told to stop.
     pub(crate) fired: bool,
@@ -71,6 +71,19 @@ struct Call {
     watched: Watched,
 }
 
+impl Call {
+    fn new(limit: RawGlobal, deadline: Instant) -> Self {
+        Self {
+            limit,
+            deadline: Some(deadline),
+            steal_at_second_sight: None,
+            seen: false,
+            sampled: false,
+            watched: Watched::default(),
+        }
+    }
+}
+
 impl Watchdog {
     pub(crate) fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -93,17 +106,7 @@ impl Watchdog {
     /// The store of `limit` must stay alive until [`Watchdog::disarm`] returns for the ticket.
     pub(crate) unsafe fn arm(&self, limit: RawGlobal, deadline: Instant) -> Ticket {
         let mut state = self.shared.lock();
-        let call = Call {
-            limit,
-            deadline: Some(deadline),
-            steal_at_second_sight: None,
-            seen: false,
-            sampled: false,
-            watched: Watched {
-                fired: false,
-                stolen: None,
-            },
-        };
+        let call = Call::new(limit, deadline);
         let at = match state.free.pop() {
             Some(at) => {
                 state.calls[at] = Some(call);
@@ -147,10 +150,7 @@ impl Watchdog {
         let mut state = self.shared.lock();
         let Some(call) = state.calls.get_mut(ticket.0).and_then(Option::take) else {
             debug_assert!(false, "a ticket is disarmed once");
-            return Watched {
-                fired: false,
-                stolen: None,
-            };
+            return Watched::default();
         };
         state.free.push(ticket.0);
         state.under_way -= 1;
@@ -282,17 +282,7 @@ mod tests {
         let now = Instant::now();
         let mut state = State::default();
         for (limit, deadline) in [(late, now), (early, now + Duration::from_millis(1))] {
-            state.calls.push(Some(Call {
-                limit,
-                deadline: Some(deadline),
-                steal_at_second_sight: None,
-                seen: false,
-                sampled: false,
-                watched: Watched {
-                    fired: false,
-                    stolen: None,
-                },
-            }));
+            state.calls.push(Some(Call::new(limit, deadline)));
         }
         let pause = state.look(now, Some(3));
         assert_eq!(late.get_i64(), i64::MAX);
@@ -305,17 +295,9 @@ mod tests {
         let (_owner, limit) = cell();
         let now = Instant::now();
         let mut state = State::default();
-        state.calls.push(Some(Call {
-            limit,
-            deadline: Some(now + Duration::from_millis(3)),
-            steal_at_second_sight: None,
-            seen: false,
-            sampled: false,
-            watched: Watched {
-                fired: false,
-                stolen: None,
-            },
-        }));
+        state
+            .calls
+            .push(Some(Call::new(limit, now + Duration::from_millis(3))));
         // An ordinary call is over before its second tick and never sampled.
         assert!(!state.wants_steal(now));
         state.look(now, None);

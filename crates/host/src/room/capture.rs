@@ -16,7 +16,7 @@ use wasmer_vm::TableElement;
 use crate::fault::Fault;
 use crate::game::{GameInner, sha256};
 use crate::memory::RawGlobal;
-use crate::player::{Character, Player};
+use crate::player::Character;
 use crate::rewrite::ValueType;
 use crate::room::core::Core;
 use crate::room::shared::Shared;
@@ -116,7 +116,7 @@ impl Room {
             fuel_used,
             member_section: section,
             members: shared.members.clone(),
-            last_roster: roster_of(shared),
+            last_roster: shared.roster(),
             result: shared.result.clone(),
             slots: shared.slots.export(),
             globals,
@@ -256,15 +256,6 @@ fn prime(game: &GameInner, seed: i64, now: i64) -> Result<Core, CaptureError> {
     core.probe(game, "shellcade_abi", deadline)
         .map_err(failed)?;
     Ok(core)
-}
-
-fn roster_of(shared: &Shared) -> Vec<Player> {
-    shared
-        .members
-        .iter()
-        .chain(shared.departed.as_ref())
-        .cloned()
-        .collect()
 }
 
 fn nanos(duration: Duration) -> u64 {

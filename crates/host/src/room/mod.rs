@@ -338,13 +338,7 @@ impl Room {
 
     /// The roster of the last callback: the members and, after a `leave`, who left.
     pub fn last_roster(&self) -> Vec<Player> {
-        let shared = self.shared();
-        shared
-            .members
-            .iter()
-            .chain(shared.departed.as_ref())
-            .cloned()
-            .collect()
+        self.shared().roster()
     }
 
     /// The input context the guest last set; 0 (navigation) at first.

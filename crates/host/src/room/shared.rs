@@ -167,6 +167,15 @@ impl Shared {
         self.entropy = Entropy::new(seed);
     }
 
+    /// The roster of the last callback: the members and, after a `leave`, who left.
+    pub(crate) fn roster(&self) -> Vec<Player> {
+        self.members
+            .iter()
+            .chain(self.departed.as_ref())
+            .cloned()
+            .collect()
+    }
+
     /// Entries of the callback roster.
     pub(crate) fn roster_len(&self) -> usize {
         self.members.len() + usize::from(self.departed.is_some())
