@@ -111,8 +111,11 @@ pub enum Fault {
     Deadline {
         /// The deadline.
         deadline: Duration,
-        /// CPU the machine lost to others meanwhile, when known.
+        /// CPU time the machine lost to others meanwhile, all its CPUs together, when known.
         stolen: Option<Duration>,
+        /// CPU time the thread that ran the callback got at most, store waits included, when the
+        /// system tells. On a machine that does not account for stolen time, that counts too.
+        cpu: Option<Duration>,
     },
     /// Stores took longer than the callback's I/O ceiling. Not the guest's doing.
     HostIo {
@@ -217,10 +220,12 @@ impl fmt::Display for Fault {
             Self::Deadline {
                 deadline,
                 stolen: None | Some(Duration::ZERO),
+                ..
             } => write!(f, "deadline of {deadline:?} passed"),
             Self::Deadline {
                 deadline,
                 stolen: Some(stolen),
+                ..
             } => write!(
                 f,
                 "deadline of {deadline:?} passed ({stolen:?} of CPU stolen meanwhile)"

@@ -104,6 +104,30 @@ impl Frame {
     }
 }
 
+impl Frame {
+    /// Becomes `newer`, touching only the rows the two do not share; returns those, row `n` as bit
+    /// `n`. How a viewer's copy follows the room's at the cost of what changed.
+    pub fn follow(&mut self, newer: &Self) -> u32 {
+        let mut taken = 0;
+        for (at, (own, new)) in self.rows.iter_mut().zip(&newer.rows).enumerate() {
+            if !Arc::ptr_eq(own, new) {
+                *own = Arc::clone(new);
+                taken |= 1 << at;
+            }
+        }
+        taken
+    }
+
+    /// A frame of undrawn cells.
+    #[must_use]
+    pub fn blank() -> Self {
+        let row: Arc<Row> = Arc::new([0; ROW_BYTES]);
+        Self {
+            rows: std::array::from_fn(|_| Arc::clone(&row)),
+        }
+    }
+}
+
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
         self.changed_rows(other).next().is_none()
@@ -270,6 +294,20 @@ mod tests {
         pool.write(&mut frame, 0, &[2; FRAME_BYTES]);
         let after: Vec<_> = frame.rows.iter().map(Arc::as_ptr).collect();
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_frame_follows_another_by_the_rows_that_differ() {
+        let mut pool = RowPool::new();
+        let mut frame = pool.blank_frame();
+        pool.write(&mut frame, 0, &[1; FRAME_BYTES]);
+        let mut viewer = Frame::blank();
+        assert_eq!(viewer.follow(&frame), 0x00FF_FFFF);
+        assert_eq!(viewer.follow(&frame), 0);
+        pool.write(&mut frame, 3 * 80 + 79, &[2; 48]);
+        assert_eq!(viewer.follow(&frame), 1 << 3 | 1 << 4);
+        assert_eq!(viewer, frame);
+        assert!(viewer.rows.iter().zip(&frame.rows).all(|(a, b)| Arc::ptr_eq(a, b)));
     }
 
     #[test]

@@ -236,6 +236,13 @@ impl Kernel {
         self.arena.grown_pages()
     }
 
+    /// Bytes of the memory in RAM.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.wired
+            .as_ref()
+            .map_or(0, |wired| wired.memory.resident_bytes())
+    }
+
     /// Pages of the memory in all.
     pub(crate) fn memory_pages(&self) -> u32 {
         self.wired.as_ref().map_or(0, |wired| {

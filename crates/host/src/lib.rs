@@ -45,6 +45,7 @@ mod readme {}
 mod arena;
 mod cache;
 mod compile;
+mod cputime;
 mod entropy;
 mod entropy_table;
 mod fault;
@@ -83,7 +84,7 @@ pub use player::{Character, Player};
 pub use rewrite::{ModuleLimits, Refusal};
 pub use room::capture::{CaptureError, StateDigest};
 pub use room::restore::RestoreError;
-pub use room::{NoRandomness, Room, RoomConfig, Seed, Slot, Totals};
+pub use room::{Footprint, NoRandomness, Room, RoomConfig, Seed, Slot, Totals};
 pub use services::{
     DeliveredFrame, LogRecord, LogSource, MemoryServices, NoServices, Recipient, RoomResult,
     ServiceError, Services, Standing, frame_bytes,

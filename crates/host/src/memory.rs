@@ -430,6 +430,26 @@ impl RawMemory {
         }
     }
 
+    /// Bytes of the memory that are in RAM, in whole pages: what was touched and is not swapped out.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let bytes = self.bytes();
+        let mut pages = vec![0_u8; bytes.len().div_ceil(OS_PAGE)];
+        // SAFETY: the range is this memory's own mapping, its start is page-aligned, and `pages`
+        // has a byte for each page of it.
+        let failed = unsafe {
+            libc::mincore(
+                bytes.as_ptr().cast_mut().cast(),
+                bytes.len(),
+                pages.as_mut_ptr().cast(),
+            )
+        };
+        if failed != 0 {
+            return bytes.len() as u64;
+        }
+        let resident = pages.iter().filter(|page| **page & 1 != 0).count();
+        (resident * OS_PAGE) as u64
+    }
+
     /// The `len` bytes at `offset`, or `None` when any of them lies outside.
     pub(crate) fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;

@@ -115,6 +115,12 @@ pub trait Services: Send {
     fn config_get(&mut self, key: &[u8], within: Duration)
     -> Result<Option<Vec<u8>>, ServiceError>;
 
+    /// How much of the last store call was spent waiting for a turn to run, after the store had
+    /// answered: nobody's time, so neither the guest's nor the store's. Asked once after each call.
+    fn turn_wait(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
     /// A leaderboard post. Must not block: queue it.
     fn post(&mut self, result: &RoomResult);
 

@@ -156,6 +156,18 @@ impl Slots {
         }
     }
 
+    /// Bytes of the rows the slots hold, shared ones once.
+    #[must_use]
+    pub fn row_bytes(&self) -> u64 {
+        let slots = self.slots.iter().chain([&self.broadcast]);
+        let frames = slots.filter_map(|slot| slot.frame.as_ref());
+        let rows: std::collections::BTreeSet<*const crate::frame::Row> = frames
+            .flat_map(Frame::rows)
+            .map(std::ptr::from_ref)
+            .collect();
+        (rows.len() * cabinet_wire::ROW_BYTES) as u64
+    }
+
     /// The baseline of the broadcast slot, if it has one.
     #[must_use]
     pub fn broadcast_frame(&self) -> Option<&Frame> {

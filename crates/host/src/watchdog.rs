@@ -8,13 +8,15 @@
 //!   the write happen under one lock, so the thread never touches a store that is gone;
 //! - an idle process costs nothing: with no call under way the thread sleeps until the next `arm`.
 //!
-//! Stolen CPU (time the hypervisor gave to others) is sampled when a call is seen a second time
-//! and again when it is killed, so that ordinary calls never cause a read of `/proc/stat`.
+//! Stolen CPU (time the hypervisor gave to others) and the CPU time of the thread that runs the
+//! call are sampled when a call is seen a second time and again when it is killed, so that ordinary
+//! calls never cause a read of `/proc/stat` or of another thread's clock.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::cputime::ThreadClock;
 use crate::memory::RawGlobal;
 use crate::steal::read_steal_jiffies;
 
@@ -42,6 +44,8 @@ pub(crate) struct Watched {
     pub(crate) fired: bool,
     /// CPU stolen from this machine while the call ran, when it was killed and the system tells.
     pub(crate) stolen: Option<Duration>,
+    /// CPU time the call's thread got at most while it ran, likewise.
+    pub(crate) cpu: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -64,11 +68,23 @@ struct Call {
     limit: RawGlobal,
     /// `None` while the call waits for the host.
     deadline: Option<Instant>,
+    /// The clock of the thread that runs the call, which waits for it to end.
+    thread: ThreadClock,
+    armed: Instant,
     steal_at_second_sight: Option<u64>,
+    cpu_at_second_sight: Option<CpuSample>,
     seen: bool,
     /// It was tried to read the count: where the system has none, once is enough.
     sampled: bool,
     watched: Watched,
+}
+
+/// CPU time of a call's thread, some way into the call.
+#[derive(Debug, Clone, Copy)]
+struct CpuSample {
+    cpu: Duration,
+    /// Wall time since the call began: at most so much CPU time came before.
+    before: Duration,
 }
 
 impl Call {
@@ -76,7 +92,10 @@ impl Call {
         Self {
             limit,
             deadline: Some(deadline),
+            thread: ThreadClock::current(),
+            armed: Instant::now(),
             steal_at_second_sight: None,
+            cpu_at_second_sight: None,
             seen: false,
             sampled: false,
             watched: Watched::default(),
@@ -235,6 +254,10 @@ impl State {
             if call.seen && !call.sampled {
                 call.sampled = true;
                 call.steal_at_second_sight = steal;
+                call.cpu_at_second_sight = call.thread.read().map(|cpu| CpuSample {
+                    cpu,
+                    before: now.saturating_duration_since(call.armed),
+                });
             }
             call.seen = true;
             if call.watched.fired {
@@ -246,6 +269,10 @@ impl State {
                 call.watched.fired = true;
                 call.watched.stolen = match (call.steal_at_second_sight, steal) {
                     (Some(before), Some(after)) => Some(jiffies(after.saturating_sub(before))),
+                    _ => None,
+                };
+                call.watched.cpu = match (call.cpu_at_second_sight, call.thread.read()) {
+                    (Some(then), Some(now)) => Some(then.before + now.saturating_sub(then.cpu)),
                     _ => None,
                 };
             } else if let Some(deadline) = call.deadline {

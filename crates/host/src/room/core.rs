@@ -301,6 +301,7 @@ impl Core {
                 let fired = watched.fired.then_some(Fault::Deadline {
                     deadline,
                     stolen: watched.stolen,
+                    cpu: watched.cpu,
                 });
                 self.classify(game, error, fired, left)
             }

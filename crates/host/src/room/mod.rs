@@ -131,6 +131,18 @@ pub struct Room {
     totals: Totals,
 }
 
+/// Memory of a room that is in RAM, by what it is for. What the engine keeps for an instance and
+/// what the room's services keep is not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Linear memory the guest touched.
+    pub guest_bytes: u64,
+    /// The kernel's memory, through which payloads pass.
+    pub kernel_bytes: u64,
+    /// Rows of the frame baselines, those that are shared once.
+    pub frame_bytes: u64,
+}
+
 /// Sums over the room's life, this process's part.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {
@@ -367,6 +379,12 @@ impl Room {
         self.config.deadline = deadline;
     }
 
+    /// Says whether the room wakes with nobody in it, from the next call on. Not the guest's to
+    /// see; for a room restored under another rule than it was captured under.
+    pub fn set_resident(&mut self, resident: bool) {
+        self.config.resident = resident;
+    }
+
     /// Overrides the wake cadence, or with `None` returns to the game's.
     pub fn set_heartbeat(&mut self, heartbeat: Option<Duration>) {
         self.config.heartbeat = heartbeat;
@@ -398,6 +416,19 @@ impl Room {
             .guest
             .as_ref()
             .map_or(0, |guest| guest.bytes().len() as u64)
+    }
+
+    /// Where the room's memory is, measured now: costs a walk over the pages.
+    pub fn footprint(&self) -> Footprint {
+        let shared = self.shared();
+        Footprint {
+            guest_bytes: shared
+                .guest
+                .as_ref()
+                .map_or(0, crate::memory::RawMemory::resident_bytes),
+            kernel_bytes: shared.kernel.resident_bytes(),
+            frame_bytes: shared.slots.row_bytes(),
+        }
     }
 
     /// Copies the guest's linear memory, replacing `out`'s contents.

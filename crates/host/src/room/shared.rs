@@ -264,7 +264,7 @@ impl Io {
         let began = Instant::now();
         let answer = call(services, left);
         let took = began.elapsed();
-        tally.io_time += took;
+        tally.io_time += took.saturating_sub(services.turn_wait());
         tally.store_calls = tally.store_calls.saturating_add(1);
         if exempt && let Some(watch) = &mut self.watch {
             watch.deadline += took;
