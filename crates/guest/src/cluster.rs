@@ -45,6 +45,15 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
+    /// After a cluster of one code point.
+    pub fn after(base: Cluster) -> Clusters {
+        Clusters {
+            current: base,
+            len: 1,
+            ..Clusters::default()
+        }
+    }
+
     /// Takes the next code point.
     pub fn push(&mut self, ch: char) -> Step {
         let cp = u32::from(ch);
@@ -52,10 +61,10 @@ impl Clusters {
             *self = Clusters::default();
             return Step::Skip;
         }
-        if self.len > 0 && self.joins(ch) {
-            return self.extend(cp);
-        }
         let width = char_width(ch);
+        if self.len > 0 && self.joins(cp, width) {
+            return self.extend(cp, width);
+        }
         if width == 0 {
             *self = Clusters::default();
             return Step::Skip;
@@ -64,24 +73,19 @@ impl Clusters {
             cp: [cp, 0, 0],
             width,
         };
-        *self = Clusters {
-            current,
-            len: 1,
-            ..Clusters::default()
-        };
+        *self = Clusters::after(current);
         Step::Start(current)
     }
 
-    fn joins(&self, ch: char) -> bool {
-        let cp = u32::from(ch);
+    fn joins(&self, cp: u32, width: u8) -> bool {
         let base = self.current.cp[0];
         let skin_tone = (0x1F3FB..=0x1F3FF).contains(&cp) && base >= FIRST_SYMBOL;
         let flag = is_regional(cp) && is_regional(base) && self.len == 1;
         let joined = self.joined && cp >= FIRST_SYMBOL;
-        char_width(ch) == 0 || skin_tone || flag || joined
+        width == 0 || skin_tone || flag || joined
     }
 
-    fn extend(&mut self, cp: u32) -> Step {
+    fn extend(&mut self, cp: u32, width: u8) -> Step {
         self.joined = cp == ZERO_WIDTH_JOINER;
         if self.refused {
             return Step::Skip;
@@ -96,7 +100,7 @@ impl Clusters {
         let base = self.current.cp[0];
         let emoji =
             cp == EMOJI_PRESENTATION && (base >= FIRST_SYMBOL || base == 0xA9 || base == 0xAE);
-        let tone_or_flag = char::from_u32(cp).is_some_and(|ch| char_width(ch) > 0);
+        let tone_or_flag = width > 0;
         if emoji || tone_or_flag || cp == KEYCAP {
             self.current.width = 2;
         }
@@ -108,6 +112,11 @@ fn is_regional(cp: u32) -> bool {
     (0x1F1E6..=0x1F1FF).contains(&cp)
 }
 
+/// Whether the byte is printable ASCII: a code point that joins nothing, in a column of its own.
+pub(crate) const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
 /// Columns that [`Screen::text`](crate::Screen::text) advances over for `text`, ignoring newlines.
 ///
 /// ```
@@ -116,6 +125,9 @@ fn is_regional(cp: u32) -> bool {
 /// assert_eq!(text_width("e\u{301}"), 1);
 /// ```
 pub fn text_width(text: &str) -> i32 {
+    if text.bytes().all(is_plain) {
+        return i32::try_from(text.len()).unwrap_or(i32::MAX);
+    }
     let mut clusters = Clusters::default();
     let mut columns = 0;
     let mut last = 0;
@@ -181,6 +193,22 @@ mod tests {
     #[test]
     fn the_rest_of_a_refused_cluster_takes_no_columns() {
         assert_eq!(text_width("👨\u{200d}👩\u{200d}👧!"), 3);
+    }
+
+    #[test]
+    fn every_plain_byte_is_one_column_that_joins_nothing() {
+        for byte in 0..0x80 {
+            let ch = char::from(byte);
+            let mut after_a_joiner = Clusters::default();
+            after_a_joiner.push('❤');
+            after_a_joiner.push('\u{200d}');
+            let step = after_a_joiner.push(ch);
+            let alone = Cluster {
+                cp: [u32::from(byte), 0, 0],
+                width: 1,
+            };
+            assert_eq!(is_plain(byte), step == Step::Start(alone), "{ch:?}");
+        }
     }
 
     #[test]

@@ -10,11 +10,11 @@
 
 use core::time::Duration;
 
-use cabinet_wire::delta::{self, Grid};
+use cabinet_wire::delta;
 use cabinet_wire::{KEYFRAME_BYTES, ROSTER_CAP};
 
 use crate::abi;
-use crate::rows::{Baseline, Rows};
+use crate::rows::{Baseline, RowSet, Rows};
 use crate::screen::Screen;
 use crate::time::Instant;
 
@@ -81,9 +81,7 @@ impl Frames {
         let slot = self.seats[index].get_or_insert_default();
         // An index below ROSTER_CAP fits.
         let transmit = |payload: &[u8]| abi::send(index as u32, payload);
-        let shown = self
-            .sender
-            .deliver(slot, screen.bytes(), now, true, transmit);
+        let shown = self.sender.deliver(slot, screen, now, true, transmit);
         self.diverged |= shown != Shown::Unchanged;
         shown
     }
@@ -91,9 +89,7 @@ impl Frames {
     /// Shows a frame to everyone.
     pub fn identical(&mut self, screen: &Screen, now: Instant) -> Shown {
         let (slot, skip) = (&mut self.broadcast, !self.diverged);
-        let shown = self
-            .sender
-            .deliver(slot, screen.bytes(), now, skip, abi::identical);
+        let shown = self.sender.deliver(slot, screen, now, skip, abi::identical);
         if matches!(shown, Shown::Unchanged | Shown::Dropped) {
             return shown;
         }
@@ -130,8 +126,6 @@ impl Frames {
 #[derive(Debug, Default)]
 struct Sender {
     rows: Rows,
-    /// The baseline that a changed frame is compared with, cell by cell.
-    previous: Option<Box<Grid>>,
     payload: Vec<u8>,
 }
 
@@ -139,50 +133,45 @@ impl Sender {
     fn deliver(
         &mut self,
         slot: &mut Slot,
-        next: &Grid,
+        screen: &Screen,
         now: Instant,
         skip_unchanged: bool,
         transmit: impl Fn(&[u8]) -> Option<u32>,
     ) -> Shown {
-        let baseline = slot.baseline.as_ref();
-        let unchanged = baseline.is_some_and(|baseline| self.rows.equal(baseline, next));
-        if unchanged && skip_unchanged && now.since(slot.sent) < REFRESH_AFTER {
-            return Shown::Unchanged;
-        }
         self.payload.clear();
         self.payload.reserve(KEYFRAME_BYTES);
-        let shown = match &slot.baseline {
-            Some(_) if unchanged => {
-                delta::encode_run_list(next, next, slot.epoch, &mut self.payload);
-                Shown::Delta
-            }
+        let (shown, changed) = match &slot.baseline {
             Some(baseline) => {
-                let previous = self.previous.get_or_insert_with(delta::zeroed);
-                self.rows.read(baseline, previous);
-                let encoded = delta::encode(previous, next, slot.epoch, &mut self.payload);
-                if encoded.keyframe {
+                let payload = &mut self.payload;
+                let (encoded, changed) = self.rows.encode(baseline, screen, slot.epoch, payload);
+                let fresh = now.since(slot.sent) < REFRESH_AFTER;
+                if changed == RowSet::NONE && skip_unchanged && fresh {
+                    return Shown::Unchanged;
+                }
+                let shown = if encoded.keyframe {
                     Shown::Keyframe
                 } else {
                     Shown::Delta
-                }
+                };
+                (shown, changed)
             }
             None => {
-                delta::encode_keyframe(next, slot.epoch, &mut self.payload);
-                Shown::Keyframe
+                delta::encode_keyframe(screen.bytes(), slot.epoch, &mut self.payload);
+                (Shown::Keyframe, RowSet::ALL)
             }
         };
         let Some(epoch) = transmit(&self.payload) else {
             return Shown::Dropped;
         };
         if epoch == slot.epoch || shown == Shown::Keyframe {
-            self.adopt(slot, (!unchanged).then_some(next), epoch, now);
+            self.adopt(slot, screen, changed, epoch, now);
             return shown;
         }
         self.payload.clear();
-        delta::encode_keyframe(next, epoch, &mut self.payload);
+        delta::encode_keyframe(screen.bytes(), epoch, &mut self.payload);
         match transmit(&self.payload) {
             Some(epoch) => {
-                self.adopt(slot, (!unchanged).then_some(next), epoch, now);
+                self.adopt(slot, screen, changed, epoch, now);
                 Shown::Resynced
             }
             None => {
@@ -195,10 +184,17 @@ impl Sender {
         }
     }
 
-    /// The host took the frame; `changed` is it where it is not the baseline already.
-    fn adopt(&mut self, slot: &mut Slot, changed: Option<&Grid>, epoch: u32, now: Instant) {
-        if let Some(grid) = changed {
-            slot.baseline = self.rows.replace(slot.baseline.take(), grid);
+    /// The host took the screen, which differs from the baseline in `changed` rows.
+    fn adopt(
+        &mut self,
+        slot: &mut Slot,
+        screen: &Screen,
+        changed: RowSet,
+        epoch: u32,
+        now: Instant,
+    ) {
+        if changed != RowSet::NONE {
+            slot.baseline = self.rows.replace(slot.baseline.take(), screen, changed);
         }
         (slot.epoch, slot.sent) = (epoch, now);
     }

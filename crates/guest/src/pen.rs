@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::cluster::{Cluster, Clusters, Step};
+use crate::cluster::{Cluster, Clusters, Step, is_plain};
 use crate::screen::{RIGHT, SPACE, Screen};
-use crate::style::Style;
+use crate::style::{Ink, Style};
 
 const REPLACEMENT: u32 = 0xFFFD;
 
@@ -24,7 +24,7 @@ pub struct Pen<'s> {
     start: i32,
     /// The first column not drawn on.
     end: i32,
-    style: Style,
+    ink: Ink,
     clusters: Clusters,
     /// Column and cluster that a mark would join.
     last: Option<(i32, Cluster)>,
@@ -40,7 +40,7 @@ impl<'s> Pen<'s> {
             col,
             start: col,
             end: RIGHT,
-            style,
+            ink: style.into(),
             clusters: Clusters::default(),
             last: None,
             drawn_to: col,
@@ -55,16 +55,34 @@ impl<'s> Pen<'s> {
 
     /// The style of what is written from now on.
     pub fn style(&mut self, style: impl Into<Style>) -> &mut Pen<'s> {
-        self.style = style.into();
+        self.ink = Ink::from(style.into());
         self
     }
 
     /// Writes text.
     pub fn push_str(&mut self, text: &str) -> &mut Pen<'s> {
-        for ch in text.chars() {
+        let mut rest = text;
+        loop {
+            let plain = rest.bytes().take_while(|&byte| is_plain(byte)).count();
+            self.push_plain(&rest.as_bytes()[..plain]);
+            if plain == rest.len() {
+                return self;
+            }
+            rest = self.push_at(rest, plain);
+        }
+    }
+
+    /// Writes the code point at a byte of the text, plain ones before it, and returns what follows.
+    ///
+    /// Apart from the loop over text that is mostly ASCII: a metered guest is charged for all of a
+    /// loop's code, run or not.
+    #[inline(never)]
+    fn push_at<'t>(&mut self, text: &'t str, at: usize) -> &'t str {
+        let mut rest = text[at..].chars();
+        if let Some(ch) = rest.next() {
             self.push(ch);
         }
-        self
+        rest.as_str()
     }
 
     /// The row the pen is on.
@@ -82,7 +100,28 @@ impl<'s> Pen<'s> {
         self.drawn_to
     }
 
-    fn push(&mut self, ch: char) {
+    /// Writes printable ASCII, as [`push`](Pen::push) would byte by byte.
+    fn push_plain(&mut self, text: &[u8]) {
+        let Some(&last) = text.last() else {
+            return;
+        };
+        let (first, len) = (self.col, i32::try_from(text.len()).unwrap_or(i32::MAX));
+        self.col = first.saturating_add(len);
+        let (from, to) = (first.max(0), self.col.min(self.end));
+        if from < to {
+            // Some of it is right of column 0 and left of the end, so both differences are within it.
+            let shown = &text[(from - first) as usize..(to - first) as usize];
+            if self.screen.place_plain(self.row, from, shown, self.ink) {
+                self.drawn_to = to;
+            }
+        }
+        let last = narrow(u32::from(last));
+        self.clusters = Clusters::after(last);
+        self.last = Some((first.saturating_add(len - 1), last));
+    }
+
+    /// Writes one code point.
+    pub(crate) fn push(&mut self, ch: char) {
         if ch == '\n' {
             (self.row, self.col) = (self.row.saturating_add(1), self.start);
             (self.clusters, self.last) = (Clusters::default(), None);
@@ -111,13 +150,13 @@ impl<'s> Pen<'s> {
     fn draw(&mut self, col: i32, cluster: Cluster) {
         let after = col.saturating_add(i32::from(cluster.width));
         if after <= self.end {
-            if self.screen.place(self.row, col, cluster, self.style) {
+            if self.screen.place(self.row, col, cluster, self.ink) {
                 self.drawn_to = after;
             }
         } else if col < self.end {
             // Half of it would be cut: what was there of it goes too, and the line ends.
             if self.last.is_some_and(|(at, _)| at == col) {
-                self.screen.place(self.row, col, narrow(SPACE), self.style);
+                self.screen.place(self.row, col, narrow(SPACE), self.ink);
                 self.drawn_to = col;
             }
         }

@@ -3,6 +3,8 @@
 //! Invariants
 //! - every cell is canonical: unused code points, unset colours and padding are zero, so that two
 //!   screens that look alike are the same bytes;
+//! - right of what was drawn since it was last cleared, a row is blank: nobody looks there or clears
+//!   there again;
 //! - a wide glyph is a base cell followed by its continuation cell; overwriting one half blanks the
 //!   other, so no half is ever left alone.
 //!
@@ -12,11 +14,11 @@ use core::fmt;
 
 use cabinet_wire::cell::Cell;
 use cabinet_wire::delta::{self, Grid};
-use cabinet_wire::{CELL_BYTES, COLS, ROWS};
+use cabinet_wire::{CELL_BYTES, COLS, ROW_BYTES, ROWS};
 
 use crate::cluster::{Cluster, single, text_width};
 use crate::pen::Pen;
-use crate::style::Style;
+use crate::style::{Ink, Style};
 
 const LAST_ROW: i32 = ROWS as i32 - 1;
 pub(crate) const RIGHT: i32 = COLS as i32;
@@ -126,9 +128,38 @@ impl Border {
 /// write!(screen.pen(12, 27, Style::new().bold()), "{score:>8} points").ok();
 /// assert_eq!(screen.row_text(12).trim(), "│     1200 points            │");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Screen {
     grid: Box<Grid>,
+    /// By row, the column from which on it is blank.
+    ends: [u8; ROWS],
+}
+
+type CellBytes = [u8; CELL_BYTES];
+
+/// A row of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    pub bytes: &'a [u8; ROW_BYTES],
+    /// The column from which on it is blank.
+    pub end: u8,
+}
+
+impl<'a> Row<'a> {
+    /// Its first cells.
+    pub fn cells(self, columns: u8) -> &'a [CellBytes] {
+        &self.bytes.as_chunks().0[..usize::from(columns)]
+    }
+
+    /// Whether two rows show the same. Compared word by word: on wasm the library compares slices
+    /// byte by byte.
+    pub fn shows(self, other: Row<'_>) -> bool {
+        let words = usize::from(self.end.max(other.end)) * (CELL_BYTES / 8);
+        let ours = &self.bytes.as_chunks::<8>().0[..words];
+        let theirs = &other.bytes.as_chunks::<8>().0[..words];
+        let same = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*a) == u64::from_le_bytes(*b);
+        ours.iter().zip(theirs).all(same)
+    }
 }
 
 impl Screen {
@@ -136,6 +167,7 @@ impl Screen {
     pub fn new() -> Screen {
         let mut screen = Screen {
             grid: delta::zeroed(),
+            ends: [COLS as u8; ROWS],
         };
         screen.clear();
         screen
@@ -143,8 +175,13 @@ impl Screen {
 
     /// Blanks every cell.
     pub fn clear(&mut self) {
-        for cell in self.grid.as_chunks_mut::<CELL_BYTES>().0 {
-            *cell = BLANK_CELL;
+        let rows = self.grid.as_chunks_mut::<ROW_BYTES>().0;
+        for (row, end) in rows.iter_mut().zip(&mut self.ends) {
+            if *end > 0 {
+                let bytes = usize::from(*end) * CELL_BYTES;
+                row[..bytes].copy_from_slice(&BLANK_ROW.as_flattened()[..bytes]);
+                *end = 0;
+            }
         }
     }
 
@@ -156,7 +193,7 @@ impl Screen {
             cp: [u32::from(ch), 0, 0],
             width,
         };
-        if width > 0 && self.place(row, col, cluster, style.into()) {
+        if width > 0 && self.place(row, col, cluster, Ink::from(style.into())) {
             col + i32::from(width)
         } else {
             col
@@ -168,7 +205,7 @@ impl Screen {
     /// one glyph that fits a cell.
     pub fn glyph(&mut self, row: i32, col: i32, glyph: &str, style: impl Into<Style>) -> i32 {
         match single(glyph) {
-            Some(cluster) if self.place(row, col, cluster, style.into()) => {
+            Some(cluster) if self.place(row, col, cluster, Ink::from(style.into())) => {
                 col + i32::from(cluster.width)
             }
             _ => col,
@@ -187,7 +224,7 @@ impl Screen {
                         width: 2,
                         ..cluster
                     },
-                    style.into(),
+                    Ink::from(style.into()),
                 ) =>
             {
                 col + 2
@@ -256,7 +293,7 @@ impl Screen {
     /// Fills the rectangle with a glyph. A wide one fills pairs of columns and leaves an odd last
     /// column blank; a control character or a mark fills with spaces.
     pub fn fill(&mut self, rect: Rect, ch: char, style: impl Into<Style>) {
-        let style = style.into();
+        let ink = Ink::from(style.into());
         let width = crate::width::char_width(ch);
         let (cp, width) = if width == 0 {
             (SPACE, 1)
@@ -265,24 +302,32 @@ impl Screen {
         };
         let rows = rect.row.max(0)..rect.row_end().min(LAST_ROW + 1);
         let (first, end) = (rect.col.max(0), rect.col_end().min(RIGHT));
+        if first >= end {
+            return;
+        }
         for row in rows {
-            let mut col = first;
-            while col < end {
-                let fits = col + width <= end;
-                let cluster = if fits {
-                    Cluster {
-                        cp: [cp, 0, 0],
-                        width: width as u8,
-                    }
-                } else {
-                    Cluster {
-                        cp: [SPACE, 0, 0],
-                        width: 1,
-                    }
-                };
-                self.place(row, col, cluster, style);
-                col += i32::from(cluster.width);
+            if width == 1 {
+                let words = packed([cp, 0, 0], ink);
+                // Both columns are on the screen.
+                for slot in self.claim(row, first as usize, end as usize) {
+                    store(slot, words);
+                }
+            } else {
+                self.fill_row_wide(row, first, end, cp, ink);
             }
+        }
+    }
+
+    fn fill_row_wide(&mut self, row: i32, first: i32, end: i32, cp: u32, ink: Ink) {
+        let mut col = first;
+        while col < end {
+            let (cp, width) = if col + 2 <= end { (cp, 2) } else { (SPACE, 1) };
+            let cluster = Cluster {
+                cp: [cp, 0, 0],
+                width,
+            };
+            self.place(row, col, cluster, ink);
+            col += i32::from(width);
         }
     }
 
@@ -308,12 +353,20 @@ impl Screen {
 
     /// Gives cells another style and leaves their glyphs.
     pub fn restyle(&mut self, rect: Rect, style: impl Into<Style>) {
-        let style = style.into();
+        let ink = Ink::from(style.into());
+        let (first, end) = (rect.col.max(0), rect.col_end().min(RIGHT));
+        if first >= end {
+            return;
+        }
         for row in rect.row.max(0)..rect.row_end().min(LAST_ROW + 1) {
-            for col in rect.col.max(0)..rect.col_end().min(RIGHT) {
-                let index = cell_index(row, col);
-                let cell = self.read(index);
-                self.write(index, cell.cp, style, cell.cont);
+            // Nothing is torn apart: every cell keeps its glyph.
+            for slot in &mut self.reach(row, end as usize)[first as usize..end as usize] {
+                let words = if is_continuation(slot) {
+                    continuation(ink)
+                } else {
+                    packed(Cell::read(slot).cp, ink)
+                };
+                store(slot, words);
             }
         }
     }
@@ -340,65 +393,74 @@ impl Screen {
         &self.grid
     }
 
+    /// A row, which is on the screen.
+    pub(crate) fn row(&self, row: usize) -> Row<'_> {
+        Row {
+            bytes: &self.grid.as_chunks().0[row],
+            end: self.ends[row],
+        }
+    }
+
     /// A screen that shows these bytes, as they are.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn from_bytes(bytes: &Grid) -> Screen {
         let mut grid = delta::zeroed();
         grid.copy_from_slice(bytes);
-        Screen { grid }
+        Screen {
+            grid,
+            ends: [COLS as u8; ROWS],
+        }
     }
 
     /// Writes the cluster if all of it is on the screen; whether it did.
-    pub(crate) fn place(&mut self, row: i32, col: i32, cluster: Cluster, style: Style) -> bool {
-        let wide = cluster.width == 2;
-        if !on_screen(row, col) || (wide && col + 1 >= RIGHT) {
+    pub(crate) fn place(&mut self, row: i32, col: i32, cluster: Cluster, ink: Ink) -> bool {
+        let width = i32::from(cluster.width);
+        if !on_screen(row, col) || col + width > RIGHT {
             return false;
         }
-        let index = cell_index(row, col);
-        self.detach(row, col);
-        if wide {
-            self.detach(row, col + 1);
-        }
-        self.write(index, cluster.cp, style, false);
-        if wide {
-            self.write(index + 1, [0; 3], style, true);
+        let words = packed(cluster.cp, ink);
+        // Both columns are on the screen.
+        let cells = self.claim(row, col as usize, (col + width) as usize);
+        if let [base, half @ ..] = cells {
+            store(base, words);
+            if let [half] = half {
+                store(half, continuation(ink));
+            }
         }
         true
     }
 
-    /// Blanks the other half of a wide glyph that this cell is half of.
-    fn detach(&mut self, row: i32, col: i32) {
-        let index = cell_index(row, col);
-        if col > 0 && self.is_continuation(index) {
-            self.blank(index - 1);
+    /// Writes printable ASCII, at least one byte, from a column on whose row has room for it all;
+    /// whether the row is on the screen.
+    pub(crate) fn place_plain(&mut self, row: i32, col: i32, text: &[u8], ink: Ink) -> bool {
+        if !on_screen(row, col) {
+            return false;
         }
-        if col + 1 < RIGHT && self.is_continuation(index + 1) {
-            self.blank(index + 1);
+        let col = col as usize;
+        for (slot, &byte) in self.claim(row, col, col + text.len()).iter_mut().zip(text) {
+            store(slot, [u64::from(byte), ink.middle, ink.last]);
         }
+        true
     }
 
-    fn is_continuation(&self, index: usize) -> bool {
-        self.grid[index * CELL_BYTES + 21] != 0
-    }
-
-    /// A space in the cell's own style.
-    fn blank(&mut self, index: usize) {
-        let slot = &mut self.grid[index * CELL_BYTES..(index + 1) * CELL_BYTES];
-        slot[..12].copy_from_slice(&BLANK_CELL[..12]);
-        slot[21] = 0;
-    }
-
-    fn write(&mut self, index: usize, cp: [u32; 3], style: Style, cont: bool) {
-        let cell = Cell {
-            cp,
-            fg: style.fg.map(|color| color.channels()),
-            bg: style.bg.map(|color| color.channels()),
-            attr: style.attr,
-            cont,
-        };
-        if let Some(slot) = self.grid[index * CELL_BYTES..].first_chunk_mut() {
-            cell.write(slot);
+    /// The cells of a row from one column to before another, to be overwritten: what would be left
+    /// of a wide glyph on either side is blank now.
+    fn claim(&mut self, row: i32, from: usize, to: usize) -> &mut [CellBytes] {
+        let cells = self.reach(row, to);
+        if from > 0 && is_continuation(&cells[from]) {
+            blank(&mut cells[from - 1]);
         }
+        if to < COLS && is_continuation(&cells[to]) {
+            blank(&mut cells[to]);
+        }
+        &mut cells[from..to]
+    }
+
+    /// The cells of a row, some of them before column `to` no longer blank.
+    fn reach(&mut self, row: i32, to: usize) -> &mut [CellBytes; COLS] {
+        let row = row as usize;
+        self.ends[row] = self.ends[row].max(to as u8);
+        &mut self.grid.as_chunks_mut().0.as_chunks_mut().0[row]
     }
 
     fn read(&self, index: usize) -> Cell {
@@ -408,6 +470,15 @@ impl Screen {
         }
     }
 }
+
+/// Equal when they show the same.
+impl PartialEq for Screen {
+    fn eq(&self, other: &Screen) -> bool {
+        self.grid == other.grid
+    }
+}
+
+impl Eq for Screen {}
 
 impl Default for Screen {
     fn default() -> Screen {
@@ -426,11 +497,43 @@ impl fmt::Debug for Screen {
 }
 
 /// A space in the viewer's own colours.
-const BLANK_CELL: [u8; CELL_BYTES] = {
+const BLANK_CELL: CellBytes = {
     let mut cell = [0; CELL_BYTES];
     cell[0] = SPACE as u8;
     cell
 };
+
+static BLANK_ROW: [CellBytes; COLS] = [BLANK_CELL; COLS];
+
+/// The bytes that [`Cell::write`] writes, as the words a cell is stored in.
+fn packed(cp: [u32; 3], ink: Ink) -> [u64; 3] {
+    let [first, second, third] = cp.map(u64::from);
+    [first | second << 32, third | ink.middle, ink.last]
+}
+
+/// The right half of a wide glyph, in the same form.
+const fn continuation(ink: Ink) -> [u64; 3] {
+    [0, ink.middle, ink.last | 1 << 40]
+}
+
+fn store(slot: &mut CellBytes, words: [u64; 3]) {
+    if let [first, middle, last] = slot.as_chunks_mut::<8>().0 {
+        *first = words[0].to_le_bytes();
+        *middle = words[1].to_le_bytes();
+        *last = words[2].to_le_bytes();
+    }
+}
+
+fn is_continuation(cell: &CellBytes) -> bool {
+    cell[21] != 0
+}
+
+/// A space in the cell's own style.
+#[cold]
+fn blank(cell: &mut CellBytes) {
+    cell[..12].copy_from_slice(&BLANK_CELL[..12]);
+    cell[21] = 0;
+}
 
 fn on_screen(row: i32, col: i32) -> bool {
     Rect::SCREEN.contains(row, col)

@@ -47,6 +47,7 @@ impl Color {
         Color::rgb(level, level, level)
     }
 
+    #[cfg(test)]
     pub(crate) const fn channels(self) -> [u8; 3] {
         [self.r, self.g, self.b]
     }
@@ -114,6 +115,31 @@ impl Style {
     const fn with(mut self, bit: u8) -> Style {
         self.attr |= bit;
         self
+    }
+}
+
+/// A style as the words of a cell have it: the colours and attributes in bytes 12 to 20.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ink {
+    /// Bytes 8 to 15, the code point in it still 0.
+    pub middle: u64,
+    /// Bytes 16 to 23, of a cell that continues no other.
+    pub last: u64,
+}
+
+impl From<Style> for Ink {
+    fn from(style: Style) -> Ink {
+        Ink {
+            middle: color_bytes(style.fg) << 32,
+            last: color_bytes(style.bg) | u64::from(style.attr) << 32,
+        }
+    }
+}
+
+fn color_bytes(color: Option<Color>) -> u64 {
+    match color {
+        Some(Color { r, g, b }) => u64::from(u32::from_le_bytes([1, r, g, b])),
+        None => 0,
     }
 }
 

@@ -15,6 +15,15 @@ pub fn char_width(ch: char) -> u8 {
     if cp < 0xA0 {
         return u8::from((0x20..0x7F).contains(&cp));
     }
+    // What boxes, bars and boards are drawn with.
+    if (0x2500..0x25FD).contains(&cp) {
+        return 1;
+    }
+    search(cp)
+}
+
+/// [`char_width`] off the tables.
+fn search(cp: u32) -> u8 {
     if contains(&WIDE, cp) {
         2
     } else if contains(&ZERO, cp) {
@@ -161,6 +170,18 @@ mod tests {
             ['\u{1f3fb}', '\u{3fffd}', '\u{3fffe}'].map(char_width),
             [2, 2, 1]
         );
+    }
+
+    #[test]
+    fn what_is_not_searched_for_is_as_the_tables_have_it() {
+        let unsearched = (0x20..0x7F).chain(0xA0..0xAD).chain(0x2500..0x25FD);
+        for cp in unsearched {
+            assert_eq!(
+                char::from_u32(cp).map(char_width),
+                Some(search(cp)),
+                "{cp:x}"
+            );
+        }
     }
 
     #[test]

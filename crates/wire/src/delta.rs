@@ -221,41 +221,151 @@ pub struct Encoded {
 /// Appends the delta from `prev` to `next`, or a keyframe when the delta would be no smaller (which
 /// is when every cell changed).
 pub fn encode(prev: &Grid, next: &Grid, epoch: u32, out: &mut Vec<u8>) -> Encoded {
-    let mark = out.len();
-    let changed_cells = encode_run_list(prev, next, epoch, out);
-    let keyframe = out.len() - mark >= DELTA_BYTES_MAX;
-    if keyframe {
-        out.truncate(mark);
-        encode_keyframe(next, epoch, out);
-    }
-    Encoded {
-        changed_cells,
-        keyframe,
-    }
+    all_rows(prev, next, epoch, out).finish_or_keyframe(next)
 }
 
 /// Appends the delta from `prev` to `next` and returns how many cells differ. Without a difference
 /// it is the nine bytes of the header.
 pub fn encode_run_list(prev: &Grid, next: &Grid, epoch: u32, out: &mut Vec<u8>) -> usize {
-    let head = out.len();
-    put_header(0, epoch, 0, out);
+    all_rows(prev, next, epoch, out).finish()
+}
+
+fn all_rows<'o>(prev: &Grid, next: &Grid, epoch: u32, out: &'o mut Vec<u8>) -> Encoder<'o> {
+    let mut encoder = Encoder::new(epoch, out);
     let (old, _) = prev.as_chunks::<CELL_BYTES>();
     let (new, _) = next.as_chunks::<CELL_BYTES>();
-    let (mut runs, mut changed, mut at) = (0u16, 0, 0);
-    while let Some(skipped) = position(&old[at..], &new[at..], |same| !same) {
-        let start = at + skipped;
-        let len =
-            position(&old[start..], &new[start..], |same| same).unwrap_or(FRAME_CELLS - start);
-        // Both fit: a grid has 1920 cells.
-        put_run_header(start as u16, len as u16, out);
-        out.extend_from_slice(new[start..start + len].as_flattened());
-        runs += 1;
-        changed += len;
-        at = start + len;
+    for (row, (old, new)) in old.chunks(COLS).zip(new.chunks(COLS)).enumerate() {
+        encoder.row(row, old, new);
     }
-    // The count stands where the header has it; runs are known only now.
-    out[head + 5..head + 7].copy_from_slice(&runs.to_le_bytes());
-    changed
+    encoder
+}
+
+/// Appends a delta row by row, for who keeps frames as rows and knows of some that they are as they
+/// were: those need not be compared.
+///
+/// Rows come from top to bottom. A row that is left out, and what is left out at a row's end, has
+/// not changed.
+///
+/// ```
+/// use cabinet_wire::{CELL_BYTES, delta};
+///
+/// let (prev, mut next) = (delta::zeroed(), delta::zeroed());
+/// next[5 * 80 * CELL_BYTES] = b'!';
+/// let cells = |grid: &delta::Grid| grid.as_chunks::<CELL_BYTES>().0[5 * 80..6 * 80].to_vec();
+///
+/// let (mut rows, mut whole) = (Vec::new(), Vec::new());
+/// let mut encoder = delta::Encoder::new(1, &mut rows);
+/// assert!(encoder.row(5, &cells(&prev), &cells(&next)));
+/// assert_eq!(encoder.finish(), delta::encode_run_list(&prev, &next, 1, &mut whole));
+/// assert_eq!(rows, whole);
+/// ```
+#[derive(Debug)]
+pub struct Encoder<'o> {
+    out: &'o mut Vec<u8>,
+    epoch: u32,
+    /// Where in `out` the container begins.
+    head: usize,
+    runs: u16,
+    changed: usize,
+    /// Where in `out` the last run begins, and the cell after it.
+    last_run: (usize, usize),
+}
+
+impl<'o> Encoder<'o> {
+    /// Begins a container at the end of `out`.
+    pub fn new(epoch: u32, out: &'o mut Vec<u8>) -> Self {
+        let head = out.len();
+        put_header(0, epoch, 0, out);
+        Self {
+            out,
+            epoch,
+            head,
+            runs: 0,
+            changed: 0,
+            last_run: (head, 0),
+        }
+    }
+
+    /// Appends the cells of one row that differ; whether any do. `old` and `new` are the same number
+    /// of cells from the row's first on, and the row lies below the one before.
+    ///
+    /// # Panics
+    ///
+    /// It may, when they are not the same number.
+    pub fn row(&mut self, row: usize, old: &[[u8; CELL_BYTES]], new: &[[u8; CELL_BYTES]]) -> bool {
+        let differs = first_difference(old, new);
+        if let Some(first) = differs {
+            self.put_changes(row, first, old, new);
+        }
+        differs.is_some()
+    }
+
+    /// Appends what differs in a row, of which the cells before `first` do not.
+    ///
+    /// Apart from [`row`](Encoder::row): most rows do not change, and a metered guest is charged for
+    /// all of a function's code, run or not.
+    #[inline(never)]
+    fn put_changes(&mut self, row: usize, first: usize, old: &Cells, new: &Cells) {
+        let mut start = first;
+        loop {
+            let len =
+                position(&old[start..], &new[start..], |same| same).unwrap_or(new.len() - start);
+            self.put_run(row * COLS + start, &new[start..start + len]);
+            let at = start + len;
+            match position(&old[at..], &new[at..], |same| !same) {
+                Some(skipped) => start = at + skipped,
+                None => return,
+            }
+        }
+    }
+
+    /// Ends the container and returns how many cells differ. Without a difference it is the nine
+    /// bytes of the header.
+    pub fn finish(self) -> usize {
+        // The count stands where the header has it; runs are known only now.
+        self.out[self.head + 5..self.head + 7].copy_from_slice(&self.runs.to_le_bytes());
+        self.changed
+    }
+
+    /// Ends the container, or puts `next` in its place as a keyframe when that is no larger.
+    pub fn finish_or_keyframe(self, next: &Grid) -> Encoded {
+        let keyframe = self.out.len() - self.head >= DELTA_BYTES_MAX;
+        if keyframe {
+            self.out.truncate(self.head);
+            encode_keyframe(next, self.epoch, self.out);
+            return Encoded {
+                changed_cells: self.changed,
+                keyframe,
+            };
+        }
+        Encoded {
+            changed_cells: self.finish(),
+            keyframe,
+        }
+    }
+
+    /// Appends changed cells: to the last run when they go on where it ends, the row above.
+    #[inline(never)]
+    fn put_run(&mut self, start: usize, cells: &[[u8; CELL_BYTES]]) {
+        let (at, end) = self.last_run;
+        let after = start + cells.len();
+        // Indexes and lengths fit: a grid has 1920 cells.
+        if self.runs > 0 && end == start {
+            let field = at + 2..at + 4;
+            let len = (self.out.len() - at) / CELL_BYTES + cells.len();
+            self.out[field].copy_from_slice(&(len as u16).to_le_bytes());
+            self.last_run = (at, after);
+        } else {
+            self.last_run = (self.out.len(), after);
+            put_run_header(start as u16, cells.len() as u16, self.out);
+            self.runs += 1;
+        }
+        // Runs are short, and on wasm a copy whose length is known is far cheaper than another.
+        for cell in cells {
+            self.out.extend_from_slice(cell);
+        }
+        self.changed += cells.len();
+    }
 }
 
 /// Appends `next` as a keyframe: 46093 bytes.
@@ -282,18 +392,31 @@ fn put_run_header(start: u16, len: u16, out: &mut Vec<u8>) {
 
 type Cells = [[u8; CELL_BYTES]];
 
+/// Cells that are compared at once while nothing differs.
+const STRIDE: usize = 4;
+
+/// The first index at which two cells differ.
+fn first_difference(old: &Cells, new: &Cells) -> Option<usize> {
+    let (old_strides, _) = old.as_chunks::<STRIDE>();
+    let (new_strides, _) = new.as_chunks::<STRIDE>();
+    let strides = old_strides.iter().zip(new_strides);
+    let skipped = STRIDE * strides.take_while(|(old, new)| same(old, new)).count();
+    let found = position(&old[skipped..], &new[skipped..], |same| !same)?;
+    Some(skipped + found)
+}
+
 /// The first index at which `wanted` holds of whether the two cells are the same.
 fn position(old: &Cells, new: &Cells, wanted: impl Fn(bool) -> bool) -> Option<usize> {
     old.iter()
         .zip(new)
-        .position(|(old, new)| wanted(same(old, new)))
+        .position(|(old, new)| wanted(same(&[*old], &[*new])))
 }
 
-/// Compares as three words: a call to `memcmp` for 24 bytes costs more than the comparison.
+/// Compares as words: a call to `memcmp` for 24 bytes costs more than the comparison.
 #[inline]
-fn same(old: &[u8; CELL_BYTES], new: &[u8; CELL_BYTES]) -> bool {
-    let (old, _) = old.as_chunks::<8>();
-    let (new, _) = new.as_chunks::<8>();
+fn same<const N: usize>(old: &[[u8; CELL_BYTES]; N], new: &[[u8; CELL_BYTES]; N]) -> bool {
+    let (old, _) = old.as_flattened().as_chunks::<8>();
+    let (new, _) = new.as_flattened().as_chunks::<8>();
     old.iter().zip(new).fold(0, |differing, (old, new)| {
         differing | (u64::from_le_bytes(*old) ^ u64::from_le_bytes(*new))
     }) == 0
@@ -359,3 +482,61 @@ impl fmt::Display for DeltaError {
 }
 
 impl core::error::Error for DeltaError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The container as the module's documentation has it, found cell by cell.
+    fn plainly(prev: &Grid, next: &Grid, epoch: u32) -> Vec<u8> {
+        let old = prev.as_chunks::<CELL_BYTES>().0;
+        let new = next.as_chunks::<CELL_BYTES>().0;
+        let changed: Vec<usize> = (0..FRAME_CELLS).filter(|&at| old[at] != new[at]).collect();
+        let runs: Vec<&[usize]> = changed.chunk_by(|a, b| a + 1 == *b).collect();
+        let mut out = Vec::new();
+        put_header(0, epoch, runs.len() as u16, &mut out);
+        for run in runs {
+            put_run_header(run[0] as u16, run.len() as u16, &mut out);
+            out.extend(run.iter().flat_map(|&at| new[at]));
+        }
+        out
+    }
+
+    /// Stretches of cells to change, some across the ends of rows.
+    fn stretches() -> impl Strategy<Value = Vec<(usize, usize, usize)>> {
+        let len = prop_oneof![1..4_usize, 1..200_usize];
+        proptest::collection::vec((0..FRAME_CELLS, len, 0..CELL_BYTES), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn rows_and_row_ends_that_did_not_change_may_be_left_out(stretches in stretches(), epoch: u32) {
+            let prev = zeroed();
+            let mut next = zeroed();
+            for (start, len, byte) in stretches {
+                for cell in start..(start + len).min(FRAME_CELLS) {
+                    next[cell * CELL_BYTES + byte] ^= 1;
+                }
+            }
+            let expected = plainly(&prev, &next, epoch);
+            let mut whole = Vec::new();
+            encode_run_list(&prev, &next, epoch, &mut whole);
+            prop_assert_eq!(&whole, &expected);
+
+            let mut rows = vec![0xAB; 3];
+            let mut encoder = Encoder::new(epoch, &mut rows);
+            let old = prev.as_chunks::<CELL_BYTES>().0.chunks(COLS);
+            for (row, (old, new)) in old.zip(next.as_chunks::<CELL_BYTES>().0.chunks(COLS)).enumerate() {
+                let differing = (0..COLS).rfind(|&col| old[col] != new[col]);
+                let end = differing.map_or(0, |col| col + 1);
+                if end > 0 {
+                    prop_assert!(encoder.row(row, &old[..end], &new[..end]));
+                }
+            }
+            encoder.finish();
+            prop_assert_eq!(&rows[3..], &expected[..]);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use core::fmt::Write;
 
 use cabinet_wire::FRAME_CELLS;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -258,7 +259,160 @@ fn a_glyph_too_long_for_a_cell_in_the_last_column_there_is_draws_nothing() {
     assert_eq!(screen, Screen::new());
 }
 
+/// The screen as its documentation has it, one cell at a time.
+struct Model(Vec<Cell>);
+
+impl Model {
+    fn place(&mut self, row: i32, col: i32, ch: char, style: Style) {
+        let wide = crate::char_width(ch) == 2;
+        if !on_screen(row, col) || (wide && !on_screen(row, col + 1)) {
+            return;
+        }
+        let index = cell_index(row, col);
+        self.split(row, col);
+        if wide {
+            self.split(row, col + 1);
+            self.0[index + 1] = styled([0; 3], style, true);
+        }
+        self.0[index] = styled([u32::from(ch), 0, 0], style, false);
+    }
+
+    /// Blanks the other half of what a cell is half of.
+    fn split(&mut self, row: i32, col: i32) {
+        for (half, other) in [(col, col - 1), (col + 1, col + 1)] {
+            if on_screen(row, half) && self.0[cell_index(row, half)].cont {
+                let cell = &mut self.0[cell_index(row, other)];
+                (cell.cp, cell.cont) = ([SPACE, 0, 0], false);
+            }
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(Cell::to_bytes).collect()
+    }
+}
+
+fn styled(cp: [u32; 3], style: Style, cont: bool) -> Cell {
+    Cell {
+        cp,
+        fg: style.fg.map(crate::Color::channels),
+        bg: style.bg.map(crate::Color::channels),
+        attr: style.attr,
+        cont,
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Draw {
+    Clear,
+    Set(i32, i32, char, Style),
+    Text(i32, i32, String, Style),
+    Fill(Rect, char, Style),
+    Restyle(Rect, Style),
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    let color =
+        || proptest::option::of(any::<[u8; 3]>().prop_map(|[r, g, b]| crate::Color::rgb(r, g, b)));
+    let style =
+        move || (color(), color(), 0..16_u8).prop_map(|(fg, bg, attr)| Style { fg, bg, attr });
+    let glyph = || proptest::sample::select(&['a', ' ', '█', 'é', '漢'][..]);
+    let rect = || {
+        (-2..25, -2..82, 0..9, 0..90)
+            .prop_map(|(row, col, rows, cols)| Rect::new(row, col, rows, cols))
+    };
+    prop_oneof![
+        1 => Just(Draw::Clear),
+        4 => (-1..25, -2..82, glyph(), style()).prop_map(|(row, col, ch, style)| Draw::Set(row, col, ch, style)),
+        4 => (-1..25, -9..82, "[a-z ]{0,12}漢?[0-9é漢]{0,4}", style()).prop_map(|(row, col, text, style)| Draw::Text(row, col, text, style)),
+        2 => (rect(), glyph(), style()).prop_map(|(rect, ch, style)| Draw::Fill(rect, ch, style)),
+        1 => (rect(), style()).prop_map(|(rect, style)| Draw::Restyle(rect, style)),
+    ]
+}
+
+/// Draws a step on the model, cell by cell.
+fn draw_slowly(model: &mut Model, step: &Draw) {
+    match *step {
+        Draw::Clear => model.0.fill(styled([SPACE, 0, 0], PLAIN, false)),
+        Draw::Set(row, col, ch, style) => model.place(row, col, ch, style),
+        Draw::Text(row, col, ref text, style) => {
+            let mut at = col;
+            for ch in text.chars() {
+                model.place(row, at, ch, style);
+                at += i32::from(crate::char_width(ch));
+            }
+        }
+        Draw::Fill(rect, ch, style) => {
+            for row in rect.row.max(0)..rect.row_end().min(24) {
+                let (mut col, end) = (rect.col.max(0), rect.col_end().min(80));
+                while col < end {
+                    let width = i32::from(crate::char_width(ch));
+                    model.place(row, col, if col + width > end { ' ' } else { ch }, style);
+                    col += width;
+                }
+            }
+        }
+        Draw::Restyle(rect, style) => {
+            for row in rect.row.max(0)..rect.row_end().min(24) {
+                for col in rect.col.max(0)..rect.col_end().min(80) {
+                    let cell = &mut model.0[cell_index(row, col)];
+                    *cell = styled(cell.cp, style, cell.cont);
+                }
+            }
+        }
+    }
+}
+
 proptest::proptest! {
+    #[test]
+    fn drawing_by_the_row_is_drawing_cell_by_cell(
+        steps in proptest::collection::vec(draw(), 0..40),
+    ) {
+        let mut screen = Screen::new();
+        let mut model = Model(vec![styled([SPACE, 0, 0], PLAIN, false); FRAME_CELLS]);
+        for step in steps {
+            draw_slowly(&mut model, &step);
+            match step {
+                Draw::Clear => screen.clear(),
+                Draw::Set(row, col, ch, style) => {
+                    screen.set(row, col, ch, style);
+                }
+                Draw::Text(row, col, text, style) => {
+                    screen.text(row, col, &text, style);
+                }
+                Draw::Fill(rect, ch, style) => screen.fill(rect, ch, style),
+                Draw::Restyle(rect, style) => screen.restyle(rect, style),
+            }
+            proptest::prop_assert!(screen.bytes()[..] == model.bytes()[..], "{:?}", screen);
+            for row in 0..ROWS {
+                let Row { bytes, end } = screen.row(row);
+                let rest = &bytes.as_chunks::<CELL_BYTES>().0[usize::from(end)..];
+                proptest::prop_assert!(rest.iter().all(|cell| *cell == BLANK_CELL), "row {}", row);
+            }
+        }
+    }
+
+    #[test]
+    fn text_written_at_once_is_text_written_one_code_point_at_a_time(
+        row in -1..25_i32,
+        col in prop_oneof![-9..90_i32, Just(i32::MIN), Just(i32::MAX - 2)],
+        end in prop_oneof![Just(i32::MAX), -2..90_i32],
+        texts in proptest::collection::vec("[a-z ]{0,9}[a漢👍\u{301}\u{fe0f}\u{200d}❤1\n\u{7}]{0,4}", 0..6),
+    ) {
+        let mut at_once = Screen::new();
+        at_once.fill(Rect::SCREEN, '漢', PLAIN);
+        let mut one_by_one = at_once.clone();
+        let mut pens = [&mut at_once, &mut one_by_one].map(|screen| screen.pen(row, col, PLAIN).until(end));
+        let [fast, slow] = &mut pens;
+        for text in &texts {
+            fast.push_str(text);
+            text.chars().for_each(|ch| slow.push(ch));
+            let states = [&*fast, &*slow].map(|pen| (pen.row(), pen.col(), pen.drawn_to()));
+            proptest::prop_assert_eq!(states[0], states[1]);
+        }
+        proptest::prop_assert!(at_once == one_by_one, "{:?}\n{:?}", at_once, one_by_one);
+    }
+
     #[test]
     fn no_half_of_a_wide_glyph_is_ever_alone(
         writes in proptest::collection::vec((0..3_i32, -2..82_i32, "[a漢👍\u{301}\u{fe0f}\u{200d}❤\n]{0,6}"), 0..40),
