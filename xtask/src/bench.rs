@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
-//! `host` compares rooms with wasmer alone; `kill` measures how long after its deadline each
+//! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `kill` measures how long after its deadline each
 //! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
 //! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
@@ -28,6 +28,17 @@ enum What {
     /// Wakes, room creation, restore and cached loads, next to wasmer alone. Needs
     /// `CABINET_REFERENCE`.
     Host,
+    /// Thousands of small rooms at 20 wakes a second: CPU, lateness, memory.
+    Rooms {
+        /// How many.
+        #[arg(long, default_value_t = 2_000)]
+        count: u32,
+    },
+    /// One room of 100 to 1,000 players: the time of a tick. With `CABINET_REFERENCE` the
+    /// reference's load test is played, else our own.
+    Crowd,
+    /// What rooms that burn their deadline or hang in a store cost 200 others.
+    Neighbours,
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -47,7 +58,10 @@ const EPOCH: i64 = 1_700_000_000_000_000_000;
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     match args.what {
-        What::Host => host(),
+        What::Host => example("cabinet-host", "bench-host", &[]),
+        What::Rooms { count } => rooms(&["rooms", &count.to_string()]),
+        What::Crowd => rooms(&["crowd"]),
+        What::Neighbours => rooms(&["neighbours"]),
         What::Kill { runs, deadline_ms } => {
             match kill(runs.max(1), Duration::from_millis(deadline_ms)) {
                 Ok(true) => ExitCode::SUCCESS,
@@ -61,24 +75,30 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// The comparison names wasmer, so it is an example of the one crate that may.
-fn host() -> ExitCode {
+fn rooms(args: &[&str]) -> ExitCode {
+    example("cabinet-rooms", "bench-rooms", args)
+}
+
+/// Benches that name what xtask does not compile are examples of the crates that do.
+fn example(package: &str, name: &str, args: &[&str]) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let ran = Command::new(cargo)
         .args([
             "run",
             "--quiet",
             "--package",
-            "cabinet-host",
+            package,
             "--example",
-            "bench-host",
+            name,
+            "--",
         ])
+        .args(args)
         .status();
     match ran {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(status) => ExitCode::from(u8::try_from(status.code().unwrap_or(2)).unwrap_or(2)),
         Err(error) => {
-            eprintln!("bench host: cannot run cargo: {error}");
+            eprintln!("bench: cannot run cargo: {error}");
             ExitCode::from(2)
         }
     }

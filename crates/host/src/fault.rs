@@ -71,6 +71,8 @@ pub struct CallReport {
     pub frames: u32,
     /// Container bytes of those frames.
     pub bytes_out: u64,
+    /// Payload bytes the callback was given.
+    pub bytes_in: u64,
     /// Calls from the guest into game functions (`extism:host/user`).
     pub host_calls: u32,
 }

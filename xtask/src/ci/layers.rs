@@ -117,7 +117,12 @@ const FENCES: &[Fence] = &[
     },
     Fence {
         family: Family::AnyOf(&["wasmparser", "wasm-encoder", "wat"]),
-        named_by: &["cabinet-host", "cabinet-conformance", "xtask"],
+        named_by: &[
+            "cabinet-host",
+            "cabinet-conformance",
+            "cabinet-rooms",
+            "xtask",
+        ],
         never_under: &[
             "cabinet-wire",
             "cabinet-guest",
@@ -150,7 +155,12 @@ const FENCES: &[Fence] = &[
     },
     Fence {
         family: Family::AnyOf(&["tokio"]),
-        named_by: &["cabinet-durability", "cabinet-consensus", "cabinet-cli"],
+        named_by: &[
+            "cabinet-durability",
+            "cabinet-consensus",
+            "cabinet-rooms",
+            "cabinet-cli",
+        ],
         never_under: &[
             "cabinet-wire",
             "cabinet-guest",

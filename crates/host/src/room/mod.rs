@@ -569,6 +569,7 @@ impl Room {
             fuel: ended.fuel,
             frames: tally.frames,
             bytes_out: tally.bytes_out,
+            bytes_in: self.payload.len() as u64,
             host_calls: tally.host_calls,
         };
         self.totals.guest_time += report.guest_time;

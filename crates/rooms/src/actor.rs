@@ -1,0 +1,829 @@
+//! One room, turn by turn: takes its mail, wakes its guest, ends it.
+//!
+//! A turn is at most one callback. The room's wake and its mail take turns with each other, so
+//! that neither keeps the other waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabinet_host::{
+    CallReport, Fault, Mode, Outcome, Player, RestoreError, Room, RoomConfig, RoomResult, Sck1,
+    Seed, ServiceError, Skip, Snapshot,
+};
+use cabinet_wire::Lifecycle;
+use tokio::sync::oneshot;
+
+use crate::blame::{Blame, Evidence};
+use crate::fault_report::FaultReport;
+use crate::guest_services::GuestServices;
+use crate::host_keys::{self, HostKey};
+use crate::life::{Life, LifeRules, NotAdmitted, Verdict};
+use crate::quarantine::FaultVerdict;
+use crate::recorder::{Export, StoreOp};
+use crate::reply::Reply;
+use crate::room::{
+    CheckpointError, Command, EndReason, Ending, HibernateError, JoinError, Phase, RoomShared,
+    RoomStatus,
+};
+use crate::runtime::{Env, Parked, Parking, RoomSpec};
+use crate::sched::Ran;
+use crate::screens::Viewer;
+
+/// What a room begins with.
+pub(crate) enum Origin {
+    New,
+    Snapshot(Box<Snapshot>),
+    Sck1(Box<Sck1>),
+}
+
+pub(crate) struct Actor {
+    env: Arc<Env>,
+    shared: Arc<RoomShared>,
+    stage: Stage,
+    parking: Option<Arc<dyn Parking>>,
+    /// Counts attempts to park, so that a late answer to an old one is told apart.
+    attempt: u64,
+    hibernating: Option<oneshot::Sender<Result<(), HibernateError>>>,
+    /// Where in its period the room wakes: this part of 2^64.
+    phase: u64,
+    wake_due: Option<Duration>,
+    /// The mail's turn comes before the wake's.
+    mail_first: bool,
+    /// Linear memory as last told to the recorder.
+    memory: u64,
+    fault: Option<FaultReport>,
+}
+
+enum Stage {
+    New(Box<(RoomSpec, Origin, GuestServices)>),
+    Live(Box<Live>),
+    Gone,
+}
+
+struct Live {
+    room: Room,
+    life: Life,
+}
+
+impl Actor {
+    pub(crate) fn new(
+        env: Arc<Env>,
+        shared: Arc<RoomShared>,
+        spec: RoomSpec,
+        origin: Origin,
+        services: GuestServices,
+        phase: u64,
+    ) -> Self {
+        Self {
+            env,
+            shared,
+            parking: spec.parking.clone(),
+            stage: Stage::New(Box::new((spec, origin, services))),
+            attempt: 0,
+            hibernating: None,
+            phase,
+            wake_due: None,
+            mail_first: false,
+            memory: 0,
+            fault: None,
+        }
+    }
+
+    /// One turn.
+    pub(crate) fn turn(&mut self) -> Ran {
+        let now = self.env.clock.now();
+        match std::mem::replace(&mut self.stage, Stage::Gone) {
+            Stage::New(parts) => {
+                let (spec, origin, services) = *parts;
+                self.begin(now, spec, origin, services);
+            }
+            Stage::Live(mut live) => {
+                if self.live(&mut live, now) {
+                    self.stage = Stage::Live(live);
+                }
+            }
+            Stage::Gone => {}
+        }
+        self.ran()
+    }
+
+    /// Host code panicked in this room.
+    pub(crate) fn panicked(&mut self) -> Ran {
+        tracing::error!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            "room actor panicked: settling the room"
+        );
+        self.env.recorder.host_fault(self.shared.label());
+        // The room was lost with the panic.
+        let result = RoomResult {
+            mode: Mode::Quick,
+            standings: Vec::new(),
+            round_seq: 0,
+        };
+        self.gone(Phase::Settled, EndReason::Host, Some(result), None);
+        self.ran()
+    }
+
+    fn ran(&self) -> Ran {
+        let (more, next, gone) = match &self.stage {
+            Stage::New(_) => (true, None, false),
+            Stage::Live(live) if live.life.is_parking() => {
+                (self.shared.has_parked(), live.life.alarm(), false)
+            }
+            Stage::Live(live) => {
+                let alarm = live.life.alarm();
+                let next = self.wake_due.into_iter().chain(alarm).min();
+                (self.shared.has_mail(), next, false)
+            }
+            Stage::Gone => (false, None, true),
+        };
+        Ran {
+            took: Duration::ZERO,
+            more,
+            next,
+            gone,
+        }
+    }
+
+    /// Instantiates or restores the guest.
+    fn begin(
+        &mut self,
+        now: Duration,
+        spec: RoomSpec,
+        origin: Origin,
+        mut services: GuestServices,
+    ) {
+        let listed = Arc::clone(&self.shared.listed);
+        let listing = listed.listing();
+        let game = listed.game();
+        let mut configured = |key: HostKey| self.configured(&mut services, key);
+        let heartbeat = configured(HostKey::Heartbeat);
+        let deadline = configured(HostKey::Deadline);
+        let resident = configured(HostKey::Resident);
+        let lifecycle = listing.lifecycle_of_new_room(host_keys::resident(resident.as_deref()));
+        let deadline = host_keys::deadline(deadline.as_deref(), listing.deadline());
+
+        let services = Box::new(services);
+        let restored = !matches!(origin, Origin::New);
+        let room = match origin {
+            Origin::New => {
+                let mut config = RoomConfig::new(match spec.seed {
+                    Some(seed) => Seed::Set(seed),
+                    None => Seed::Drawn(spec.drawn_seed),
+                });
+                config.mode = spec.mode;
+                config.capacity = spec.capacity.unwrap_or(listing.capacity());
+                config.min_players = spec
+                    .min_players
+                    .unwrap_or(u32::from(game.meta().min_players));
+                Ok(game.room(config, services))
+            }
+            Origin::Snapshot(snapshot) => game.restore(&snapshot, services),
+            Origin::Sck1(blob) => {
+                game.restore_sck1(&blob, lifecycle == Lifecycle::Resident, services)
+            }
+        };
+        let mut room = match room {
+            Ok(room) => room,
+            Err(error) => return self.not_resumed(error),
+        };
+        room.set_resident(lifecycle == Lifecycle::Resident);
+        room.set_deadline(Some(deadline));
+        if heartbeat.is_some() || !restored {
+            let option = spec.heartbeat.unwrap_or_else(|| game.heartbeat());
+            room.set_heartbeat(Some(host_keys::heartbeat(
+                heartbeat.as_deref(),
+                game.meta().heartbeat_ms,
+                option,
+            )));
+        }
+        if restored {
+            // Whoever comes back joins.
+            room.set_members(Vec::new());
+        }
+        let rules = LifeRules {
+            lifecycle,
+            capacity: room.config().capacity,
+            grace: spec.grace.unwrap_or(self.env.grace),
+            parks: self.parking.is_some(),
+            park_within: self.env.park_within,
+        };
+        let mut live = Live {
+            room,
+            life: Life::new(rules, &[]),
+        };
+        self.env.recorder.rooms(self.shared.label(), 1);
+        if restored {
+            self.measure(&live.room);
+            if live.room.ended() {
+                self.end(live, EndReason::Game);
+                return;
+            }
+            if let Some(Verdict::Abandon) = live.life.emptied(now) {
+                // Nowhere to park, but it was asked for a moment ago: give it the grace.
+                live.life.wait_for_players(now);
+            }
+        } else {
+            let unix = self.env.clock.unix_nanos();
+            let outcome = live.room.start(unix);
+            if !self.after(&mut live, Export::Start, &outcome) {
+                return;
+            }
+        }
+        self.arm_wake(&live, now);
+        self.publish(&live);
+        self.stage = Stage::Live(Box::new(live));
+    }
+
+    /// A `host.` key, as the operator set it.
+    fn configured(&self, services: &mut GuestServices, key: HostKey) -> Option<Vec<u8>> {
+        services.set.config.as_ref()?;
+        let slug = Arc::clone(&services.slug);
+        let within = services.timeout;
+        let answer = services.ask(StoreOp::ConfigGet, within, |set, reply| match &set.config {
+            Some(config) => config.get(&slug, key.key().as_bytes(), reply),
+            None => reply.send(Ok(None)),
+        });
+        answer.unwrap_or_else(|error| {
+            self.env
+                .recorder
+                .store_error(self.shared.label(), StoreOp::ConfigGet);
+            tracing::warn!(
+                slug = self.shared.listed.slug().as_str(), key = key.key(), %error,
+                "cannot read a host setting; the room goes without"
+            );
+            None
+        })
+    }
+
+    fn not_resumed(&mut self, error: RestoreError) {
+        tracing::warn!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id, error = %error,
+            "room not resumed"
+        );
+        let ending = Ending {
+            reason: EndReason::NotResumed,
+            result: None,
+            fault: None,
+            restore: Some(error),
+        };
+        self.finish(Phase::NotResumed, ending);
+    }
+
+    /// One thing a live room has to do. `false`: it is over.
+    fn live(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+        if live.life.is_parking() {
+            return self.parking(live, now);
+        }
+        match live.life.due(now) {
+            Some(Verdict::Abandon) => {
+                return self.over(live, EndReason::Abandoned);
+            }
+            Some(Verdict::Park) => return self.park(live, now),
+            None => {}
+        }
+        let wakes = self.wake_due.is_some_and(|due| due <= now);
+        if wakes && !(self.mail_first && self.shared.has_mail()) {
+            self.mail_first = true;
+            return self.wake(live, now);
+        }
+        self.mail_first = false;
+        match self.shared.take() {
+            Some(command) => self.command(live, now, command),
+            None => true,
+        }
+    }
+
+    fn wake(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+        let Some(due) = self.wake_due else {
+            return true;
+        };
+        let label = self.shared.label();
+        self.env.recorder.wake_late(label, now.saturating_sub(due));
+        // As many periods as were missed are one wake: the last of them, at once.
+        let period = live.room.heartbeat().max(Duration::from_millis(1));
+        let mut next = due + period;
+        if next <= now {
+            let missed = (now - next).as_nanos() / period.as_nanos();
+            // A million years of periods fit.
+            let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+            next += period.saturating_mul(missed);
+            if missed > 0 {
+                self.env.recorder.wakes_skipped(label, missed.into());
+            }
+        }
+        self.wake_due = Some(next);
+        let unix = self.env.clock.unix_nanos();
+        let _span = self.span(Export::Wake);
+        let outcome = live.room.wake(unix);
+        self.settle_after(live, Export::Wake, &outcome)
+    }
+
+    fn command(&mut self, live: &mut Box<Live>, now: Duration, command: Command) -> bool {
+        match command {
+            Command::Join { player, reply, .. } => self.join(live, now, player, reply),
+            Command::Leave { player, reply } => {
+                let stays = self.leave(live, now, &player);
+                if let Some(reply) = reply {
+                    // Whoever left may not wait to be told.
+                    let _ = reply.send(());
+                }
+                stays
+            }
+            Command::Input {
+                player,
+                input,
+                span,
+                _permit,
+            } => {
+                let _within = span.entered();
+                let _span = self.span(Export::Input);
+                let label = self.shared.label();
+                self.env.recorder.input_bytes_in(label, INPUT_BYTES);
+                let unix = self.env.clock.unix_nanos();
+                let outcome = live.room.input(unix, &player, input);
+                self.settle_after(live, Export::Input, &outcome)
+            }
+            Command::Close => self.over(live, EndReason::Closed),
+            Command::Footprint { reply, .. } => {
+                // Whoever asked may not wait.
+                let _ = reply.send(live.room.footprint());
+                true
+            }
+            Command::Checkpoint { reply, .. } => {
+                let taken = live.room.snapshot().map_err(CheckpointError::Capture);
+                // Whoever asked may not wait.
+                let _ = reply.send(taken);
+                true
+            }
+            Command::Hibernate { reply, .. } => {
+                if self.parking.is_none() {
+                    let _ = reply.send(Err(HibernateError::NoParking));
+                    return true;
+                }
+                self.hibernating = Some(reply);
+                self.park(live, now)
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        live: &mut Box<Live>,
+        now: Duration,
+        player: Player,
+        reply: oneshot::Sender<Result<Viewer, JoinError>>,
+    ) -> bool {
+        let refused = match live.life.admits(live.room.members(), &player) {
+            Ok(()) => None,
+            Err(NotAdmitted::Full) => Some(JoinError::Full),
+            Err(NotAdmitted::Already) => Some(JoinError::Already),
+        };
+        if let Some(error) = refused {
+            let _ = reply.send(Err(error));
+            return true;
+        }
+        let viewer = self.shared.screens.seat();
+        let unix = self.env.clock.unix_nanos();
+        let _span = self.span(Export::Join);
+        let outcome = live.room.join(unix, player.clone());
+        if let Outcome::Skipped(skip) = outcome {
+            self.shared.screens.unseat(live.room.members().len());
+            let error = match skip {
+                Skip::RosterTooLarge => JoinError::RosterTooLarge,
+                _ => JoinError::Closed,
+            };
+            let _ = reply.send(Err(error));
+            return true;
+        }
+        live.life.joined(&player, live.room.members());
+        self.publish_members(live);
+        tracing::info!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            kind = ?player.kind, members = live.room.members().len(), "player joined"
+        );
+        if self.wake_due.is_none() {
+            self.arm_wake(live, now);
+        }
+        let stays = self.settle_after(live, Export::Join, &outcome);
+        if reply.send(Ok(viewer)).is_err() && stays {
+            // Nobody took the seat.
+            return self.leave(live, now, &player);
+        }
+        stays
+    }
+
+    fn leave(&mut self, live: &mut Box<Live>, now: Duration, player: &Player) -> bool {
+        let Some(at) = live.room.members().iter().position(|one| one == player) else {
+            return true;
+        };
+        self.shared.screens.unseat(at);
+        let unix = self.env.clock.unix_nanos();
+        let _span = self.span(Export::Leave);
+        let outcome = live.room.leave(unix, player);
+        self.publish_members(live);
+        let empty = live.room.members().is_empty();
+        tracing::info!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            members = live.room.members().len(), "player left"
+        );
+        if !self.settle_after(live, Export::Leave, &outcome) {
+            return false;
+        }
+        if !empty {
+            return true;
+        }
+        if live.life.rules().lifecycle != Lifecycle::Resident {
+            self.wake_due = None;
+        }
+        let verdict = live.life.emptied(now);
+        if live.life.alarm().is_some() {
+            tracing::info!(
+                slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+                lifecycle = ?live.life.rules().lifecycle, grace = ?live.life.rules().grace,
+                "room abandoned"
+            );
+        }
+        match verdict {
+            Some(_) => self.over(live, EndReason::Abandoned),
+            None => true,
+        }
+    }
+
+    /// Captures the room and sends it to be parked.
+    fn park(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+        let Some(parking) = self.parking.clone() else {
+            return self.over(live, EndReason::Abandoned);
+        };
+        self.attempt += 1;
+        let attempt = self.attempt;
+        let snapshot = match live.room.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::error!(room = %self.shared.id, %error, "cannot capture the room");
+                if let Some(reply) = self.hibernating.take() {
+                    let _ = reply.send(Err(HibernateError::Capture(error)));
+                }
+                live.life.park_failed(now, live.room.members().is_empty());
+                return true;
+            }
+        };
+        live.life.park_began(now);
+        let parked = Parked {
+            room: self.shared.id,
+            slug: self.shared.listed.slug().clone(),
+            roster: live.room.last_roster(),
+            at: self.env.clock.unix_nanos(),
+            snapshot,
+        };
+        let shared = Arc::clone(&self.shared);
+        let reply = Reply::new(move |answer| shared.parked(attempt, answer));
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            parking.park(parked, reply);
+        }));
+        if asked.is_err() {
+            // The dropped reply has answered for it.
+            tracing::error!(room = %self.shared.id, "parking panicked");
+        }
+        true
+    }
+
+    /// Waits for the answer of where the room is to be parked.
+    fn parking(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+        let answer = self
+            .shared
+            .take_parked()
+            .filter(|(attempt, _)| *attempt == self.attempt)
+            .map(|(_, answer)| answer);
+        let error = match answer {
+            Some(Ok(())) => {
+                if let Some(reply) = self.hibernating.take() {
+                    let _ = reply.send(Ok(()));
+                }
+                tracing::info!(
+                    slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+                    "room hibernated"
+                );
+                self.gone(Phase::Hibernated, EndReason::Hibernated, None, None);
+                return false;
+            }
+            Some(Err(error)) => error,
+            None => {
+                let _ = live.life.due(now);
+                if live.life.is_parking() {
+                    return true;
+                }
+                ServiceError::Unavailable(format!("no answer within {:?}", self.env.park_within))
+            }
+        };
+        tracing::warn!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id, %error,
+            "room not parked; it goes on"
+        );
+        let empty = live.room.members().is_empty();
+        if live.life.is_parking() {
+            live.life.park_failed(now, empty);
+        } else if !empty {
+            live.life.stay();
+        }
+        if let Some(reply) = self.hibernating.take() {
+            let _ = reply.send(Err(HibernateError::Park(error)));
+        }
+        self.publish(live);
+        true
+    }
+
+    /// Books a callback and ends the room if it is over. `false`: it is.
+    fn settle_after(&mut self, live: &mut Box<Live>, export: Export, outcome: &Outcome) -> bool {
+        self.book(live, export, outcome);
+        let reason = match () {
+            () if live.room.fault().is_some() => self.fault_reason(),
+            () if live.room.ended() => EndReason::Game,
+            () => {
+                self.publish(live);
+                return true;
+            }
+        };
+        self.over(live, reason)
+    }
+
+    /// As [`Actor::settle_after`], for a room that is not in its stage yet.
+    fn after(&mut self, live: &mut Live, export: Export, outcome: &Outcome) -> bool {
+        self.book(live, export, outcome);
+        let reason = match () {
+            () if live.room.fault().is_some() => self.fault_reason(),
+            () if live.room.ended() => EndReason::Game,
+            () => return true,
+        };
+        self.close(live, reason);
+        false
+    }
+
+    fn fault_reason(&self) -> EndReason {
+        match self.fault.as_ref().map(FaultReport::blame) {
+            Some(Blame::Host) => EndReason::Host,
+            _ => EndReason::Fault,
+        }
+    }
+
+    /// Tells recorder and quarantine what a callback did.
+    fn book(&mut self, live: &mut Live, export: Export, outcome: &Outcome) {
+        let Some(report) = outcome.report() else {
+            return;
+        };
+        let step = self.shared.count_callback();
+        let label = self.shared.label();
+        let took = report.guest_time + report.host_time;
+        self.env.recorder.callback(label, export, took);
+        self.env.recorder.work(label, export, report);
+        if report.frames > 0 {
+            self.env.recorder.frame_bytes_out(label, report.bytes_out);
+        }
+        if let Outcome::Faulted(report) = outcome
+            && let Some(fault) = live.room.fault().cloned()
+        {
+            self.faulted(live, export, report, fault, step);
+        }
+        self.measure(&live.room);
+    }
+
+    fn faulted(&mut self, live: &Live, export: Export, call: &CallReport, fault: Fault, step: u64) {
+        let evidence = Evidence::of(&fault, self.env.cores);
+        let evidence = match &self.env.witness {
+            Some(witness) => witness(&fault, evidence),
+            None => evidence,
+        };
+        let report = FaultReport {
+            slug: self.shared.listed.slug().clone(),
+            artifact: self.shared.listed.game().digest(),
+            room: self.shared.id,
+            export,
+            step,
+            room_clock: live.room.now(),
+            call: Some(call.clone()),
+            memory_bytes: live.room.memory_bytes(),
+            fault,
+            evidence,
+        };
+        let (label, recorder) = (self.shared.label(), &self.env.recorder);
+        let blame = report.blame();
+        match &report.fault {
+            Fault::Deadline { .. } => {
+                recorder.callback_deadline(label, export);
+                if let Some(stolen) = evidence.stolen.filter(|stolen| !stolen.is_zero()) {
+                    recorder.stolen(label, export, stolen);
+                }
+                if blame == Blame::Starved {
+                    recorder.excused(label, export);
+                }
+            }
+            Fault::HostIo { .. } => recorder.host_io_deadline(label, export),
+            _ if blame == Blame::Host => recorder.host_fault(label),
+            _ => {}
+        }
+        if blame.counts() {
+            recorder.fault(label);
+        }
+        tracing::error!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            blame = blame.name(), "{report}"
+        );
+        if let Some(quarantine) = &self.env.quarantine {
+            let now = self.env.clock.now();
+            let verdict = quarantine.record_fault(&self.shared.listed, blame, now);
+            if verdict == FaultVerdict::Quarantined {
+                recorder.quarantined(label);
+            }
+        }
+        self.fault = Some(report);
+    }
+
+    /// Tells how the linear memory changed.
+    fn measure(&mut self, room: &Room) {
+        let memory = room.memory_bytes();
+        if memory != self.memory {
+            let delta = memory.wrapping_sub(self.memory).cast_signed();
+            self.env.recorder.linear_memory(self.shared.label(), delta);
+            self.memory = memory;
+        }
+    }
+
+    fn over(&mut self, live: &mut Box<Live>, reason: EndReason) -> bool {
+        self.close(live, reason);
+        false
+    }
+
+    fn end(&mut self, mut live: Live, reason: EndReason) {
+        self.close(&mut live, reason);
+    }
+
+    /// Settles the room: the result is final, the guest is told and freed.
+    fn close(&mut self, live: &mut Live, reason: EndReason) {
+        let game = live.room.result().cloned().unwrap_or(RoomResult {
+            mode: live.room.config().mode,
+            standings: Vec::new(),
+            round_seq: 0,
+        });
+        let result = live.life.result(game);
+        let unix = self.env.clock.unix_nanos();
+        let outcome = {
+            let _span = self.span(Export::Close);
+            live.room.close(unix)
+        };
+        self.book(live, Export::Close, &outcome);
+        tracing::info!(
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            reason = reason.name(), joined = live.life.joined_count(), "room settled"
+        );
+        let fault = self.fault.take();
+        self.gone(Phase::Settled, reason, Some(result), fault);
+    }
+
+    /// Books the instance as gone and publishes the ending.
+    fn gone(
+        &mut self,
+        phase: Phase,
+        reason: EndReason,
+        result: Option<RoomResult>,
+        fault: Option<FaultReport>,
+    ) {
+        let label = self.shared.label();
+        if self.memory > 0 {
+            let delta = 0_u64.wrapping_sub(self.memory).cast_signed();
+            self.env.recorder.linear_memory(label, delta);
+            self.memory = 0;
+        }
+        self.env.recorder.rooms(label, -1);
+        let ending = Ending {
+            reason,
+            result,
+            fault,
+            restore: None,
+        };
+        self.finish(phase, ending);
+    }
+
+    fn finish(&mut self, phase: Phase, ending: Ending) {
+        let reason = ending.reason.name();
+        self.env.recorder.room_ended(self.shared.label(), reason);
+        // Settled once: whoever comes second finds it set.
+        let _ = self.shared.ending.set(Arc::new(ending));
+        if let Some(reply) = self.hibernating.take() {
+            let _ = reply.send(Err(HibernateError::Closed));
+        }
+        self.shared.close_mail();
+        self.shared.screens.close();
+        self.env.forget(self.shared.id);
+        self.shared.status.send_modify(|status| {
+            status.phase = phase;
+            status.hibernatable = false;
+        });
+        self.stage = Stage::Gone;
+    }
+
+    /// Publishes what changed.
+    fn publish(&self, live: &Live) {
+        let members = live.room.members().len();
+        let status = RoomStatus {
+            phase: Phase::InPlay {
+                open: !live.life.is_full(members),
+            },
+            members,
+            input_context: live.room.input_context(),
+            hibernatable: self.parking.is_some(),
+            lifecycle: live.life.rules().lifecycle,
+        };
+        self.shared.status.send_if_modified(|published| {
+            let changed = *published != status;
+            *published = status;
+            changed
+        });
+    }
+
+    fn publish_members(&self, live: &Live) {
+        let members: Arc<[Player]> = live.room.members().into();
+        *self
+            .shared
+            .members
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = members;
+    }
+
+    /// Sets the next wake: the room's own moment in each of its periods.
+    fn arm_wake(&mut self, live: &Live, now: Duration) {
+        let resident = live.life.rules().lifecycle == Lifecycle::Resident;
+        if live.room.members().is_empty() && !resident {
+            self.wake_due = None;
+            return;
+        }
+        self.wake_due = Some(next_moment(now, live.room.heartbeat(), self.phase));
+    }
+
+    fn span(&self, export: Export) -> tracing::span::EnteredSpan {
+        tracing::debug_span!(
+            target: "cabinet::room", "callback",
+            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+            export = export.name()
+        )
+        .entered()
+    }
+}
+
+impl Drop for Actor {
+    /// A runtime that is dropped without a shutdown takes its rooms with it: their guests are not
+    /// called any more, but whoever waits is told.
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Gone) {
+            Stage::Live(live) => {
+                let game = live.room.result().cloned().unwrap_or(RoomResult {
+                    mode: live.room.config().mode,
+                    standings: Vec::new(),
+                    round_seq: 0,
+                });
+                let result = live.life.result(game);
+                self.gone(Phase::Settled, EndReason::Closed, Some(result), None);
+            }
+            Stage::New(_) => {
+                let ending = Ending {
+                    reason: EndReason::Closed,
+                    result: None,
+                    fault: None,
+                    restore: None,
+                };
+                self.finish(Phase::Settled, ending);
+            }
+            Stage::Gone => {}
+        }
+    }
+}
+
+/// Payload bytes of one key: roster index, kind, rune, key.
+const INPUT_BYTES: u64 = 10;
+
+/// The first time after `now` that lies `phase` (as part of 2^64) into a period.
+fn next_moment(now: Duration, period: Duration, phase: u64) -> Duration {
+    let period = period.as_nanos().max(1);
+    let offset = (period * u128::from(phase)) >> 64;
+    let now = now.as_nanos();
+    let after = (now + period - offset) / period * period + offset;
+    let after = if after > now { after } else { after + period };
+    Duration::from_nanos(u64::try_from(after).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_room_keeps_its_moment_in_each_period_and_waits_at_most_one(
+            now in 0u64..u64::MAX / 4, period_ms in 20u64..1_000, phase in any::<u64>(),
+        ) {
+            let (now, period) = (Duration::from_nanos(now), Duration::from_millis(period_ms));
+            let first = next_moment(now, period, phase);
+            prop_assert!(first > now && first - now <= period);
+            prop_assert_eq!(next_moment(first, period, phase), first + period);
+        }
+    }
+}

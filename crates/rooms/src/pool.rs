@@ -1,0 +1,775 @@
+//! The threads rooms run on: a thin driver around [`Sched`].
+//!
+//! There are so many light roles (one per core) and heavy roles (one less than cores, at least
+//! one); a thread without a role does not run rooms. Before a guest waits for a store its thread
+//! gives its role to another thread, and takes one again before the guest goes on: so a hung
+//! store holds up the rooms that asked it and nobody else, and there are never more guests running
+//! than roles. At most `waiting_max` threads wait; past that the caller is told at once.
+//!
+//! When a callback overstays in the light lane while others queue, its role is taken from it too:
+//! it runs on without one, and its thread serves the heavy lane afterwards. A few may do so at a
+//! time (`excess_max`).
+//!
+//! One more thread keeps the time: it advances the wheel and looks for callbacks that overstay.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::sched::{Key, Lane, OVERRUN, Ran, Sched};
+
+/// What is run.
+pub(crate) trait Work: Send + Sync + 'static {
+    /// One turn. Must not panic. [`Ran::took`] is the pool's to fill in.
+    fn turn(&self) -> Ran;
+}
+
+/// How many threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolOptions {
+    pub(crate) light: usize,
+    pub(crate) heavy: usize,
+    pub(crate) waiting_max: usize,
+    pub(crate) excess_max: usize,
+}
+
+/// Too many threads wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Busy;
+
+/// Threads without a role that are kept for the next one.
+const SPARES_KEPT: usize = 4;
+/// How long a thread more than those waits for a role.
+const SPARE_IDLE: Duration = Duration::from_secs(10);
+/// How often running callbacks are looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+thread_local! {
+    /// The job of the calling thread, if it is one of a pool's.
+    static JOB: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+pub(crate) struct Pool<W: Work> {
+    state: Mutex<State<W>>,
+    clock: Arc<dyn Clock>,
+    options: PoolOptions,
+    /// Drivers without work, by lane.
+    idle: [Condvar; 2],
+    spare: Condvar,
+    /// Threads whose store has answered.
+    back: Condvar,
+    monitor: Condvar,
+    stopped: Condvar,
+}
+
+struct State<W: Work> {
+    sched: Sched<Arc<W>>,
+    /// Roles nobody has.
+    free: [usize; 2],
+    /// Drivers that wait for work.
+    idle: [usize; 2],
+    returning: [VecDeque<u64>; 2],
+    tickets: u64,
+    spares: usize,
+    threads: usize,
+    waiting: usize,
+    /// Callbacks that lost their role and run on.
+    excess: usize,
+    /// Callbacks that run in the heavy lane with a role.
+    heavy: usize,
+    jobs: Vec<Option<Job>>,
+    /// Until when the monitor sleeps; `None`: until it is woken.
+    monitor_until: Option<Duration>,
+    monitor_asleep: bool,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: Key,
+    began: Duration,
+    /// Since when the guest runs without a break.
+    since: Duration,
+    waited: Duration,
+    holds: Holds,
+    waits: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Role(Lane),
+    /// Lost its role.
+    Nothing,
+}
+
+/// Counts of a pool, for tests and `stats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) rooms: usize,
+    pub(crate) threads: usize,
+    pub(crate) waiting: usize,
+}
+
+impl<W: Work> Pool<W> {
+    /// A pool without threads: [`Pool::turn`] runs what is due.
+    pub(crate) fn by_hand(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::new(
+            PoolOptions {
+                light: 0,
+                heavy: 0,
+                waiting_max: 0,
+                excess_max: 0,
+            },
+            clock,
+        )
+    }
+
+    fn new(options: PoolOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                sched: Sched::new(),
+                free: [0, 0],
+                idle: [0, 0],
+                returning: Default::default(),
+                tickets: 0,
+                spares: 0,
+                threads: 0,
+                waiting: 0,
+                excess: 0,
+                heavy: 0,
+                jobs: Vec::new(),
+                monitor_until: None,
+                monitor_asleep: false,
+                stopping: false,
+            }),
+            clock,
+            options,
+            idle: Default::default(),
+            spare: Condvar::new(),
+            back: Condvar::new(),
+            monitor: Condvar::new(),
+            stopped: Condvar::new(),
+        })
+    }
+
+    /// A pool with its threads.
+    pub(crate) fn start(options: PoolOptions, clock: Arc<dyn Clock>) -> std::io::Result<Arc<Self>> {
+        let pool = Self::new(options, clock);
+        let begun = (|| {
+            for (lane, count) in [(Lane::Light, options.light), (Lane::Heavy, options.heavy)] {
+                for _ in 0..count {
+                    pool.spawn(&mut pool.lock(), lane)?;
+                }
+            }
+            let monitor = Arc::clone(&pool);
+            pool.lock().threads += 1;
+            std::thread::Builder::new()
+                .name("cabinet-timer".into())
+                .spawn(move || monitor.keep_time())
+                .map(drop)
+                .inspect_err(|_| pool.lock().threads -= 1)
+        })();
+        match begun {
+            Ok(()) => Ok(pool),
+            Err(error) => {
+                pool.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds a room.
+    pub(crate) fn insert(&self, work: Arc<W>) -> Key {
+        self.lock().sched.insert(work)
+    }
+
+    /// Somebody wants something of the room.
+    pub(crate) fn poke(&self, key: Key) {
+        let mut state = self.lock();
+        if state.sched.poke(key) {
+            self.rouse(&state);
+        }
+    }
+
+    /// Runs one room that is due, on the calling thread; `false` when none is. For pools by hand.
+    pub(crate) fn turn(&self) -> bool {
+        let mut state = self.lock();
+        state.sched.advance(self.clock.now());
+        let found = state
+            .sched
+            .take(Lane::Light)
+            .or_else(|| state.sched.take(Lane::Heavy));
+        drop(state);
+        let Some((key, work)) = found else {
+            return false;
+        };
+        let ran = work.turn();
+        self.lock().sched.finish(key, ran);
+        true
+    }
+
+    /// When a pool by hand should be looked at again, if nobody pokes.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.lock().sched.next()
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        let state = self.lock();
+        Census {
+            rooms: state.sched.len(),
+            threads: state.threads,
+            waiting: state.waiting,
+        }
+    }
+
+    /// Runs `block`, which waits for something outside, with the calling thread's role lent to
+    /// somebody else. Returns what it did and how long the thread then waited for a role. A thread
+    /// that is not the pool's just runs it.
+    ///
+    /// # Errors
+    /// [`Busy`] when too many wait already; `block` did not run.
+    pub(crate) fn wait<R>(
+        self: &Arc<Self>,
+        block: impl FnOnce() -> R,
+    ) -> Result<(R, Duration), Busy> {
+        let Some(at) = JOB.get() else {
+            return Ok((block(), Duration::ZERO));
+        };
+        let left = self.clock.now();
+        let lane = {
+            let mut state = self.lock();
+            if state.waiting >= self.options.waiting_max {
+                return Err(Busy);
+            }
+            let Some(job) = state.jobs.get_mut(at).and_then(Option::as_mut) else {
+                debug_assert!(false, "a pool thread has a job while it runs one");
+                return Err(Busy);
+            };
+            job.waits = true;
+            let holds = job.holds;
+            state.waiting += 1;
+            let lane = match holds {
+                Holds::Role(lane) => {
+                    self.leave_role(&mut state, lane);
+                    lane
+                }
+                Holds::Nothing => {
+                    state.excess -= 1;
+                    Lane::Heavy
+                }
+            };
+            self.rouse(&state);
+            lane
+        };
+        let answer = block();
+        let answered = self.clock.now();
+        let mut state = self.lock();
+        state.waiting -= 1;
+        let ticket = state.tickets;
+        state.tickets += 1;
+        state.returning[lane as usize].push_back(ticket);
+        if state.free[lane as usize] == 0 {
+            self.idle[lane as usize].notify_one();
+        }
+        while state.free[lane as usize] == 0
+            || state.returning[lane as usize].front() != Some(&ticket)
+        {
+            state = self
+                .back
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.returning[lane as usize].pop_front();
+        state.free[lane as usize] -= 1;
+        if lane == Lane::Heavy {
+            state.heavy += 1;
+        }
+        self.back.notify_all();
+        let now = self.clock.now();
+        if let Some(job) = state.jobs.get_mut(at).and_then(Option::as_mut) {
+            job.waits = false;
+            job.holds = Holds::Role(lane);
+            job.since = now;
+            job.waited += now.saturating_sub(left);
+        }
+        Ok((answer, now.saturating_sub(answered)))
+    }
+
+    /// Lets every thread end once its turn is over, and forgets the rooms.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        for idle in &self.idle {
+            idle.notify_all();
+        }
+        self.spare.notify_all();
+        self.monitor.notify_all();
+        if state.threads == 0 {
+            state.sched = Sched::new();
+        }
+    }
+
+    /// Blocks until every thread has ended, at most so long; `false`: some have not.
+    pub(crate) fn join(&self, within: Duration) -> bool {
+        let state = self.lock();
+        let (state, _) = self
+            .stopped
+            .wait_timeout_while(state, within, |state| state.threads > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.threads == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes as many idle drivers as there is work for.
+    fn rouse(&self, state: &State<W>) {
+        for lane in [Lane::Light, Lane::Heavy] {
+            for _ in 0..state.sched.queued(lane).min(state.idle[lane as usize]) {
+                self.idle[lane as usize].notify_one();
+            }
+        }
+    }
+
+    /// A role is free now; somebody takes it.
+    fn leave_role(self: &Arc<Self>, state: &mut State<W>, lane: Lane) {
+        if lane == Lane::Heavy {
+            state.heavy -= 1;
+        }
+        self.offer_role(state, lane);
+    }
+
+    fn offer_role(self: &Arc<Self>, state: &mut State<W>, lane: Lane) {
+        state.free[lane as usize] += 1;
+        if !state.returning[lane as usize].is_empty() {
+            self.back.notify_all();
+        } else if state.spares > 0 {
+            self.spare.notify_one();
+        } else if !state.stopping {
+            state.free[lane as usize] -= 1;
+            if let Err(error) = self.spawn(state, lane) {
+                // The role waits for a thread that comes back.
+                state.free[lane as usize] += 1;
+                tracing::error!(%error, "cannot start a room thread");
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, state: &mut State<W>, lane: Lane) -> std::io::Result<()> {
+        let pool = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("cabinet-rooms".into())
+            .spawn(move || pool.drive(lane))?;
+        state.threads += 1;
+        Ok(())
+    }
+
+    /// A thread's life: run rooms while it has a role.
+    fn drive(self: Arc<Self>, mut lane: Lane) {
+        let mut state = self.lock();
+        while !state.stopping {
+            if !state.returning[lane as usize].is_empty() {
+                state.free[lane as usize] += 1;
+                self.back.notify_all();
+                match self.spare(state) {
+                    (again, Some(role)) => (state, lane) = (again, role),
+                    (again, None) => return self.leave(again),
+                }
+                continue;
+            }
+            let now = self.clock.now();
+            state.sched.advance(now);
+            // A callback that lost its role still takes a core of the heavy lane's.
+            let may = lane == Lane::Light || state.heavy + state.excess < self.options.heavy;
+            let found = if may { state.sched.take(lane) } else { None };
+            let Some((key, work)) = found else {
+                self.remind(&mut state, now);
+                state.idle[lane as usize] += 1;
+                state = self.idle[lane as usize]
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                state.idle[lane as usize] -= 1;
+                continue;
+            };
+            if state.sched.queued(lane) > 0 && state.idle[lane as usize] > 0 {
+                self.idle[lane as usize].notify_one();
+            }
+            let at = state.begin(key, lane, now);
+            self.remind(&mut state, now);
+            drop(state);
+            JOB.set(Some(at));
+            let mut ran = work.turn();
+            JOB.set(None);
+            drop(work);
+            state = self.lock();
+            let holds = state.end(at, self.clock.now(), &mut ran);
+            state.sched.finish(key, ran);
+            match holds {
+                Some(Holds::Role(Lane::Light)) | None => {}
+                Some(Holds::Role(Lane::Heavy)) => state.heavy -= 1,
+                Some(Holds::Nothing) => {
+                    state.excess -= 1;
+                    self.rouse(&state);
+                    match self.spare(state) {
+                        (again, Some(role)) => (state, lane) = (again, role),
+                        (again, None) => return self.leave(again),
+                    }
+                }
+            }
+        }
+        // Whoever comes back from a store ends its turn with this role.
+        state.free[lane as usize] += 1;
+        self.back.notify_all();
+        self.leave(state);
+    }
+
+    /// Waits for a role. `None`: there are enough threads, or no more work.
+    fn spare<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<W>>,
+    ) -> (MutexGuard<'a, State<W>>, Option<Lane>) {
+        loop {
+            if state.stopping {
+                return (state, None);
+            }
+            for lane in [Lane::Light, Lane::Heavy] {
+                if state.free[lane as usize] > 0 && state.returning[lane as usize].is_empty() {
+                    state.free[lane as usize] -= 1;
+                    return (state, Some(lane));
+                }
+            }
+            state.spares += 1;
+            let (again, waited) = self
+                .spare
+                .wait_timeout(state, SPARE_IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            state.spares -= 1;
+            if waited.timed_out() && state.spares >= SPARES_KEPT {
+                return (state, None);
+            }
+        }
+    }
+
+    fn leave(&self, mut state: MutexGuard<'_, State<W>>) {
+        state.threads -= 1;
+        if state.threads == 0 {
+            // Rooms hold on to the pool, and the pool on to its rooms, until here.
+            let rooms = std::mem::replace(&mut state.sched, Sched::new());
+            drop(state);
+            drop(rooms);
+            self.stopped.notify_all();
+        }
+    }
+
+    /// Sees to it that the monitor looks soon enough.
+    fn remind(&self, state: &mut State<W>, now: Duration) {
+        if !state.monitor_asleep {
+            return;
+        }
+        let until = state.look_at(now);
+        if until.is_some_and(|until| state.monitor_until.is_none_or(|planned| until < planned)) {
+            state.monitor_until = until;
+            self.monitor.notify_one();
+        }
+    }
+
+    fn keep_time(self: Arc<Self>) {
+        let mut state = self.lock();
+        while !state.stopping {
+            let now = self.clock.now();
+            state.sched.advance(now);
+            self.take_roles(&mut state, now);
+            self.rouse(&state);
+            state.monitor_until = state.look_at(now);
+            state.monitor_asleep = true;
+            let sleep = state
+                .monitor_until
+                .map_or(SPARE_IDLE, |until| until.saturating_sub(now));
+            state = self
+                .monitor
+                .wait_timeout(state, sleep)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            state.monitor_asleep = false;
+        }
+        self.leave(state);
+    }
+
+    /// Takes their role from callbacks that overstay while others queue.
+    fn take_roles(self: &Arc<Self>, state: &mut State<W>, now: Duration) {
+        for at in 0..state.jobs.len() {
+            if state.sched.queued(Lane::Light) == 0 || state.excess >= self.options.excess_max {
+                return;
+            }
+            let Some(job) = &mut state.jobs[at] else {
+                continue;
+            };
+            let overstays = now.saturating_sub(job.since) > OVERRUN;
+            if job.waits || !overstays || job.holds != Holds::Role(Lane::Light) {
+                continue;
+            }
+            job.holds = Holds::Nothing;
+            let key = job.key;
+            state.excess += 1;
+            state.sched.overran(key);
+            self.offer_role(state, Lane::Light);
+        }
+    }
+}
+
+impl<W: Work> State<W> {
+    fn begin(&mut self, key: Key, lane: Lane, now: Duration) -> usize {
+        if lane == Lane::Heavy {
+            self.heavy += 1;
+        }
+        let job = Job {
+            key,
+            began: now,
+            since: now,
+            waited: Duration::ZERO,
+            holds: Holds::Role(lane),
+            waits: false,
+        };
+        match self.jobs.iter().position(Option::is_none) {
+            Some(at) => {
+                self.jobs[at] = Some(job);
+                at
+            }
+            None => {
+                self.jobs.push(Some(job));
+                self.jobs.len() - 1
+            }
+        }
+    }
+
+    fn end(&mut self, at: usize, now: Duration, ran: &mut Ran) -> Option<Holds> {
+        let job = self.jobs.get_mut(at)?.take()?;
+        ran.took = now.saturating_sub(job.began).saturating_sub(job.waited);
+        Some(job.holds)
+    }
+
+    /// When the monitor should look: at the next timer, and soon while anything runs in the light
+    /// lane.
+    fn look_at(&self, now: Duration) -> Option<Duration> {
+        let running = self
+            .jobs
+            .iter()
+            .flatten()
+            .any(|job| job.holds == Holds::Role(Lane::Light) && !job.waits);
+        let look = running.then(|| now + LOOK);
+        match (self.sched.next(), look) {
+            (Some(timer), Some(look)) => Some(timer.min(look)),
+            (timer, look) => timer.or(look),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{OnceLock, Weak};
+
+    /// Runs a closure each turn.
+    struct Step {
+        run: Box<dyn Fn(&Step) + Send + Sync>,
+        pool: OnceLock<Weak<Pool<Step>>>,
+        turns: AtomicUsize,
+    }
+
+    impl Step {
+        fn new(run: impl Fn(&Step) + Send + Sync + 'static) -> Arc<Self> {
+            Arc::new(Self {
+                run: Box::new(run),
+                pool: OnceLock::new(),
+                turns: AtomicUsize::new(0),
+            })
+        }
+
+        fn pool(&self) -> Arc<Pool<Step>> {
+            self.pool.get().unwrap().upgrade().unwrap()
+        }
+
+        fn add_to(self: &Arc<Self>, pool: &Arc<Pool<Step>>) -> Key {
+            self.pool.set(Arc::downgrade(pool)).unwrap();
+            pool.insert(Arc::clone(self))
+        }
+    }
+
+    impl Work for Step {
+        fn turn(&self) -> Ran {
+            (self.run)(self);
+            self.turns.fetch_add(1, Ordering::SeqCst);
+            Ran {
+                took: Duration::ZERO,
+                more: false,
+                next: None,
+                gone: false,
+            }
+        }
+    }
+
+    fn pool(light: usize, waiting_max: usize) -> Arc<Pool<Step>> {
+        let options = PoolOptions {
+            light,
+            heavy: 1,
+            waiting_max,
+            excess_max: 2,
+        };
+        Pool::start(options, Arc::new(SystemClock::new())).unwrap()
+    }
+
+    fn end(pool: &Arc<Pool<Step>>) {
+        pool.stop();
+        assert!(pool.join(Duration::from_secs(60)));
+        assert_eq!(pool.census().rooms, 0);
+    }
+
+    fn gate() -> (Sender<()>, Mutex<Receiver<()>>) {
+        let (open, gate) = channel();
+        (open, Mutex::new(gate))
+    }
+
+    #[test]
+    fn a_room_that_waits_for_a_store_does_not_hold_up_the_only_thread() {
+        let pool = pool(1, 1);
+        let (open, gate) = gate();
+        let (told, tell) = channel();
+        let waiter = Step::new(move |step| {
+            let answer = step.pool().wait(|| gate.lock().unwrap().recv());
+            assert!(answer.is_ok());
+        });
+        let other = Step::new(move |_| told.send(()).unwrap());
+        let waiter_key = waiter.add_to(&pool);
+        let other_key = other.add_to(&pool);
+        pool.poke(waiter_key);
+        while pool.census().waiting == 0 {
+            std::thread::yield_now();
+        }
+        pool.poke(other_key);
+        tell.recv().unwrap();
+        assert_eq!(waiter.turns.load(Ordering::SeqCst), 0);
+        open.send(()).unwrap();
+        while waiter.turns.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        end(&pool);
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_told_at_once() {
+        let pool = pool(1, 1);
+        let (open, gate) = gate();
+        let first = Step::new(move |step| {
+            let _ = step.pool().wait(|| gate.lock().unwrap().recv());
+        });
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&refused);
+        let second = Step::new(move |step| {
+            if step.pool().wait(|| ()) == Err(Busy) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let first_key = first.add_to(&pool);
+        let second_key = second.add_to(&pool);
+        pool.poke(first_key);
+        while pool.census().waiting == 0 {
+            std::thread::yield_now();
+        }
+        pool.poke(second_key);
+        while second.turns.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(refused.load(Ordering::SeqCst), 1);
+        open.send(()).unwrap();
+        end(&pool);
+    }
+
+    #[test]
+    fn a_callback_that_overstays_lets_those_behind_it_run() {
+        let pool = pool(1, 1);
+        let (open, gate) = gate();
+        // It keeps its thread without telling the pool, as a guest that computes does.
+        let long = Step::new(move |_| gate.lock().unwrap().recv().unwrap());
+        let (told, tell) = channel();
+        let short = Step::new(move |_| told.send(()).unwrap());
+        let long_key = long.add_to(&pool);
+        let short_key = short.add_to(&pool);
+        pool.poke(long_key);
+        pool.poke(short_key);
+        tell.recv().unwrap();
+        assert_eq!(long.turns.load(Ordering::SeqCst), 0);
+        open.send(()).unwrap();
+        while long.turns.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // From now on it runs in the other lane, and is not in anybody's way.
+        assert_eq!(pool.lock().excess, 0);
+        pool.poke(long_key);
+        pool.poke(short_key);
+        tell.recv().unwrap();
+        open.send(()).unwrap();
+        while long.turns.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        end(&pool);
+    }
+
+    #[test]
+    fn never_more_rooms_run_than_there_are_roles() {
+        let pool = pool(2, 64);
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let steps: Vec<_> = (0..40)
+            .map(|_| {
+                let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+                Step::new(move |step| {
+                    let enter = || {
+                        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                        most.fetch_max(now, Ordering::SeqCst);
+                    };
+                    enter();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    let _ = step.pool().wait(std::thread::yield_now);
+                    enter();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                })
+            })
+            .collect();
+        let keys: Vec<_> = steps.iter().map(|step| step.add_to(&pool)).collect();
+        for _ in 0..50 {
+            for key in &keys {
+                pool.poke(*key);
+            }
+        }
+        while steps
+            .iter()
+            .any(|step| step.turns.load(Ordering::SeqCst) == 0)
+        {
+            std::thread::yield_now();
+        }
+        // Two light roles, one heavy, and two that may overstay.
+        assert!(most.load(Ordering::SeqCst) <= 5);
+        end(&pool);
+    }
+
+    #[test]
+    fn a_pool_by_hand_runs_what_is_due_and_waits_in_place() {
+        let pool = Pool::by_hand(Arc::new(SystemClock::new()));
+        let step = Step::new(|step| {
+            assert_eq!(step.pool().wait(|| 7), Ok((7, Duration::ZERO)));
+        });
+        let key = step.add_to(&pool);
+        assert!(!pool.turn());
+        pool.poke(key);
+        assert!(pool.turn());
+        assert!(!pool.turn());
+        assert_eq!(step.turns.load(Ordering::SeqCst), 1);
+    }
+}

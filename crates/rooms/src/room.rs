@@ -1,0 +1,617 @@
+//! The handles callers hold: a room, a seat in it.
+//!
+//! Everything here is cheap and may be done from any thread; what waits, waits asynchronously and
+//! needs no particular executor. Queues are bounded: [`Seat::input`] waits and
+//! [`Seat::try_input`] refuses when a player is [`INPUTS_MAX`] keys ahead of the room, and so do
+//! the room's own requests past [`REQUESTS_MAX`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cabinet_host::{
+    CaptureError, Footprint, Input, Player, RestoreError, RoomResult, ServiceError, Snapshot,
+};
+use cabinet_wire::Lifecycle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use crate::cell::RoomCell;
+use crate::fault_report::FaultReport;
+use crate::id::RoomId;
+use crate::pool::Pool;
+use crate::recorder::GameLabel;
+use crate::registry::{GameSlug, Listed};
+use crate::sched::Key;
+use crate::screens::{Screens, Viewer};
+
+/// Keys a player may be ahead of the room.
+pub const INPUTS_MAX: usize = 32;
+/// Joins, checkpoints and hibernations that may wait for the room.
+pub const REQUESTS_MAX: usize = 256;
+
+/// A room that lives. Cheap to clone; the room lives on when every handle is dropped.
+#[derive(Clone)]
+pub struct RoomHandle {
+    pub(crate) shared: Arc<RoomShared>,
+}
+
+/// What a room and its handles share.
+pub(crate) struct RoomShared {
+    pub(crate) id: RoomId,
+    pub(crate) listed: Arc<Listed>,
+    pub(crate) pool: Arc<Pool<RoomCell>>,
+    pub(crate) key: OnceLock<Key>,
+    pub(crate) screens: Arc<Screens>,
+    pub(crate) status: watch::Sender<RoomStatus>,
+    pub(crate) members: Mutex<Arc<[Player]>>,
+    pub(crate) ending: OnceLock<Arc<Ending>>,
+    /// Callbacks so far.
+    pub(crate) callbacks: AtomicU64,
+    mail: Mutex<Mail>,
+    requests: Arc<Semaphore>,
+}
+
+struct Mail {
+    queue: VecDeque<Command>,
+    parked: Option<(u64, Result<(), ServiceError>)>,
+    closed: bool,
+}
+
+/// What a room is asked to do.
+pub(crate) enum Command {
+    Join {
+        player: Player,
+        reply: oneshot::Sender<Result<Viewer, JoinError>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Leave {
+        player: Arc<Player>,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    Input {
+        player: Arc<Player>,
+        input: Input,
+        span: tracing::Span,
+        _permit: OwnedSemaphorePermit,
+    },
+    Close,
+    Footprint {
+        reply: oneshot::Sender<Footprint>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Checkpoint {
+        reply: oneshot::Sender<Result<Snapshot, CheckpointError>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    Hibernate {
+        reply: oneshot::Sender<Result<(), HibernateError>>,
+        _permit: OwnedSemaphorePermit,
+    },
+}
+
+/// A room as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomStatus {
+    /// How far it is.
+    pub phase: Phase,
+    /// Members.
+    pub members: usize,
+    /// The input context the guest last set: 0 navigation, 1 command, 2 text; others as they are.
+    pub input_context: u8,
+    /// Whether [`RoomHandle::hibernate`] could park it now.
+    pub hibernatable: bool,
+    /// The lifecycle it runs under; resumable until it has begun.
+    pub lifecycle: Lifecycle,
+}
+
+/// How far a room is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not begun.
+    Init,
+    /// It is in play.
+    InPlay {
+        /// Whether another player would be let in.
+        open: bool,
+    },
+    /// It is over and has a result.
+    Settled,
+    /// It was parked and can be resumed. It has no result.
+    Hibernated,
+    /// It could not be resumed. It has no result, and what it was to be resumed from is as it was.
+    NotResumed,
+}
+
+impl Phase {
+    /// Whether the room is gone.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Settled | Self::Hibernated | Self::NotResumed)
+    }
+
+    /// A stable name: `init`, `in play`, `settled`, `hibernated` or `not resumed`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::InPlay { .. } => "in play",
+            Self::Settled => "settled",
+            Self::Hibernated => "hibernated",
+            Self::NotResumed => "not resumed",
+        }
+    }
+}
+
+/// How a room ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// The result, once and for all, with a line for everybody who was ever in the room; `None`
+    /// for a room that was parked or not resumed.
+    pub result: Option<RoomResult>,
+    /// What killed it.
+    pub fault: Option<FaultReport>,
+    /// Why it could not be resumed.
+    pub restore: Option<RestoreError>,
+}
+
+/// Why a room ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The game ended it.
+    Game,
+    /// Nobody was left.
+    Abandoned,
+    /// Somebody closed it, or the runtime was shut down.
+    Closed,
+    /// The guest failed; a game's own result from before stands.
+    Fault,
+    /// The host or a store failed.
+    Host,
+    /// It was parked.
+    Hibernated,
+    /// It could not be resumed.
+    NotResumed,
+}
+
+impl EndReason {
+    /// A stable name: `game`, `abandoned`, `closed`, `fault`, `host`, `hibernated` or
+    /// `not-resumed`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Game => "game",
+            Self::Abandoned => "abandoned",
+            Self::Closed => "closed",
+            Self::Fault => "fault",
+            Self::Host => "host",
+            Self::Hibernated => "hibernated",
+            Self::NotResumed => "not-resumed",
+        }
+    }
+}
+
+/// A player was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The room is over. One that was hibernated can be resumed.
+    #[error("room is closed")]
+    Closed,
+    /// As many are in as it takes.
+    #[error("room is full")]
+    Full,
+    /// This very player, connection included, has a seat.
+    #[error("the player has a seat in this room already")]
+    Already,
+    /// The roster would not fit the wire, or a name is too long for it.
+    #[error("the roster would be too large to describe to the guest")]
+    RosterTooLarge,
+}
+
+/// A key was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// The room is over.
+    #[error("room is closed")]
+    Closed,
+    /// The player is [`INPUTS_MAX`] keys ahead of the room. Only [`Seat::try_input`] says so.
+    #[error("{INPUTS_MAX} keys of this player wait already")]
+    Full,
+}
+
+/// A room was not captured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The room is over.
+    #[error("room is closed")]
+    Closed,
+    /// It could not be captured.
+    #[error("cannot capture the room")]
+    Capture(#[source] CaptureError),
+}
+
+/// A room was not hibernated; except for [`HibernateError::Closed`] it goes on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HibernateError {
+    /// The room is over.
+    #[error("room is closed")]
+    Closed,
+    /// It was opened without anywhere to park.
+    #[error("the room has nowhere to park: open it with `RoomSpec::parking`")]
+    NoParking,
+    /// It could not be captured.
+    #[error("cannot capture the room")]
+    Capture(#[source] CaptureError),
+    /// Where it was to be parked did not take it.
+    #[error("cannot park the room")]
+    Park(#[source] ServiceError),
+}
+
+impl RoomHandle {
+    /// The room's id.
+    #[must_use]
+    pub fn id(&self) -> RoomId {
+        self.shared.id
+    }
+
+    /// The game's slug.
+    #[must_use]
+    pub fn slug(&self) -> &GameSlug {
+        self.shared.listed.slug()
+    }
+
+    /// The listing the room was opened under.
+    #[must_use]
+    pub fn listed(&self) -> &Arc<Listed> {
+        &self.shared.listed
+    }
+
+    /// Takes a seat. Returns once the guest was told.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(&self, player: Player) -> Result<Seat, JoinError> {
+        let permit = self.shared.permit().await.ok_or(JoinError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Join {
+            player: player.clone(),
+            reply,
+            _permit: permit,
+        };
+        self.shared.post(command).map_err(|_| JoinError::Closed)?;
+        let viewer = answer.await.map_err(|_| JoinError::Closed)??;
+        Ok(Seat {
+            room: self.clone(),
+            player: Arc::new(player),
+            viewer,
+            inputs: Arc::new(Semaphore::new(INPUTS_MAX)),
+            left: false,
+        })
+    }
+
+    /// Looks on without a seat: sees what is drawn for everybody.
+    #[must_use]
+    pub fn spectate(&self) -> Viewer {
+        self.shared.screens.spectator()
+    }
+
+    /// The room as it is now.
+    #[must_use]
+    pub fn status(&self) -> RoomStatus {
+        *self.shared.status.borrow()
+    }
+
+    /// Waits until the status is as `wanted` says, and returns it. A room that is over changes no
+    /// more: ask for [`Phase::is_over`] too, or wait for ever.
+    pub async fn status_when(&self, wanted: impl FnMut(&RoomStatus) -> bool) -> RoomStatus {
+        let mut status = self.shared.status.subscribe();
+        let mut wanted = wanted;
+        // The sender is alive: `self` holds it.
+        match status.wait_for(|status| wanted(status)).await {
+            Ok(status) => *status,
+            Err(_) => self.status(),
+        }
+    }
+
+    /// Waits until the guest has been started or restored.
+    ///
+    /// # Errors
+    /// How the room ended, if it did before anybody could play.
+    pub async fn started(&self) -> Result<(), Arc<Ending>> {
+        let status = self.status_when(|status| status.phase != Phase::Init).await;
+        match self.ending() {
+            Some(ending) if status.phase.is_over() => Err(ending),
+            _ => Ok(()),
+        }
+    }
+
+    /// The members, in the order they joined.
+    #[must_use]
+    pub fn members(&self) -> Arc<[Player]> {
+        Arc::clone(&lock(&self.shared.members))
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn ending(&self) -> Option<Arc<Ending>> {
+        self.shared.ending.get().cloned()
+    }
+
+    /// Waits until the room is over.
+    pub async fn ended(&self) -> Arc<Ending> {
+        loop {
+            if let Some(ending) = self.ending() {
+                return ending;
+            }
+            self.status_when(|status| status.phase.is_over()).await;
+        }
+    }
+
+    /// Ends the room, after what was asked of it before. Returns at once; see
+    /// [`RoomHandle::ended`].
+    pub fn close(&self) {
+        // One that is over is closed.
+        let _ = self.shared.post(Command::Close);
+    }
+
+    /// Where the room's memory is, measured now; `None` when the room is over.
+    pub async fn footprint(&self) -> Option<Footprint> {
+        let permit = self.shared.permit().await?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Footprint {
+            reply,
+            _permit: permit,
+        };
+        self.shared.post(command).ok()?;
+        answer.await.ok()
+    }
+
+    /// Captures the room between two callbacks. It goes on.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub async fn checkpoint(&self) -> Result<Snapshot, CheckpointError> {
+        let permit = self.shared.permit().await.ok_or(CheckpointError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Checkpoint {
+            reply,
+            _permit: permit,
+        };
+        self.shared
+            .post(command)
+            .map_err(|_| CheckpointError::Closed)?;
+        answer.await.map_err(|_| CheckpointError::Closed)?
+    }
+
+    /// Captures the room, parks it, and ends it without a result. Members see their frames end.
+    ///
+    /// # Errors
+    /// [`HibernateError`]; the room goes on unless it is closed.
+    pub async fn hibernate(&self) -> Result<(), HibernateError> {
+        let permit = self.shared.permit().await.ok_or(HibernateError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Hibernate {
+            reply,
+            _permit: permit,
+        };
+        self.shared
+            .post(command)
+            .map_err(|_| HibernateError::Closed)?;
+        answer.await.map_err(|_| HibernateError::Closed)?
+    }
+}
+
+impl fmt::Debug for RoomHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomHandle")
+            .field("id", &self.shared.id)
+            .field("slug", &self.shared.listed.slug())
+            .field("status", &self.status())
+            .finish()
+    }
+}
+
+/// A player's seat in a room: what they type goes in, what they see comes out. Dropping it leaves.
+#[derive(Debug)]
+pub struct Seat {
+    room: RoomHandle,
+    player: Arc<Player>,
+    viewer: Viewer,
+    inputs: Arc<Semaphore>,
+    left: bool,
+}
+
+impl Seat {
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> &RoomHandle {
+        &self.room
+    }
+
+    /// Whose seat it is.
+    #[must_use]
+    pub fn player(&self) -> &Player {
+        &self.player
+    }
+
+    /// What the player sees.
+    pub fn frames(&mut self) -> &mut Viewer {
+        &mut self.viewer
+    }
+
+    /// Passes on a key press; waits while [`INPUTS_MAX`] of this player wait already. Returns when
+    /// it is queued, not when the guest has seen it.
+    ///
+    /// # Errors
+    /// [`InputError::Closed`].
+    pub async fn input(&self, input: Input) -> Result<(), InputError> {
+        let permit = Arc::clone(&self.inputs)
+            .acquire_owned()
+            .await
+            .map_err(|_| InputError::Closed)?;
+        self.send(input, permit)
+    }
+
+    /// As [`Seat::input`], without waiting.
+    ///
+    /// # Errors
+    /// [`InputError`].
+    pub fn try_input(&self, input: Input) -> Result<(), InputError> {
+        let permit = Arc::clone(&self.inputs)
+            .try_acquire_owned()
+            .map_err(|_| InputError::Full)?;
+        self.send(input, permit)
+    }
+
+    /// Leaves, and returns once the guest was told. A room that is over was left already.
+    pub async fn leave(mut self) {
+        self.left = true;
+        let (reply, told) = oneshot::channel();
+        let command = Command::Leave {
+            player: Arc::clone(&self.player),
+            reply: Some(reply),
+        };
+        if self.room.shared.post(command).is_ok() {
+            // An error means that the room ended first.
+            let _ = told.await;
+        }
+    }
+
+    fn send(&self, input: Input, permit: OwnedSemaphorePermit) -> Result<(), InputError> {
+        let span = tracing::debug_span!(
+            target: "cabinet::room", "input",
+            slug = self.room.slug().as_str(), room = %self.room.id()
+        );
+        let command = Command::Input {
+            player: Arc::clone(&self.player),
+            input,
+            span,
+            _permit: permit,
+        };
+        self.room
+            .shared
+            .post(command)
+            .map_err(|_| InputError::Closed)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.left {
+            // A room that is over was left already.
+            let _ = self.room.shared.post(Command::Leave {
+                player: Arc::clone(&self.player),
+                reply: None,
+            });
+        }
+    }
+}
+
+/// The room takes no more mail.
+pub(crate) struct MailClosed;
+
+impl RoomShared {
+    pub(crate) fn new(id: RoomId, listed: Arc<Listed>, pool: Arc<Pool<RoomCell>>) -> Arc<Self> {
+        let status = RoomStatus {
+            phase: Phase::Init,
+            members: 0,
+            input_context: 0,
+            hibernatable: false,
+            lifecycle: Lifecycle::Resumable,
+        };
+        Arc::new(Self {
+            id,
+            listed,
+            pool,
+            key: OnceLock::new(),
+            screens: Screens::new(),
+            status: watch::Sender::new(status),
+            members: Mutex::new(Arc::from([])),
+            ending: OnceLock::new(),
+            callbacks: AtomicU64::new(0),
+            mail: Mutex::new(Mail {
+                queue: VecDeque::new(),
+                parked: None,
+                closed: false,
+            }),
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        })
+    }
+
+    pub(crate) fn label(&self) -> &GameLabel {
+        self.listed.label()
+    }
+
+    /// Puts a command in the room's mail.
+    pub(crate) fn post(&self, command: Command) -> Result<(), MailClosed> {
+        {
+            let mut mail = lock(&self.mail);
+            if mail.closed {
+                return Err(MailClosed);
+            }
+            mail.queue.push_back(command);
+        }
+        self.poke();
+        Ok(())
+    }
+
+    /// Tells the room how an attempt to park it went.
+    pub(crate) fn parked(&self, attempt: u64, answer: Result<(), ServiceError>) {
+        lock(&self.mail).parked = Some((attempt, answer));
+        self.poke();
+    }
+
+    pub(crate) fn take(&self) -> Option<Command> {
+        lock(&self.mail).queue.pop_front()
+    }
+
+    pub(crate) fn take_parked(&self) -> Option<(u64, Result<(), ServiceError>)> {
+        lock(&self.mail).parked.take()
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        !lock(&self.mail).queue.is_empty()
+    }
+
+    pub(crate) fn has_parked(&self) -> bool {
+        lock(&self.mail).parked.is_some()
+    }
+
+    /// Takes no more mail. What was not read is dropped, which tells those who wait.
+    pub(crate) fn close_mail(&self) {
+        let unread = {
+            let mut mail = lock(&self.mail);
+            mail.closed = true;
+            std::mem::take(&mut mail.queue)
+        };
+        drop(unread);
+        self.requests.close();
+    }
+
+    pub(crate) fn count_callback(&self) -> u64 {
+        self.callbacks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn poke(&self) {
+        if let Some(key) = self.key.get() {
+            self.pool.poke(*key);
+        }
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.requests).acquire_owned().await.ok()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

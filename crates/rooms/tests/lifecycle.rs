@@ -1,0 +1,610 @@
+//! A room's life as its callers see it: joining, capacity, ending, results, abandonment, parking.
+
+mod common;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cabinet_host::{Input, Status};
+use cabinet_rooms::services::memory::MemoryStore;
+use cabinet_rooms::services::{ServiceError, StoreAdmin};
+use cabinet_rooms::{
+    EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume, RoomSpec,
+};
+use cabinet_wire::Lifecycle;
+
+use common::{by_hand, by_hand_with, game, list, ms, player};
+
+/// Takes rooms as told: a list of answers, then always yes.
+#[derive(Default)]
+struct Garage {
+    failures: Mutex<u32>,
+    attempts: Mutex<u32>,
+    parked: Mutex<Vec<Parked>>,
+    held: Mutex<Option<Reply<()>>>,
+    hold: bool,
+}
+
+impl Parking for Garage {
+    fn park(&self, parked: Parked, reply: Reply<()>) {
+        *self.attempts.lock().unwrap() += 1;
+        if self.hold {
+            *self.held.lock().unwrap() = Some(reply);
+            return;
+        }
+        let mut failures = self.failures.lock().unwrap();
+        if *failures > 0 {
+            *failures -= 1;
+            return reply.send(Err(ServiceError::Unavailable("no space".into())));
+        }
+        self.parked.lock().unwrap().push(parked);
+        reply.send(Ok(()));
+    }
+}
+
+fn spec() -> RoomSpec {
+    let mut spec = RoomSpec::default();
+    spec.seed = Some(7);
+    spec
+}
+
+fn tour(lifecycle: Lifecycle) -> Arc<cabinet_rooms::Listed> {
+    list(
+        Listing::new(game("tour.wasm"))
+            .with_lifecycle(lifecycle)
+            .with_capacity(3),
+    )
+}
+
+/// Sets one of the operator's keys for `tour`.
+fn configure(store: &MemoryStore, key: &[u8], value: &[u8]) {
+    store.set_config(
+        "tour",
+        key,
+        Some(value),
+        Reply::new(|answer| answer.unwrap()),
+    );
+}
+
+#[test]
+fn a_player_joins_types_sees_and_leaves() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(room.started()).unwrap();
+    let mut ada = by.run(room.join(player(1))).unwrap();
+    let first = ada.frames().try_next().unwrap();
+    assert!(first.frame.row_text(0).starts_with("TOUR"));
+    assert!(ada.frames().try_next().is_none());
+    by.run(ada.input(Input::Rune('z' as u32))).unwrap();
+    by.pass(ms(0));
+    let view = ada.frames().try_next().unwrap();
+    assert!(
+        view.frame.row_text(4).contains("'z'"),
+        "{}",
+        view.frame.row_text(4)
+    );
+    assert_ne!(view.changed, 0);
+    assert_ne!(view.changed, 0x00FF_FFFF);
+    by.pass(ms(1_000));
+    assert!(ada.frames().try_next().is_some());
+    assert_eq!(by.counts.get("callback wake"), 25);
+    assert_eq!(by.counts.get("input bytes"), 10);
+    assert_eq!(room.members().len(), 1);
+    by.run(ada.leave());
+    assert_eq!(room.members().len(), 0);
+    by.pass(ms(10_000));
+    assert_eq!(by.counts.get("callback wake"), 25);
+}
+
+#[test]
+fn phases_tell_whether_another_player_gets_in() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    assert_eq!(room.status().phase, Phase::Init);
+    by.run(room.started()).unwrap();
+    let open = |open| Phase::InPlay { open };
+    assert_eq!(room.status().phase, open(true));
+    let seats: Vec<_> = (0..3)
+        .map(|n| by.run(room.join(player(n))).unwrap())
+        .collect();
+    assert_eq!(room.status().phase, open(false));
+    assert_eq!(by.run(room.join(player(3))).unwrap_err(), JoinError::Full);
+    assert_eq!(room.status().members, 3);
+    by.run(seats.into_iter().next().unwrap().leave());
+    assert_eq!(room.status().phase, open(true));
+    by.run(room.join(player(3))).unwrap();
+}
+
+#[test]
+fn a_room_without_a_limit_is_always_open() {
+    let by = by_hand();
+    let mut spec = spec();
+    spec.capacity = Some(0);
+    let room = by.runtime.open(&tour(Lifecycle::Ephemeral), spec).unwrap();
+    let _seats: Vec<_> = (0..40)
+        .map(|n| by.run(room.join(player(n))).unwrap())
+        .collect();
+    assert_eq!(room.status().phase, Phase::InPlay { open: true });
+}
+
+#[test]
+fn the_same_player_does_not_sit_twice_and_another_connection_is_another_player() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let first = by.run(room.join(player(1))).unwrap();
+    assert_eq!(
+        by.run(room.join(player(1))).unwrap_err(),
+        JoinError::Already
+    );
+    let mut elsewhere = player(1);
+    elsewhere.conn = "another".into();
+    let second = by.run(room.join(elsewhere)).unwrap();
+    assert_eq!(room.members().len(), 2);
+    by.run(first.input(Input::Rune('e' as u32))).unwrap();
+    let ending = by.run(room.ended());
+    let result = ending.result.as_ref().unwrap();
+    // The reference gives a player who joined twice two lines.
+    assert_eq!(result.standings.len(), 2);
+    drop(second);
+}
+
+#[test]
+fn who_was_there_and_is_not_ranked_did_not_finish() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let seats: Vec<_> = (0..3)
+        .map(|n| by.run(room.join(player(n))).unwrap())
+        .collect();
+    let mut seats = seats.into_iter();
+    by.run(seats.next().unwrap().leave());
+    let mut ada = seats.next().unwrap();
+    by.run(ada.input(Input::Rune('e' as u32))).unwrap();
+    let ending = by.run(room.ended());
+    assert_eq!(ending.reason, EndReason::Game);
+    let lines: Vec<_> = ending
+        .result
+        .as_ref()
+        .unwrap()
+        .standings
+        .iter()
+        .map(|line| (line.player.handle.clone(), line.status))
+        .collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[2], ("p0".into(), Some(Status::Dnf)));
+    assert_eq!(room.status().phase, Phase::Settled);
+    // The last frame can still be seen; then the stream is over.
+    assert!(by.run(ada.frames().next()).is_some());
+    assert!(by.run(ada.frames().next()).is_none());
+    assert!(ada.try_input(Input::Rune('x' as u32)).is_err());
+    assert_eq!(by.run(room.join(player(9))).unwrap_err(), JoinError::Closed);
+    assert_eq!(by.counts.get("memory"), 0);
+    assert_eq!(by.counts.get("rooms"), 0);
+    assert_eq!(by.counts.get("callback close"), 1);
+    assert!(by.runtime.find(room.id()).is_none());
+}
+
+#[test]
+fn an_ephemeral_room_ends_after_its_grace_and_a_join_calls_that_off() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(by.run(room.join(player(1))).unwrap().leave());
+    by.pass(ms(59_000));
+    assert!(room.ending().is_none());
+    let back = by.run(room.join(player(2))).unwrap();
+    by.pass(ms(120_000));
+    assert!(room.ending().is_none());
+    drop(back);
+    by.pass(ms(60_500));
+    assert_eq!(by.run(room.ended()).reason, EndReason::Abandoned);
+    assert_eq!(
+        by.run(room.ended())
+            .result
+            .as_ref()
+            .unwrap()
+            .standings
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn a_room_nobody_ever_joined_is_not_abandoned() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.pass(ms(600_000));
+    assert!(room.ending().is_none());
+    assert_eq!(by.counts.get("callback wake"), 0);
+    room.close();
+    assert_eq!(by.run(room.ended()).reason, EndReason::Closed);
+}
+
+#[test]
+fn a_resumable_room_is_parked_after_its_grace_and_its_instance_is_freed() {
+    let by = by_hand();
+    let garage = Arc::new(Garage::default());
+    let listed = tour(Lifecycle::Resumable);
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&listed, spec.clone()).unwrap();
+    let mut ada = by.run(room.join(player(1))).unwrap();
+    by.pass(ms(1_000));
+    let before = ada.frames().try_next().unwrap().frame;
+    assert!(by.counts.get("memory") > 0);
+    drop(ada);
+    by.pass(ms(61_000));
+    let ending = by.run(room.ended());
+    assert_eq!(ending.reason, EndReason::Hibernated);
+    assert!(ending.result.is_none());
+    assert_eq!(room.status().phase, Phase::Hibernated);
+    // The reference keeps the instance, and its gauge, for as long as the game is loaded.
+    assert_eq!(by.counts.get("memory"), 0);
+    assert_eq!(by.counts.get("rooms"), 0);
+    assert_eq!(by.counts.get("callback close"), 0);
+
+    let parked = garage.parked.lock().unwrap().pop().unwrap();
+    assert_eq!(parked.roster.len(), 1);
+    spec.id = Some(parked.room);
+    let again = by
+        .runtime
+        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
+        .unwrap();
+    by.run(again.started()).unwrap();
+    let mut ada = by.run(again.join(player(1))).unwrap();
+    let after = ada.frames().try_next().unwrap().frame;
+    let wakes = |frame: &cabinet_host::Frame| -> u32 {
+        let row = frame.row_text(1);
+        row.split("wakes=")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(wakes(&after), wakes(&before));
+    by.pass(ms(1_000));
+    // The cadence the game declares, 40 ms, is kept by a restore; the reference forgets it.
+    assert_eq!(
+        wakes(&ada.frames().try_next().unwrap().frame),
+        wakes(&before) + 25
+    );
+}
+
+#[test]
+fn a_resumed_room_that_nobody_joins_is_parked_again() {
+    let by = by_hand();
+    let garage = Arc::new(Garage::default());
+    let listed = tour(Lifecycle::Resumable);
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&listed, spec.clone()).unwrap();
+    by.run(room.hibernate()).unwrap();
+    let parked = garage.parked.lock().unwrap().pop().unwrap();
+    let again = by
+        .runtime
+        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
+        .unwrap();
+    by.run(again.started()).unwrap();
+    by.pass(ms(61_000));
+    assert_eq!(by.run(again.ended()).reason, EndReason::Hibernated);
+    assert_eq!(garage.parked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn parking_that_fails_is_tried_again_and_the_room_does_not_stay_for_ever() {
+    let by = by_hand();
+    let garage = Arc::new(Garage {
+        failures: Mutex::new(3),
+        ..Garage::default()
+    });
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
+    drop(by.run(room.join(player(1))).unwrap());
+    by.pass(ms(60_000 + 1_000 + 2_000));
+    assert!(room.ending().is_none());
+    assert_eq!(*garage.attempts.lock().unwrap(), 3);
+    // Somebody comes back meanwhile, and the room is as it was.
+    let seat = by.run(room.join(player(1))).unwrap();
+    by.pass(ms(60_000));
+    assert_eq!(*garage.attempts.lock().unwrap(), 3);
+    drop(seat);
+    by.pass(ms(61_000));
+    assert_eq!(by.run(room.ended()).reason, EndReason::Hibernated);
+}
+
+#[test]
+fn parking_that_never_answers_is_given_up_and_a_late_answer_changes_nothing() {
+    let by = by_hand();
+    let garage = Arc::new(Garage {
+        hold: true,
+        ..Garage::default()
+    });
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
+    drop(by.run(room.join(player(1))).unwrap());
+    by.pass(ms(60_500));
+    let late = garage.held.lock().unwrap().take().unwrap();
+    by.pass(ms(30_000));
+    let seat = by.run(room.join(player(2))).unwrap();
+    late.send(Ok(()));
+    by.pass(ms(1_000));
+    assert!(room.ending().is_none());
+    assert_eq!(room.members().len(), 1);
+    drop(seat);
+}
+
+#[test]
+fn a_join_during_parking_waits_for_how_it_ends() {
+    let by = by_hand();
+    let garage = Arc::new(Garage {
+        hold: true,
+        ..Garage::default()
+    });
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
+    drop(by.run(room.join(player(1))).unwrap());
+    by.pass(ms(60_500));
+    let mut join = Box::pin(room.join(player(2)));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(join.as_mut().poll(&mut cx).is_pending());
+    by.pass(ms(1_000));
+    assert!(join.as_mut().poll(&mut cx).is_pending());
+    let reply = garage.held.lock().unwrap().take().unwrap();
+    reply.send(Ok(()));
+    assert_eq!(by.run(join).unwrap_err(), JoinError::Closed);
+    assert_eq!(room.status().phase, Phase::Hibernated);
+}
+
+#[test]
+fn a_resumable_room_with_nowhere_to_park_ends_at_once() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Resumable), spec())
+        .unwrap();
+    by.run(by.run(room.join(player(1))).unwrap().leave());
+    assert_eq!(by.run(room.ended()).reason, EndReason::Abandoned);
+    let other = by
+        .runtime
+        .open(&tour(Lifecycle::Resumable), spec())
+        .unwrap();
+    assert!(matches!(
+        by.run(other.hibernate()),
+        Err(HibernateError::NoParking)
+    ));
+    assert!(!other.status().hibernatable);
+}
+
+#[test]
+fn hibernating_a_room_that_cannot_be_parked_leaves_it_as_it_was() {
+    let by = by_hand();
+    let garage = Arc::new(Garage {
+        failures: Mutex::new(1),
+        ..Garage::default()
+    });
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
+    let ada = by.run(room.join(player(1))).unwrap();
+    assert!(room.status().hibernatable);
+    assert!(matches!(
+        by.run(room.hibernate()),
+        Err(HibernateError::Park(_))
+    ));
+    by.pass(ms(1_000));
+    assert!(room.ending().is_none());
+    assert!(by.counts.get("callback wake") > 20);
+    by.run(room.hibernate()).unwrap();
+    assert!(by.run(room.ended()).result.is_none());
+    drop(ada);
+    assert!(matches!(
+        by.run(room.hibernate()),
+        Err(HibernateError::Closed)
+    ));
+}
+
+#[test]
+fn a_resident_room_ticks_with_nobody_in_it_only_when_the_operator_grants_it() {
+    let store = MemoryStore::new();
+    let listed = tour(Lifecycle::Resident);
+    let mut spec = spec();
+    spec.services.config = Some(Arc::new(store.clone()));
+    let by = by_hand();
+    let plain = by.runtime.open(&listed, spec.clone()).unwrap();
+    by.pass(ms(1_000));
+    assert_eq!(plain.status().lifecycle, Lifecycle::Resumable);
+    assert_eq!(by.counts.get("callback wake"), 0);
+
+    configure(&store, b"host.resident", b"true");
+    let garage = Arc::new(Garage::default());
+    spec.parking = Some(garage.clone());
+    let room = by.runtime.open(&listed, spec.clone()).unwrap();
+    by.pass(ms(1_000));
+    assert_eq!(room.status().lifecycle, Lifecycle::Resident);
+    assert_eq!(by.counts.get("callback wake"), 25);
+    by.run(by.run(room.join(player(1))).unwrap().leave());
+    by.pass(ms(600_000));
+    assert!(room.ending().is_none());
+    // It can be frozen all the same, and is resident again when resumed; the reference forgets.
+    by.run(room.hibernate()).unwrap();
+    let parked = garage.parked.lock().unwrap().pop().unwrap();
+    let before = by.counts.get("callback wake");
+    let again = by
+        .runtime
+        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
+        .unwrap();
+    by.pass(ms(1_000));
+    assert_eq!(again.status().lifecycle, Lifecycle::Resident);
+    assert_eq!(by.counts.get("callback wake") - before, 25);
+}
+
+#[test]
+fn the_operators_cadence_and_deadline_apply_to_new_rooms() {
+    let store = MemoryStore::new();
+    configure(&store, b"host.heartbeat_ms", b"200");
+    let mut spec = spec();
+    spec.services.config = Some(Arc::new(store));
+    let by = by_hand();
+    let room = by.runtime.open(&tour(Lifecycle::Ephemeral), spec).unwrap();
+    let _seat = by.run(room.join(player(1))).unwrap();
+    by.pass(ms(2_000));
+    assert_eq!(by.counts.get("callback wake"), 10);
+}
+
+#[test]
+fn a_snapshot_of_another_game_is_not_resumed_and_costs_nothing() {
+    let by = by_hand();
+    let garage = Arc::new(Garage::default());
+    let mut spec = spec();
+    spec.parking = Some(garage.clone());
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Resumable), spec.clone())
+        .unwrap();
+    by.run(room.hibernate()).unwrap();
+    let parked = garage.parked.lock().unwrap().pop().unwrap();
+    let other = list(Listing::new(game("fences.wasm")));
+    let again = by
+        .runtime
+        .resume(&other, Resume::Snapshot(Box::new(parked.snapshot)), spec)
+        .unwrap();
+    let ending = by.run(again.started()).unwrap_err();
+    assert_eq!(ending.reason, EndReason::NotResumed);
+    assert!(matches!(
+        ending.restore,
+        Some(cabinet_host::RestoreError::ArtifactMismatch { .. })
+    ));
+    assert!(ending.result.is_none());
+    assert_eq!(by.counts.get("rooms"), 0);
+    assert_eq!(by.counts.get("memory"), 0);
+}
+
+#[test]
+fn a_checkpoint_disturbs_nothing_and_continues_as_the_room_does() {
+    let by = by_hand();
+    let listed = tour(Lifecycle::Ephemeral);
+    let room = by.runtime.open(&listed, spec()).unwrap();
+    let mut ada = by.run(room.join(player(1))).unwrap();
+    by.pass(ms(500));
+    let snapshot = by.run(room.checkpoint()).unwrap();
+    by.pass(ms(500));
+    assert!(room.ending().is_none());
+    assert!(ada.frames().try_next().is_some());
+    let restored = by
+        .runtime
+        .resume(&listed, Resume::Snapshot(Box::new(snapshot)), spec())
+        .unwrap();
+    by.run(restored.started()).unwrap();
+    room.close();
+    by.run(room.ended());
+    assert!(by.run(room.checkpoint()).is_err());
+}
+
+#[test]
+fn a_room_is_open_once_and_there_are_no_more_than_the_limit() {
+    let by = by_hand_with(|options| options.rooms_max = 2);
+    let listed = tour(Lifecycle::Ephemeral);
+    let room = by.runtime.open(&listed, spec()).unwrap();
+    let mut same = spec();
+    same.id = Some(room.id());
+    assert!(
+        by.runtime
+            .open(&listed, same.clone())
+            .unwrap_err()
+            .to_string()
+            .contains("open already")
+    );
+    let _second = by.runtime.open(&listed, spec()).unwrap();
+    assert!(
+        by.runtime
+            .open(&listed, spec())
+            .unwrap_err()
+            .to_string()
+            .contains("2 rooms")
+    );
+    room.close();
+    by.run(room.ended());
+    by.runtime.open(&listed, same).unwrap();
+}
+
+#[test]
+fn a_seat_given_up_before_the_room_answered_is_left_again() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    {
+        let mut join = Box::pin(room.join(player(1)));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(join.as_mut().poll(&mut cx).is_pending());
+    }
+    by.pass(Duration::ZERO);
+    assert_eq!(by.counts.get("callback join"), 1);
+    assert_eq!(by.counts.get("callback leave"), 1);
+    assert!(room.members().is_empty());
+}
+
+#[test]
+fn keys_ahead_of_the_room_are_bounded_per_player() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let ada = by.run(room.join(player(1))).unwrap();
+    let bob = by.run(room.join(player(2))).unwrap();
+    for _ in 0..cabinet_rooms::INPUTS_MAX {
+        ada.try_input(Input::Rune('x' as u32)).unwrap();
+    }
+    assert_eq!(
+        ada.try_input(Input::Rune('x' as u32)).unwrap_err(),
+        cabinet_rooms::InputError::Full
+    );
+    // One player's flood does not keep another from typing, or from leaving.
+    bob.try_input(Input::Rune('y' as u32)).unwrap();
+    by.pass(Duration::ZERO);
+    assert_eq!(
+        by.counts.get("callback input"),
+        cabinet_rooms::INPUTS_MAX as i64 + 1
+    );
+    ada.try_input(Input::Rune('x' as u32)).unwrap();
+}
+
+#[test]
+fn a_runtime_that_is_dropped_tells_those_who_wait() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let seat = by.run(room.join(player(1))).unwrap();
+    drop(by.runtime);
+    let ending = room.ending().unwrap();
+    assert_eq!(ending.reason, EndReason::Closed);
+    assert_eq!(ending.result.as_ref().unwrap().standings.len(), 1);
+    drop(seat);
+}
