@@ -133,7 +133,8 @@ impl Actor {
             Stage::Live(live) => {
                 let alarm = live.life.alarm();
                 let next = self.wake_due.into_iter().chain(alarm).min();
-                (self.shared.has_mail(), next, false)
+                let due = next.is_some_and(|next| next <= self.env.clock.now());
+                (due || self.shared.has_mail(), next, false)
             }
             Stage::Gone => (false, None, true),
         };

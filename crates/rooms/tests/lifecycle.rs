@@ -608,3 +608,49 @@ fn a_runtime_that_is_dropped_tells_those_who_wait() {
     assert_eq!(ending.result.as_ref().unwrap().standings.len(), 1);
     drop(seat);
 }
+
+#[test]
+fn a_room_that_is_late_makes_up_for_one_wake_and_tells_of_the_others() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let _seat = by.run(room.join(player(1))).unwrap();
+    by.pass(ms(1_000));
+    let (before, skipped) = (by.counts.get("callback wake"), by.counts.get("skipped"));
+    assert_eq!(skipped, 0);
+    // The machine stood still for ten periods of 40 ms: the wake that was due, and the last missed.
+    by.clock.advance_to(ms(1_400));
+    by.pass(ms(0));
+    assert_eq!(by.counts.get("callback wake") - before, 2);
+    assert_eq!(by.counts.get("skipped"), 8);
+    by.pass(ms(400));
+    assert_eq!(by.counts.get("callback wake") - before, 12);
+}
+
+#[test]
+fn rooms_opened_together_do_not_wake_together() {
+    let by = by_hand();
+    let listed = tour(Lifecycle::Ephemeral);
+    let mut seats: Vec<_> = (0..40)
+        .map(|n| {
+            let room = by.runtime.open(&listed, spec()).unwrap();
+            by.run(room.join(player(n))).unwrap()
+        })
+        .collect();
+    for seat in &mut seats {
+        seat.frames().try_next();
+    }
+    let mut most = 0;
+    for _ in 0..40 {
+        by.pass(ms(1));
+        let woke = seats
+            .iter_mut()
+            .filter_map(|seat| seat.frames().try_next())
+            .count();
+        most = most.max(woke);
+    }
+    // Forty rooms over forty milliseconds.
+    assert!(most <= 3, "{most}");
+}
