@@ -344,6 +344,7 @@ fn clippy(workspace: &Workspace) -> Result<(), Failure> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--all-features",
         "--locked",
         "--",
         "-D",
@@ -352,7 +353,13 @@ fn clippy(workspace: &Workspace) -> Result<(), Failure> {
 }
 
 fn docs(workspace: &Workspace) -> Result<(), Failure> {
-    let mut command = workspace.cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut command = workspace.cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--all-features",
+        "--locked",
+    ]);
     command.env("RUSTDOCFLAGS", "-D warnings");
     execute(&mut command)
 }
@@ -380,7 +387,19 @@ fn guests(workspace: &Workspace) -> Result<(), Failure> {
 // The two commands of the README: what a newcomer types is what is proven.
 
 fn test(workspace: &Workspace) -> Result<(), Failure> {
-    execute(&mut workspace.cargo(&["test", "--workspace"]))
+    execute(&mut workspace.cargo(&["test", "--workspace"]))?;
+    // What a newcomer does not build: the tests of features that are off.
+    execute(&mut workspace.cargo(&[
+        "test",
+        "--package",
+        "cabinet-rooms",
+        "--features",
+        "metrics",
+        "--test",
+        "metrics_adapter",
+        "--test",
+        "metrics_allocations",
+    ]))
 }
 
 fn conformance(workspace: &Workspace) -> Result<(), Failure> {

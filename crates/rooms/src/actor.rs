@@ -23,11 +23,10 @@ use crate::recorder::{Export, StoreOp};
 use crate::reply::Reply;
 use crate::room::{
     CheckpointError, Command, EndReason, Ending, HibernateError, JoinError, Phase, RoomShared,
-    RoomStatus,
+    RoomStatus, Seat,
 };
 use crate::runtime::{Env, Parked, Parking, RoomSpec};
 use crate::sched::Ran;
-use crate::screens::Viewer;
 
 /// What a room begins with.
 pub(crate) enum Origin {
@@ -373,7 +372,7 @@ impl Actor {
         live: &mut Box<Live>,
         now: Duration,
         player: Player,
-        reply: oneshot::Sender<Result<Viewer, JoinError>>,
+        reply: oneshot::Sender<Result<Seat, JoinError>>,
     ) -> bool {
         let refused = match live.life.admits(live.room.members(), &player) {
             Ok(()) => None,
@@ -407,10 +406,8 @@ impl Actor {
             self.arm_wake(live, now);
         }
         let stays = self.settle_after(live, Export::Join, &outcome);
-        if reply.send(Ok(viewer)).is_err() && stays {
-            // Nobody took the seat.
-            return self.leave(live, now, &player);
-        }
+        // A seat that nobody takes is left, now or when the answer is dropped.
+        let _ = reply.send(Ok(Seat::new(Arc::clone(&self.shared), player, viewer)));
         stays
     }
 

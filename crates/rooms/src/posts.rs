@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use cabinet_host::ServiceError;
 
+use tokio::sync::Notify;
+
 use crate::cell::RoomCell;
 use crate::pool::Pool;
 use crate::recorder::{GameLabel, Recorder, StoreOp};
@@ -30,6 +32,8 @@ pub(crate) struct Posts {
     /// How to say that something is to be sent again.
     wake: OnceLock<(Weak<Pool<RoomCell>>, Key)>,
     state: Mutex<State>,
+    /// Nothing waits any more.
+    empty: Notify,
 }
 
 #[derive(Default)]
@@ -55,7 +59,19 @@ impl Posts {
             recorder,
             wake: OnceLock::new(),
             state: Mutex::default(),
+            empty: Notify::new(),
         })
+    }
+
+    /// Waits until every post is recorded or given up.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let empty = self.empty.notified();
+            if self.waiting() == 0 {
+                return;
+            }
+            empty.await;
+        }
     }
 
     /// Says who calls [`Posts::resend`] when it is poked.
@@ -78,7 +94,8 @@ impl Posts {
             full
         };
         if full {
-            self.lost(&post, label, "too many posts wait");
+            self.recorder.store_error(label, StoreOp::Post);
+            self.lost(&post, "too many posts wait");
         } else {
             self.send(Arc::clone(board), post, label.clone(), 1);
         }
@@ -137,14 +154,14 @@ impl Posts {
         attempts: u32,
     ) {
         let Some(error) = error else {
-            self.lock().under_way -= 1;
+            self.done();
             return;
         };
         self.recorder.store_error(&label, StoreOp::Post);
         let refused = matches!(error, ServiceError::Refused(_));
         if refused || attempts >= ATTEMPTS_MAX {
-            self.lock().under_way -= 1;
-            self.lost(&post, &label, &error.to_string());
+            self.lost(&post, &error.to_string());
+            self.done();
             return;
         }
         let mut state = self.lock();
@@ -166,8 +183,18 @@ impl Posts {
         }
     }
 
-    fn lost(&self, post: &Post, label: &GameLabel, why: &str) {
-        self.recorder.store_error(label, StoreOp::Post);
+    fn done(&self) {
+        let empty = {
+            let mut state = self.lock();
+            state.under_way -= 1;
+            state.under_way + state.failed.len() == 0
+        };
+        if empty {
+            self.empty.notify_waiters();
+        }
+    }
+
+    fn lost(&self, post: &Post, why: &str) {
         tracing::error!(
             slug = &*post.slug, room = %post.room, round = post.result.round_seq, why,
             "a leaderboard post is lost"

@@ -62,7 +62,8 @@ struct Mail {
 pub(crate) enum Command {
     Join {
         player: Player,
-        reply: oneshot::Sender<Result<Viewer, JoinError>>,
+        /// A whole seat, so that one nobody takes out of the answer is left when that is dropped.
+        reply: oneshot::Sender<Result<Seat, JoinError>>,
         _permit: OwnedSemaphorePermit,
     },
     Leave {
@@ -283,19 +284,12 @@ impl RoomHandle {
         let permit = self.shared.permit().await.ok_or(JoinError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let command = Command::Join {
-            player: player.clone(),
+            player,
             reply,
             _permit: permit,
         };
         self.shared.post(command).map_err(|_| JoinError::Closed)?;
-        let viewer = answer.await.map_err(|_| JoinError::Closed)??;
-        Ok(Seat {
-            room: self.clone(),
-            player: Arc::new(player),
-            viewer,
-            inputs: Arc::new(Semaphore::new(INPUTS_MAX)),
-            left: false,
-        })
+        answer.await.map_err(|_| JoinError::Closed)?
     }
 
     /// Looks on without a seat: sees what is drawn for everybody.
@@ -431,6 +425,16 @@ pub struct Seat {
 }
 
 impl Seat {
+    pub(crate) fn new(shared: Arc<RoomShared>, player: Player, viewer: Viewer) -> Self {
+        Self {
+            room: RoomHandle { shared },
+            player: Arc::new(player),
+            viewer,
+            inputs: Arc::new(Semaphore::new(INPUTS_MAX)),
+            left: false,
+        }
+    }
+
     /// The room.
     #[must_use]
     pub fn room(&self) -> &RoomHandle {
@@ -566,7 +570,13 @@ impl RoomShared {
 
     /// Tells the room how an attempt to park it went.
     pub(crate) fn parked(&self, attempt: u64, answer: Result<(), ServiceError>) {
-        lock(&self.mail).parked = Some((attempt, answer));
+        {
+            let mut mail = lock(&self.mail);
+            // A late answer to an old attempt does not displace the one that is waited for.
+            if mail.parked.as_ref().is_none_or(|(told, _)| *told <= attempt) {
+                mail.parked = Some((attempt, answer));
+            }
+        }
         self.poke();
     }
 

@@ -445,8 +445,12 @@ impl Runtime {
         while self.pool.turn() {}
     }
 
-    /// Opens nothing any more, closes every room and waits for them to end; then ends the threads.
-    /// Hibernate first what is to be kept. On a runtime by hand the rooms must be run meanwhile.
+    /// Opens nothing any more, closes every room, waits for them to end and for their leaderboard
+    /// posts to be recorded or given up; then ends the threads. Hibernate first what is to be kept.
+    ///
+    /// A guest takes at most its deadline and its stores' ceiling; a leaderboard that is down is
+    /// asked for about a minute. Dropping the future leaves the runtime closing. On a runtime by
+    /// hand the rooms must be run meanwhile.
     pub async fn shutdown(&self) {
         let rooms = {
             let rooms = self.env.lock();
@@ -459,6 +463,7 @@ impl Runtime {
         for room in &rooms {
             room.ended().await;
         }
+        self.env.posts.drained().await;
         self.pool.stop();
     }
 
