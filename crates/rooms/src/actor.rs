@@ -462,7 +462,7 @@ impl Actor {
                 if let Some(reply) = self.hibernating.take() {
                     let _ = reply.send(Err(HibernateError::Capture(error)));
                 }
-                live.life.park_failed(now, live.room.members().is_empty());
+                live.life.park_failed(now);
                 return true;
             }
         };
@@ -518,11 +518,8 @@ impl Actor {
             slug = self.shared.listed.slug().as_str(), room = %self.shared.id, %error,
             "room not parked; it goes on"
         );
-        let empty = live.room.members().is_empty();
         if live.life.is_parking() {
-            live.life.park_failed(now, empty);
-        } else if !empty {
-            live.life.stay();
+            live.life.park_failed(now);
         }
         if let Some(reply) = self.hibernating.take() {
             let _ = reply.send(Err(HibernateError::Park(error)));
@@ -559,8 +556,8 @@ impl Actor {
 
     fn fault_reason(&self) -> EndReason {
         match self.fault.as_ref().map(FaultReport::blame) {
-            Some(Blame::Host) => EndReason::Host,
-            _ => EndReason::Fault,
+            Some(Blame::Guest) | None => EndReason::Fault,
+            Some(_) => EndReason::Host,
         }
     }
 

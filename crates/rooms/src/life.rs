@@ -66,6 +66,8 @@ enum Stage {
     },
     Parking {
         until: Duration,
+        /// Until when the room was abandoned before, if it was.
+        abandoned: Option<Duration>,
     },
 }
 
@@ -133,16 +135,11 @@ impl Life {
         };
     }
 
-    /// Somebody is there, so nothing is to be done.
-    pub(crate) fn stay(&mut self) {
-        self.stage = Stage::Open;
-    }
-
     /// When [`Life::due`] may have something to say.
     pub(crate) fn alarm(&self) -> Option<Duration> {
         match self.stage {
             Stage::Open => None,
-            Stage::Abandoned { until } | Stage::Parking { until } => Some(until),
+            Stage::Abandoned { until } | Stage::Parking { until, .. } => Some(until),
         }
     }
 
@@ -153,8 +150,8 @@ impl Life {
                 Lifecycle::Resumable if self.rules.parks => Some(Verdict::Park),
                 _ => Some(Verdict::Abandon),
             },
-            Stage::Parking { until } if until <= now => {
-                self.park_failed(now, true);
+            Stage::Parking { until, .. } if until <= now => {
+                self.park_failed(now);
                 None
             }
             _ => None,
@@ -163,8 +160,14 @@ impl Life {
 
     /// Parking has begun; nobody is admitted until it is over.
     pub(crate) fn park_began(&mut self, now: Duration) {
+        let abandoned = match self.stage {
+            Stage::Open => None,
+            Stage::Abandoned { until } => Some(until),
+            Stage::Parking { abandoned, .. } => abandoned,
+        };
         self.stage = Stage::Parking {
             until: now.saturating_add(self.rules.park_within),
+            abandoned,
         };
     }
 
@@ -173,17 +176,23 @@ impl Life {
         matches!(self.stage, Stage::Parking { .. })
     }
 
-    /// Parking failed, or took too long. An `empty` room is tried again.
-    pub(crate) fn park_failed(&mut self, now: Duration, empty: bool) {
-        let again = empty && self.rules.lifecycle == Lifecycle::Resumable;
+    /// Parking failed, or took too long. What was to become of the room before still is, a
+    /// resumable one at a later time.
+    pub(crate) fn park_failed(&mut self, now: Duration) {
+        let before = match self.stage {
+            Stage::Parking { abandoned, .. } => abandoned,
+            Stage::Abandoned { until } => Some(until),
+            Stage::Open => None,
+        };
         let wait = RETRY_FIRST.saturating_mul(1 << self.attempts.min(6));
         self.attempts = self.attempts.saturating_add(1);
-        self.stage = if again {
-            Stage::Abandoned {
-                until: now.saturating_add(wait.min(RETRY_MAX)),
-            }
-        } else {
-            Stage::Open
+        let again = now.saturating_add(wait.min(RETRY_MAX));
+        self.stage = match before {
+            None => Stage::Open,
+            Some(until) if self.rules.lifecycle == Lifecycle::Resumable => Stage::Abandoned {
+                until: until.max(again),
+            },
+            Some(until) => Stage::Abandoned { until },
         };
     }
 
@@ -292,7 +301,7 @@ mod tests {
             assert_eq!(life.due(now), Some(Verdict::Park));
             life.park_began(now);
             assert!(life.is_parking());
-            life.park_failed(now, true);
+            life.park_failed(now);
             let next = life.alarm().unwrap();
             waits.push((next - now).as_secs());
             now = next;
@@ -310,6 +319,33 @@ mod tests {
         assert_eq!(life.due(GRACE + secs(30)), None);
         assert!(!life.is_parking());
         assert_eq!(life.due(GRACE + secs(31)), Some(Verdict::Park));
+    }
+
+    #[test]
+    fn a_room_that_could_not_be_parked_on_demand_is_as_abandoned_as_it_was() {
+        // In its grace: it ends when it would have ended.
+        let mut ephemeral = Life::new(rules(Lifecycle::Ephemeral, true), &[]);
+        let _ = ephemeral.emptied(secs(0));
+        ephemeral.park_began(secs(10));
+        ephemeral.park_failed(secs(11));
+        assert_eq!(ephemeral.due(secs(59)), None);
+        assert_eq!(ephemeral.due(GRACE), Some(Verdict::Abandon));
+        // Its grace went by meanwhile.
+        let _ = ephemeral.emptied(secs(100));
+        ephemeral.park_began(secs(159));
+        assert_eq!(ephemeral.due(secs(189)), None);
+        assert_eq!(ephemeral.due(secs(189)), Some(Verdict::Abandon));
+        // A resumable one keeps its grace, too.
+        let mut resumable = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let _ = resumable.emptied(secs(0));
+        resumable.park_began(secs(10));
+        resumable.park_failed(secs(11));
+        assert_eq!(resumable.alarm(), Some(GRACE));
+        // Nobody was ever there, or somebody is.
+        let mut open = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        open.park_began(secs(10));
+        open.park_failed(secs(11));
+        assert_eq!(open.alarm(), None);
     }
 
     #[test]
@@ -422,7 +458,7 @@ mod tests {
                             None => {}
                         }
                     }
-                    Event::Fail if life.is_parking() => life.park_failed(now, true),
+                    Event::Fail if life.is_parking() => life.park_failed(now),
                     _ => {}
                 }
                 prop_assert_eq!(life.alarm().is_some(), ever && members.is_empty());

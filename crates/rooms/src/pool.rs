@@ -206,7 +206,8 @@ impl<W: Work> Pool<W> {
             return false;
         };
         let ran = work.turn();
-        self.lock().sched.finish(key, ran);
+        let gone = self.lock().sched.finish(key, ran);
+        drop(gone);
         true
     }
 
@@ -307,7 +308,9 @@ impl<W: Work> Pool<W> {
         self.spare.notify_all();
         self.monitor.notify_all();
         if state.threads == 0 {
-            state.sched = Sched::new();
+            let rooms = std::mem::replace(&mut state.sched, Sched::new());
+            drop(state);
+            drop(rooms);
         }
     }
 
@@ -406,7 +409,12 @@ impl<W: Work> Pool<W> {
             drop(work);
             state = self.lock();
             let holds = state.end(at, self.clock.now(), &mut ran);
-            state.sched.finish(key, ran);
+            let gone = state.sched.finish(key, ran);
+            if gone.is_some() {
+                drop(state);
+                drop(gone);
+                state = self.lock();
+            }
             match holds {
                 Some(Holds::Role(Lane::Light)) | None => {}
                 Some(Holds::Role(Lane::Heavy)) => state.heavy -= 1,

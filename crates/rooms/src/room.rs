@@ -172,7 +172,7 @@ pub enum EndReason {
     Closed,
     /// The guest failed; a game's own result from before stands.
     Fault,
-    /// The host or a store failed.
+    /// The host or a store failed, or the machine did not give the guest its time.
     Host,
     /// It was parked.
     Hibernated,

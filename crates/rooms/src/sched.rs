@@ -199,19 +199,20 @@ impl<T: Clone> Sched<T> {
         }
     }
 
-    /// A turn is over.
-    pub(crate) fn finish(&mut self, key: Key, ran: Ran) {
-        let Some(slot) = self.slot(key) else { return };
+    /// A turn is over. What a room that is gone carried is returned, to be dropped where nothing is
+    /// locked.
+    pub(crate) fn finish(&mut self, key: Key, ran: Ran) -> Option<T> {
+        let slot = self.slot(key)?;
         slot.state = State::Idle;
         if ran.gone {
             slot.generation = slot.generation.wrapping_add(1);
-            slot.item = None;
+            let item = slot.item.take();
             slot.again = false;
             slot.lane = Lane::Light;
             slot.calm = 0;
             slot.armed = None;
             self.free.push(key.index);
-            return;
+            return item;
         }
         if ran.took > OVERRUN {
             slot.lane = Lane::Heavy;
@@ -234,6 +235,7 @@ impl<T: Clone> Sched<T> {
         if ran.more || again {
             self.enqueue(key);
         }
+        None
     }
 
     /// Rooms in all.
