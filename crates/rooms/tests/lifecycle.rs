@@ -654,3 +654,39 @@ fn rooms_opened_together_do_not_wake_together() {
     // Forty rooms over forty milliseconds.
     assert!(most <= 3, "{most}");
 }
+
+#[test]
+fn a_lone_player_who_comes_back_under_another_name_is_shown_under_it() {
+    let by = by_hand();
+    // The game is told of its roster by epochs: it hears nothing when the epoch stays.
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(by.run(room.join(player(1))).unwrap().leave());
+    let mut renamed = player(1);
+    renamed.handle = "somebody".into();
+    renamed.conn = "another".into();
+    let mut seat = by.run(room.join(renamed)).unwrap();
+    by.pass(ms(100));
+    let frame = seat.frames().try_next().unwrap().frame;
+    assert!(
+        (0..24).any(|row| frame.row_text(row).contains("somebody")),
+        "{}",
+        frame.row_text(10)
+    );
+}
+
+#[test]
+fn a_room_says_it_can_be_parked_only_while_it_can() {
+    let by = by_hand();
+    let mut spec = spec();
+    spec.parking = Some(Arc::new(Garage::default()));
+    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
+    assert!(!room.status().hibernatable);
+    by.run(room.started()).unwrap();
+    assert!(room.status().hibernatable);
+    room.close();
+    by.run(room.ended());
+    assert!(!room.status().hibernatable);
+}

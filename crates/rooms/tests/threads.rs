@@ -127,8 +127,8 @@ fn a_hundred_rooms_share_one_thread_and_each_keeps_its_cadence() {
             seats.push(room.join(player(n)).await.unwrap());
         }
         // Every one of them gets its turns.
-        for seat in &mut seats {
-            for _ in 0..3 {
+        for _ in 0..3 {
+            for seat in &mut seats {
                 seat.frames().next().await.unwrap();
             }
         }
