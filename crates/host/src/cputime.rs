@@ -19,9 +19,7 @@ impl ThreadClock {
         thread_local! {
             static CLOCK: ThreadClock = ThreadClock::find();
         }
-        CLOCK
-            .try_with(|clock| *clock)
-            .unwrap_or(Self { id: None })
+        CLOCK.try_with(|clock| *clock).unwrap_or(Self { id: None })
     }
 
     fn find() -> Self {

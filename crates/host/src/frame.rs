@@ -152,6 +152,9 @@ pub(crate) struct RowPool {
 
 /// Two frames' worth: a broadcast that every slot has taken over, and the slots' own changes.
 const SPARE_ROWS_MAX: usize = 2 * ROWS;
+/// Spare rows that a viewer may still hold when they are put here. It lets go of them with the next
+/// frame, so a room whose viewers follow it allocates nothing.
+const HELD_SPARE_ROWS_MAX: usize = 4;
 
 impl RowPool {
     pub(crate) fn new() -> Self {
@@ -203,7 +206,7 @@ impl RowPool {
     /// whole is not copied.
     fn unshared<'a>(&mut self, row: &'a mut Arc<Row>, overwritten: bool) -> &'a mut Row {
         if Arc::get_mut(row).is_none() {
-            let mut own = self.spare.pop().unwrap_or_else(|| Arc::new([0; ROW_BYTES]));
+            let mut own = self.take().unwrap_or_else(|| Arc::new([0; ROW_BYTES]));
             if !overwritten {
                 *Arc::make_mut(&mut own) = **row;
             }
@@ -214,10 +217,33 @@ impl RowPool {
         Arc::make_mut(row)
     }
 
+    /// A spare row nobody holds.
+    fn take(&mut self) -> Option<Arc<Row>> {
+        let at = self
+            .spare
+            .iter_mut()
+            .rposition(|row| Arc::get_mut(row).is_some())?;
+        Some(self.spare.swap_remove(at))
+    }
+
     fn put(&mut self, mut row: Arc<Row>) {
-        if self.spare.len() < SPARE_ROWS_MAX && Arc::get_mut(&mut row).is_some() {
-            self.spare.push(row);
+        if Arc::get_mut(&mut row).is_some() {
+            if self.spare.len() < SPARE_ROWS_MAX {
+                self.spare.push(row);
+            }
+            return;
         }
+        if Arc::ptr_eq(&row, &self.blank) {
+            return;
+        }
+        if self.spare.len() >= HELD_SPARE_ROWS_MAX {
+            // The one that was put here first may be held for ever.
+            if self.spare.iter_mut().any(|row| Arc::get_mut(row).is_some()) {
+                return;
+            }
+            self.spare.remove(0);
+        }
+        self.spare.push(row);
     }
 }
 
@@ -297,6 +323,30 @@ mod tests {
     }
 
     #[test]
+    fn a_row_a_viewer_has_let_go_of_is_used_again_and_one_it_holds_is_not() {
+        let mut pool = RowPool::new();
+        let mut frame = pool.blank_frame();
+        let mut viewer = Frame::blank();
+        let mut rows = std::collections::BTreeSet::new();
+        for fill in 0..100 {
+            pool.write(&mut frame, 0, &[fill; CELL_BYTES]);
+            viewer.follow(&frame);
+            rows.insert(Arc::as_ptr(&frame.rows[0]));
+        }
+        assert!(rows.len() <= 3, "{}", rows.len());
+        let kept: Vec<Frame> = (0..10)
+            .map(|fill| {
+                pool.write(&mut frame, 0, &[fill; CELL_BYTES]);
+                frame.clone()
+            })
+            .collect();
+        for (fill, frame) in (0..).zip(&kept) {
+            assert_eq!(frame.cell(0, 0), &[fill; CELL_BYTES]);
+        }
+        assert!(pool.spare.len() <= HELD_SPARE_ROWS_MAX);
+    }
+
+    #[test]
     fn a_frame_follows_another_by_the_rows_that_differ() {
         let mut pool = RowPool::new();
         let mut frame = pool.blank_frame();
@@ -307,7 +357,13 @@ mod tests {
         pool.write(&mut frame, 3 * 80 + 79, &[2; 48]);
         assert_eq!(viewer.follow(&frame), 1 << 3 | 1 << 4);
         assert_eq!(viewer, frame);
-        assert!(viewer.rows.iter().zip(&frame.rows).all(|(a, b)| Arc::ptr_eq(a, b)));
+        assert!(
+            viewer
+                .rows
+                .iter()
+                .zip(&frame.rows)
+                .all(|(a, b)| Arc::ptr_eq(a, b))
+        );
     }
 
     #[test]

@@ -156,7 +156,16 @@ impl Actor {
         let listed = Arc::clone(&self.shared.listed);
         let listing = listed.listing();
         let game = listed.game();
-        let mut configured = |key: HostKey| self.configured(&mut services, key);
+        let mut asked = services.set.config.is_some();
+        let mut configured = |key: HostKey| {
+            if !asked {
+                return None;
+            }
+            let answer = self.configured(&mut services, key);
+            // A store that does not answer once is not waited for again.
+            asked = answer.is_ok();
+            answer.ok().flatten()
+        };
         let heartbeat = configured(HostKey::Heartbeat);
         let deadline = configured(HostKey::Deadline);
         let resident = configured(HostKey::Resident);
@@ -236,15 +245,18 @@ impl Actor {
     }
 
     /// A `host.` key, as the operator set it.
-    fn configured(&self, services: &mut GuestServices, key: HostKey) -> Option<Vec<u8>> {
-        services.set.config.as_ref()?;
+    fn configured(
+        &self,
+        services: &mut GuestServices,
+        key: HostKey,
+    ) -> Result<Option<Vec<u8>>, ServiceError> {
         let slug = Arc::clone(&services.slug);
         let within = services.timeout;
         let answer = services.ask(StoreOp::ConfigGet, within, |set, reply| match &set.config {
             Some(config) => config.get(&slug, key.key().as_bytes(), reply),
             None => reply.send(Ok(None)),
         });
-        answer.unwrap_or_else(|error| {
+        answer.inspect_err(|error| {
             self.env
                 .recorder
                 .store_error(self.shared.label(), StoreOp::ConfigGet);
@@ -252,7 +264,6 @@ impl Actor {
                 slug = self.shared.listed.slug().as_str(), key = key.key(), %error,
                 "cannot read a host setting; the room goes without"
             );
-            None
         })
     }
 

@@ -573,7 +573,11 @@ impl RoomShared {
         {
             let mut mail = lock(&self.mail);
             // A late answer to an old attempt does not displace the one that is waited for.
-            if mail.parked.as_ref().is_none_or(|(told, _)| *told <= attempt) {
+            if mail
+                .parked
+                .as_ref()
+                .is_none_or(|(told, _)| *told <= attempt)
+            {
                 mail.parked = Some((attempt, answer));
             }
         }

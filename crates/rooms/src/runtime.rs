@@ -73,7 +73,8 @@ pub struct RuntimeOptions {
     /// Threads that run rooms whose callbacks take long (over 4 ms), so that they share these and
     /// leave the others alone; default one less than cores, at least one.
     pub heavy_threads: usize,
-    /// Rooms that may wait for stores at once; one more is told "unavailable". Default 64.
+    /// Rooms that may wait for stores at once. The guest of one more is told "unavailable" at once,
+    /// though its store was asked and may still do what it was asked for. Default 64.
     pub waiting_max: usize,
     /// Rooms at once. Each takes 8 GiB of address space; about 16,000 fit. Default 12,000.
     pub rooms_max: usize,

@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     // Test allocators that count.
     "crates/guest/tests/allocations.rs",
     "crates/host/tests/allocations.rs",
+    "crates/rooms/tests/allocations.rs",
     "crates/rooms/tests/metrics_allocations.rs",
     "crates/wire/tests/allocations.rs",
 ];
