@@ -3,12 +3,13 @@
 //! A turn is at most one callback. The room's wake and its mail take turns with each other, so
 //! that neither keeps the other waiting.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cabinet_host::{
-    CallReport, Fault, Mode, Outcome, Player, RestoreError, Room, RoomConfig, RoomResult, Sck1,
-    Seed, ServiceError, Skip, Snapshot,
+    CallReport, Fault, Outcome, Player, RestoreError, Room, RoomConfig, RoomResult, Sck1, Seed,
+    ServiceError, Skip, Snapshot,
 };
 use cabinet_wire::Lifecycle;
 use tokio::sync::oneshot;
@@ -112,14 +113,25 @@ impl Actor {
             slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
             "room actor panicked: settling the room"
         );
-        self.env.recorder.host_fault(self.shared.label());
-        // The room was lost with the panic.
-        let result = RoomResult {
-            mode: Mode::Quick,
-            standings: Vec::new(),
-            round_seq: 0,
+        // The room was lost with the panic; who was in it is known.
+        let members = self.shared.members.lock();
+        let members = Arc::clone(&members.unwrap_or_else(PoisonError::into_inner));
+        let result = Life::lost(&members);
+        let ending = |result| Ending {
+            reason: EndReason::Host,
+            result: Some(result),
+            fault: None,
+            restore: None,
         };
-        self.gone(Phase::Settled, EndReason::Host, Some(result), None);
+        let booked = catch_unwind(AssertUnwindSafe(|| {
+            self.env.recorder.host_fault(self.shared.label());
+            self.book_gone();
+            self.finish(Phase::Settled, ending(result.clone()));
+        }));
+        if booked.is_err() {
+            // It was the recorder that panicked, and does so again.
+            self.publish_ending(Phase::Settled, ending(result));
+        }
         self.ran()
     }
 
@@ -487,9 +499,7 @@ impl Actor {
         };
         let shared = Arc::clone(&self.shared);
         let reply = Reply::new(move |answer| shared.parked(attempt, answer));
-        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            parking.park(parked, reply);
-        }));
+        let asked = catch_unwind(AssertUnwindSafe(|| parking.park(parked, reply)));
         if asked.is_err() {
             // The dropped reply has answered for it.
             tracing::error!(room = %self.shared.id, "parking panicked");
@@ -506,14 +516,16 @@ impl Actor {
             .map(|(_, answer)| answer);
         let error = match answer {
             Some(Ok(())) => {
-                if let Some(reply) = self.hibernating.take() {
-                    let _ = reply.send(Ok(()));
-                }
                 tracing::info!(
                     slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
                     "room hibernated"
                 );
+                let asked = self.hibernating.take();
                 self.gone(Phase::Hibernated, EndReason::Hibernated, None, None);
+                if let Some(reply) = asked {
+                    // Told last: the room can be resumed at once.
+                    let _ = reply.send(Ok(()));
+                }
                 return false;
             }
             Some(Err(error)) => error,
@@ -693,13 +705,7 @@ impl Actor {
         result: Option<RoomResult>,
         fault: Option<FaultReport>,
     ) {
-        let label = self.shared.label();
-        if self.memory > 0 {
-            let delta = 0_u64.wrapping_sub(self.memory).cast_signed();
-            self.env.recorder.linear_memory(label, delta);
-            self.memory = 0;
-        }
-        self.env.recorder.rooms(label, -1);
+        self.book_gone();
         let ending = Ending {
             reason,
             result,
@@ -709,21 +715,38 @@ impl Actor {
         self.finish(phase, ending);
     }
 
+    /// The instance is gone.
+    fn book_gone(&mut self) {
+        let label = self.shared.label();
+        let memory = std::mem::take(&mut self.memory);
+        if memory > 0 {
+            let delta = 0_u64.wrapping_sub(memory).cast_signed();
+            self.env.recorder.linear_memory(label, delta);
+        }
+        self.env.recorder.rooms(label, -1);
+    }
+
     fn finish(&mut self, phase: Phase, ending: Ending) {
         let reason = ending.reason.name();
         self.env.recorder.room_ended(self.shared.label(), reason);
+        self.publish_ending(phase, ending);
+    }
+
+    fn publish_ending(&mut self, phase: Phase, ending: Ending) {
+        // Whoever is told that the room is over, by whatever means, finds its id free and its
+        // ending known.
+        self.env.forget(self.shared.id);
         // Settled once: whoever comes second finds it set.
         let _ = self.shared.ending.set(Arc::new(ending));
-        if let Some(reply) = self.hibernating.take() {
-            let _ = reply.send(Err(HibernateError::Closed));
-        }
-        self.shared.close_mail();
-        self.shared.screens.close();
-        self.env.forget(self.shared.id);
         self.shared.status.send_modify(|status| {
             status.phase = phase;
             status.hibernatable = false;
         });
+        self.shared.close_mail();
+        self.shared.screens.close();
+        if let Some(reply) = self.hibernating.take() {
+            let _ = reply.send(Err(HibernateError::Closed));
+        }
         self.stage = Stage::Gone;
     }
 
@@ -752,7 +775,7 @@ impl Actor {
             .shared
             .members
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = members;
+            .unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     /// Sets the next wake: the room's own moment in each of its periods.

@@ -18,14 +18,6 @@ pub(crate) enum RoomCell {
     Posts(Arc<Posts>, Arc<dyn Clock>),
 }
 
-/// A turn after which there is nothing left to run.
-const GONE: Ran = Ran {
-    took: Duration::ZERO,
-    more: false,
-    next: None,
-    gone: true,
-};
-
 impl Work for RoomCell {
     fn turn(&self) -> Ran {
         match self {
@@ -33,9 +25,8 @@ impl Work for RoomCell {
                 let mut actor = actor.lock().unwrap_or_else(PoisonError::into_inner);
                 match catch_unwind(AssertUnwindSafe(|| actor.turn())) {
                     Ok(ran) => ran,
-                    // Host code panicked: this room is over, the others are not, even when the
-                    // embedder's recorder panics at that too.
-                    Err(_) => catch_unwind(AssertUnwindSafe(|| actor.panicked())).unwrap_or(GONE),
+                    // Host code panicked: this room is over, the others are not.
+                    Err(_) => actor.panicked(),
                 }
             }
             Self::Posts(posts, clock) => {

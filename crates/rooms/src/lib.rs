@@ -38,6 +38,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide-embedders.md")]
+mod guide {}
+
 mod actor;
 mod blame;
 pub mod board;

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cabinet_host::{Player, RoomResult, Standing, Status};
+use cabinet_host::{Mode, Player, RoomResult, Standing, Status};
 use cabinet_wire::Lifecycle;
 
 /// The wait after the first failed attempt to park; each further one waits twice as long.
@@ -196,6 +196,15 @@ impl Life {
         };
     }
 
+    /// The result of a room that was lost with its game: its members did not finish.
+    pub(crate) fn lost(members: &[Player]) -> RoomResult {
+        RoomResult {
+            mode: Mode::Quick,
+            standings: members.iter().map(did_not_finish).collect(),
+            round_seq: 0,
+        }
+    }
+
     /// The room's result: the game's, and a line for everybody who was ever there and has none.
     pub(crate) fn result(&self, game: RoomResult) -> RoomResult {
         let mut result = game;
@@ -204,12 +213,7 @@ impl Life {
             .joined
             .iter()
             .filter(|player| !ranked.contains(player))
-            .map(|player| Standing {
-                player: player.clone(),
-                metric: 0,
-                rank: 0,
-                status: Some(Status::Dnf),
-            })
+            .map(did_not_finish)
             .collect();
         result.standings.extend(missing);
         result
@@ -236,10 +240,18 @@ impl Life {
     }
 }
 
+fn did_not_finish(player: &Player) -> Standing {
+    Standing {
+        player: player.clone(),
+        metric: 0,
+        rank: 0,
+        status: Some(Status::Dnf),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cabinet_host::Mode;
     use proptest::prelude::*;
 
     const GRACE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cabinet_host::{
@@ -46,6 +46,8 @@ pub(crate) struct RoomShared {
     pub(crate) status: watch::Sender<RoomStatus>,
     pub(crate) members: Mutex<Arc<[Player]>>,
     pub(crate) ending: OnceLock<Arc<Ending>>,
+    /// Somebody closed it: once is enough.
+    closing: AtomicBool,
     /// Callbacks so far.
     pub(crate) callbacks: AtomicU64,
     mail: Mutex<Mail>,
@@ -151,8 +153,9 @@ impl Phase {
 pub struct Ending {
     /// Why.
     pub reason: EndReason,
-    /// The result, once and for all, with a line for everybody who was ever in the room; `None`
-    /// for a room that was parked or not resumed.
+    /// The result, once and for all, with a line for everybody who joined since the room was opened
+    /// or resumed (after a panic of the host, for who was in it); `None` for a room that was
+    /// parked or not resumed.
     pub result: Option<RoomResult>,
     /// What killed it.
     pub fault: Option<FaultReport>,
@@ -343,18 +346,20 @@ impl RoomHandle {
     /// Waits until the room is over.
     pub async fn ended(&self) -> Arc<Ending> {
         loop {
+            self.status_when(|status| status.phase.is_over()).await;
             if let Some(ending) = self.ending() {
                 return ending;
             }
-            self.status_when(|status| status.phase.is_over()).await;
         }
     }
 
     /// Ends the room, after what was asked of it before. Returns at once; see
     /// [`RoomHandle::ended`].
     pub fn close(&self) {
-        // One that is over is closed.
-        let _ = self.shared.post(Command::Close);
+        if !self.shared.closing.swap(true, Ordering::Relaxed) {
+            // One that is over is closed.
+            let _ = self.shared.post(Command::Close);
+        }
     }
 
     /// Where the room's memory is, measured now; `None` when the room is over.
@@ -541,6 +546,7 @@ impl RoomShared {
             status: watch::Sender::new(status),
             members: Mutex::new(Arc::from([])),
             ending: OnceLock::new(),
+            closing: AtomicBool::new(false),
             callbacks: AtomicU64::new(0),
             mail: Mutex::new(Mail {
                 queue: VecDeque::new(),

@@ -219,6 +219,9 @@ impl Viewer {
     /// Both panes are looked at under both locks, the own one first, so that no frame slips in
     /// between.
     fn look(&mut self, waker: Option<&Waker>) -> Poll<Option<View>> {
+        // Declared before the locks, so dropped after them: the last waker of a task may drop
+        // another viewer of this room.
+        let mut replaced = [None, None];
         let mut own = self.own.as_ref().map(|pane| lock(pane));
         let mut everyone = lock(&self.screens.everyone);
         let own_drawn = own.as_ref().map_or(0, |pane| pane.drawn);
@@ -240,17 +243,22 @@ impl Viewer {
         }
         if let Some(waker) = waker {
             if let Some(pane) = own.as_mut() {
-                pane.waiting = Some(waker.clone());
+                replaced[0] = pane.waiting.replace(waker.clone());
             }
-            everyone.waiting.insert(self.id, waker.clone());
+            replaced[1] = everyone.waiting.insert(self.id, waker.clone());
         }
+        drop(everyone);
+        drop(own);
+        drop(replaced);
         Poll::Pending
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        lock(&self.screens.everyone).waiting.remove(&self.id);
+        // In two steps: the waker is dropped when nothing is locked.
+        let waker = lock(&self.screens.everyone).waiting.remove(&self.id);
+        drop(waker);
     }
 }
 

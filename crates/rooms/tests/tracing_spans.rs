@@ -224,6 +224,40 @@ fn a_wake_s_frame_has_no_input_around_it() {
 }
 
 #[test]
+fn a_room_says_in_the_log_who_came_how_many_are_there_and_why_it_ended() {
+    let trace = Trace::default();
+    tracing::subscriber::with_default(trace.clone(), || {
+        let by = by_hand();
+        let room = by.runtime.open(&tour(), RoomSpec::default()).unwrap();
+        by.run(by.run(room.join(zebra())).unwrap().leave());
+        by.pass(ms(61_000));
+        let id = room.id().to_string();
+        let lines: Vec<String> = trace
+            .take()
+            .into_iter()
+            .filter(|happened| happened.event.target.starts_with("cabinet_rooms"))
+            .map(|happened| {
+                let fields = happened.event.fields;
+                assert_eq!((fields["slug"].as_str(), &fields["room"]), ("tour", &id));
+                let told = ["members", "grace", "reason", "joined"];
+                let told = told.iter().filter_map(|name| fields.get(name));
+                let told: Vec<&str> = told.map(String::as_str).collect();
+                format!("{} {}", fields["message"], told.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "player joined 1",
+                "player left 0",
+                "room abandoned 60s",
+                "room settled abandoned 1",
+            ]
+        );
+    });
+}
+
+#[test]
 fn a_guests_bytes_cannot_forge_log_lines() {
     let trace = Trace::default();
     tracing::subscriber::with_default(trace.clone(), || {
