@@ -49,6 +49,8 @@ pub(crate) struct Actor {
     wake_due: Option<Duration>,
     /// The mail's turn comes before the wake's.
     mail_first: bool,
+    /// The recorder was told that there is an instance.
+    counted: bool,
     /// Linear memory as last told to the recorder.
     memory: u64,
     fault: Option<FaultReport>,
@@ -84,6 +86,7 @@ impl Actor {
             phase,
             wake_due: None,
             mail_first: false,
+            counted: false,
             memory: 0,
             fault: None,
         }
@@ -234,6 +237,7 @@ impl Actor {
             life: Life::new(rules, &[]),
         };
         self.env.recorder.rooms(self.shared.label(), 1);
+        self.counted = true;
         if restored {
             self.measure(&live.room);
             if live.room.ended() {
@@ -723,7 +727,9 @@ impl Actor {
             let delta = 0_u64.wrapping_sub(memory).cast_signed();
             self.env.recorder.linear_memory(label, delta);
         }
-        self.env.recorder.rooms(label, -1);
+        if std::mem::take(&mut self.counted) {
+            self.env.recorder.rooms(label, -1);
+        }
     }
 
     fn finish(&mut self, phase: Phase, ending: Ending) {

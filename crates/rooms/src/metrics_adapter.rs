@@ -149,13 +149,14 @@ const ROOMS_ENDED: &str = "cabinet_rooms_ended_total";
 const QUARANTINES: &str = "cabinet_quarantines_total";
 
 /// The reasons of [`Recorder::room_ended`]; another is told as the last.
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 8] = [
     "game",
     "abandoned",
     "closed",
     "fault",
     "host",
     "hibernated",
+    "not-resumed",
     "other",
 ];
 

@@ -196,6 +196,9 @@ impl fmt::Debug for RoomSpec {
 pub trait Parking: Send + Sync {
     /// Keeps a room. The answer says that it can be had back; until then nobody is let in, and
     /// with an error the room goes on, to be parked again later. Must not block.
+    ///
+    /// An attempt that was given up ([`RuntimeOptions::park_within`]) may still arrive after a later
+    /// one: of two records of a room the one with the later [`Parked::at`] counts.
     fn park(&self, parked: Parked, reply: Reply<()>);
 }
 
