@@ -596,6 +596,10 @@ impl Actor {
         let step = self.shared.count_callback();
         let label = self.shared.label();
         let took = report.guest_time + report.host_time;
+        self.shared
+            .listed
+            .weight()
+            .note(took.saturating_sub(report.io_time));
         self.env.recorder.callback(label, export, took);
         self.env.recorder.work(label, export, report);
         if report.frames > 0 {

@@ -70,6 +70,7 @@ mod runtime;
 mod sched;
 mod screens;
 pub mod services;
+mod weight;
 mod wheel;
 
 pub use blame::{Blame, Evidence, judge_deadline};

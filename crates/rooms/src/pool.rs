@@ -180,9 +180,9 @@ impl<W: Work> Pool<W> {
         }
     }
 
-    /// Adds a room.
-    pub(crate) fn insert(&self, work: Arc<W>) -> Key {
-        self.lock().sched.insert(work)
+    /// Adds a room that begins in this lane.
+    pub(crate) fn insert(&self, work: Arc<W>, lane: Lane) -> Key {
+        self.lock().sched.insert(work, lane)
     }
 
     /// Somebody wants something of the room.
@@ -606,7 +606,7 @@ mod tests {
 
         fn add_to(self: &Arc<Self>, pool: &Arc<Pool<Step>>) -> Key {
             self.pool.set(Arc::downgrade(pool)).unwrap();
-            pool.insert(Arc::clone(self))
+            pool.insert(Arc::clone(self), Lane::Light)
         }
     }
 

@@ -16,6 +16,7 @@ use cabinet_host::Game;
 use cabinet_wire::{Lifecycle, ROSTER_CAP, Slug, SlugError};
 
 use crate::recorder::{GAME_LABELS_MAX, GameLabel};
+use crate::weight::Weight;
 
 /// The name a game is offered under: a bare name, `chess`, or one in an author's namespace,
 /// `ada/chess`. Cheap to clone; sorts as its text does.
@@ -273,6 +274,7 @@ pub struct Listed {
     listing: Listing,
     generation: Generation,
     label: GameLabel,
+    weight: Weight,
 }
 
 impl Listed {
@@ -297,6 +299,11 @@ impl Listed {
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// What is known of its callbacks.
+    pub(crate) fn weight(&self) -> &Weight {
+        &self.weight
     }
 
     /// The game as metrics know it.
@@ -354,6 +361,7 @@ impl Registry {
             listing,
             generation: Generation(state.added),
             label: state.labels.assign(&slug),
+            weight: Weight::default(),
         });
         state.listed.insert(slug, Arc::clone(&listed));
         Ok(listed)

@@ -21,6 +21,7 @@ use crate::recorder::{NoRecorder, Recorder};
 use crate::registry::{GameSlug, Listed};
 use crate::reply::Reply;
 use crate::room::{RoomHandle, RoomShared};
+use crate::sched::Lane;
 use crate::services::ServiceSet;
 
 /// Runs rooms on threads of its own. Cheap to clone; rooms run until they end or
@@ -288,7 +289,7 @@ impl Runtime {
     fn around(pool: Arc<Pool<RoomCell>>, options: RuntimeOptions) -> Self {
         let posts = Posts::new(Arc::clone(&options.recorder));
         let cell = RoomCell::Posts(Arc::clone(&posts), Arc::clone(&options.clock));
-        let key = pool.insert(Arc::new(cell));
+        let key = pool.insert(Arc::new(cell), Lane::Light);
         posts.wake_with(&pool, key);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let env = Env {
@@ -399,10 +400,11 @@ impl Runtime {
         let ordinal = env.opened.fetch_add(1, Ordering::Relaxed);
         let phase = ordinal.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let env = Arc::clone(env);
+        let lane = listed.weight().lane();
         let actor = Actor::new(env, Arc::clone(&shared), spec, origin, services, phase);
         let key = self
             .pool
-            .insert(Arc::new(RoomCell::Room(Mutex::new(actor))));
+            .insert(Arc::new(RoomCell::Room(Mutex::new(actor))), lane);
         // Set once, here.
         let _ = shared.key.set(key);
         self.pool.poke(key);

@@ -95,8 +95,8 @@ impl<T: Clone> Sched<T> {
         }
     }
 
-    /// Adds an idle room.
-    pub(crate) fn insert(&mut self, item: T) -> Key {
+    /// Adds an idle room that begins in this lane.
+    pub(crate) fn insert(&mut self, item: T, lane: Lane) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
@@ -113,6 +113,7 @@ impl<T: Clone> Sched<T> {
         });
         let slot = &mut self.slots[index as usize];
         slot.item = Some(item);
+        slot.lane = lane;
         Key {
             index,
             generation: slot.generation,
@@ -208,7 +209,6 @@ impl<T: Clone> Sched<T> {
             slot.generation = slot.generation.wrapping_add(1);
             let item = slot.item.take();
             slot.again = false;
-            slot.lane = Lane::Light;
             slot.calm = 0;
             slot.armed = None;
             self.free.push(key.index);
@@ -282,8 +282,8 @@ mod tests {
     #[test]
     fn rooms_take_turns_and_a_poke_counts_once() {
         let mut sched = Sched::new();
-        let a = sched.insert('a');
-        let b = sched.insert('b');
+        let a = sched.insert('a', Lane::Light);
+        let b = sched.insert('b', Lane::Light);
         assert!(sched.poke(a));
         assert!(sched.poke(b));
         assert!(!sched.poke(a));
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_poke_during_a_turn_is_not_lost() {
         let mut sched = Sched::new();
-        let a = sched.insert('a');
+        let a = sched.insert('a', Lane::Light);
         sched.poke(a);
         sched.take(Lane::Light).unwrap();
         assert!(!sched.poke(a));
@@ -305,7 +305,10 @@ mod tests {
     #[test]
     fn a_room_that_always_has_more_to_do_waits_its_turn() {
         let mut sched = Sched::new();
-        let (greedy, other) = (sched.insert('g'), sched.insert('o'));
+        let (greedy, other) = (
+            sched.insert('g', Lane::Light),
+            sched.insert('o', Lane::Light),
+        );
         sched.poke(greedy);
         sched.poke(other);
         let mut order = String::new();
@@ -326,7 +329,7 @@ mod tests {
     #[test]
     fn a_long_turn_makes_a_room_heavy_until_it_has_been_calm() {
         let mut sched = Sched::new();
-        let a = sched.insert('a');
+        let a = sched.insert('a', Lane::Light);
         let turn = |sched: &mut Sched<char>, lane, took| {
             assert!(sched.poke(a));
             assert_eq!(
@@ -356,7 +359,7 @@ mod tests {
     #[test]
     fn only_the_last_timer_counts_and_none_after_the_end() {
         let mut sched = Sched::new();
-        let a = sched.insert('a');
+        let a = sched.insert('a', Lane::Light);
         let at = |sched: &mut Sched<char>, next: Option<u64>, gone| {
             sched.poke(a);
             sched.take(Lane::Light).unwrap();
@@ -379,11 +382,29 @@ mod tests {
         at(&mut sched, Some(30), false);
         at(&mut sched, None, true);
         assert_eq!(sched.len(), 0);
-        let b = sched.insert('b');
+        let b = sched.insert('b', Lane::Light);
         assert_eq!(b.index, a.index);
         sched.advance(ms(40));
         assert!(!sched.poke(a));
         assert_eq!(sched.queued(Lane::Light), 0);
+    }
+
+    #[test]
+    fn a_room_begins_in_the_lane_it_is_put_in_even_where_another_was() {
+        let mut sched = Sched::new();
+        let heavy = sched.insert('h', Lane::Heavy);
+        sched.poke(heavy);
+        assert!(taken(&mut sched, Lane::Light).is_empty());
+        sched.take(Lane::Heavy).unwrap();
+        let gone = Ran {
+            gone: true,
+            ..NOTHING
+        };
+        assert_eq!(sched.finish(heavy, gone), Some('h'));
+        let light = sched.insert('l', Lane::Light);
+        assert_eq!(light.index, heavy.index);
+        sched.poke(light);
+        assert_eq!(taken(&mut sched, Lane::Light), ['l']);
     }
 
     #[derive(Debug, Clone)]
@@ -423,7 +444,7 @@ mod tests {
             let mut wanted: std::collections::HashSet<Key> = Default::default();
             for event in events {
                 match event {
-                    Event::Insert => live.push(sched.insert('r')),
+                    Event::Insert => live.push(sched.insert('r', Lane::Light)),
                     Event::Poke(n) => if let Some(key) = live.get(n) {
                         sched.poke(*key);
                         wanted.insert(*key);
