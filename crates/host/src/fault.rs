@@ -115,8 +115,9 @@ pub enum Fault {
         deadline: Duration,
         /// CPU time the machine lost to others meanwhile, all its CPUs together, when known.
         stolen: Option<Duration>,
-        /// CPU time the thread that ran the callback got at most, store waits included, when the
-        /// system tells. On a machine that does not account for stolen time, that counts too.
+        /// CPU time the thread that ran the callback got at most, when the system tells, and what
+        /// it waited for stores in calls past the number that is free. On a machine that does not
+        /// account for stolen time, that counts too.
         cpu: Option<Duration>,
     },
     /// Stores took longer than the callback's I/O ceiling. Not the guest's doing.

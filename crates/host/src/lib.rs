@@ -91,3 +91,4 @@ pub use services::{
 };
 pub use snapshot::sck1::{Sck1, Sck1Decoder, Sck1Error, Sck1Member, Sck1Memory};
 pub use snapshot::{Decoder as SnapshotDecoder, MemoryImage, Snapshot, SnapshotError};
+pub use steal::machine_cpus;

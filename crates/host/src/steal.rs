@@ -18,6 +18,24 @@ pub fn read_steal_jiffies() -> Option<u64> {
     parse_steal_jiffies(std::str::from_utf8(head.get(..read)?).ok()?)
 }
 
+/// CPUs that [`read_steal_jiffies`] counts, those this process may not use included; `None` where
+/// the system does not tell. What stolen time is to be divided among.
+#[must_use]
+pub fn machine_cpus() -> Option<u32> {
+    count_cpus(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The lines `cpu0`, `cpu1`, …
+fn count_cpus(stat: &str) -> Option<u32> {
+    let lines = stat.lines().filter(|line| {
+        let digits = line
+            .strip_prefix("cpu")
+            .and_then(|rest| rest.split(' ').next());
+        digits.is_some_and(|digits| digits.parse::<u32>().is_ok())
+    });
+    u32::try_from(lines.count()).ok().filter(|count| *count > 0)
+}
+
 /// The ninth field of the first line that starts with `cpu `: the others (`cpu0`, …) are per CPU.
 fn parse_steal_jiffies(stat: &str) -> Option<u64> {
     stat.lines()
@@ -49,6 +67,14 @@ mod tests {
         for (text, steal) in cases {
             assert_eq!(parse_steal_jiffies(text), steal, "{text:?}");
         }
+    }
+
+    #[test]
+    fn cpus_are_counted_by_their_lines() {
+        let stat = "cpu  1 2 3\ncpu0 1 2\ncpu1 3 4\ncpu11 1\nintr 5 cpu7\ncpux 1\ncpus 2\n";
+        assert_eq!(count_cpus(stat), Some(3));
+        assert_eq!(count_cpus("cpu  1 2 3\n"), None);
+        assert_eq!(count_cpus(""), None);
     }
 
     #[test]

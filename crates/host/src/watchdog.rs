@@ -8,9 +8,10 @@
 //!   the write happen under one lock, so the thread never touches a store that is gone;
 //! - an idle process costs nothing: with no call under way the thread sleeps until the next `arm`.
 //!
-//! Stolen CPU (time the hypervisor gave to others) and the CPU time of the thread that runs the
-//! call are sampled when a call is seen a second time and again when it is killed, so that ordinary
-//! calls never cause a read of `/proc/stat` or of another thread's clock.
+//! Stolen CPU (time the hypervisor gave to others) is sampled when a call is seen a second time and
+//! again when it is killed, the CPU time of the thread that runs the call when it is first seen and
+//! again then, so that ordinary calls never cause a read of `/proc/stat` and few of them one of
+//! another thread's clock.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -70,9 +71,11 @@ struct Call {
     deadline: Option<Instant>,
     /// The clock of the thread that runs the call, which waits for it to end.
     thread: ThreadClock,
-    armed: Instant,
+    /// Since when the call runs without waiting for the host, and how long it ran before that.
+    since: Instant,
+    ran: Duration,
     steal_at_second_sight: Option<u64>,
-    cpu_at_second_sight: Option<CpuSample>,
+    cpu_at_first_sight: Option<CpuSample>,
     seen: bool,
     /// It was tried to read the count: where the system has none, once is enough.
     sampled: bool,
@@ -83,7 +86,7 @@ struct Call {
 #[derive(Debug, Clone, Copy)]
 struct CpuSample {
     cpu: Duration,
-    /// Wall time since the call began: at most so much CPU time came before.
+    /// Wall time the call had run: at most so much CPU time came before.
     before: Duration,
 }
 
@@ -93,13 +96,31 @@ impl Call {
             limit,
             deadline: Some(deadline),
             thread: ThreadClock::current(),
-            armed: Instant::now(),
+            since: Instant::now(),
+            ran: Duration::ZERO,
             steal_at_second_sight: None,
-            cpu_at_second_sight: None,
+            cpu_at_first_sight: None,
             seen: false,
             sampled: false,
             watched: Watched::default(),
         }
+    }
+
+    /// The call waits for the host.
+    fn stop_clock(&mut self, now: Instant) {
+        self.deadline = None;
+        self.ran += now.saturating_duration_since(self.since);
+    }
+
+    /// The call goes on. What was stolen or computed while it waited is not its own: it is sampled
+    /// anew.
+    fn start_clock(&mut self, now: Instant, deadline: Instant) {
+        self.deadline = Some(deadline);
+        self.since = now;
+        self.seen = false;
+        self.sampled = false;
+        self.steal_at_second_sight = None;
+        self.cpu_at_first_sight = None;
     }
 }
 
@@ -149,7 +170,7 @@ impl Watchdog {
         match state.calls.get_mut(ticket.0).and_then(Option::as_mut) {
             Some(call) if call.watched.fired => true,
             Some(call) => {
-                call.deadline = None;
+                call.stop_clock(Instant::now());
                 false
             }
             None => false,
@@ -160,7 +181,7 @@ impl Watchdog {
     pub(crate) fn resume(&self, ticket: Ticket, deadline: Instant) {
         let mut state = self.shared.lock();
         if let Some(call) = state.calls.get_mut(ticket.0).and_then(Option::as_mut) {
-            call.deadline = Some(deadline);
+            call.start_clock(Instant::now(), deadline);
         }
     }
 
@@ -242,7 +263,8 @@ impl State {
     fn wants_steal(&self, now: Instant) -> bool {
         self.calls.iter().flatten().any(|call| {
             let due = call.deadline.is_some_and(|deadline| deadline <= now);
-            !call.watched.fired && (due || (call.seen && !call.sampled))
+            let waits = call.deadline.is_none();
+            !call.watched.fired && (due || (call.seen && !call.sampled && !waits))
         })
     }
 
@@ -251,12 +273,14 @@ impl State {
     fn look(&mut self, now: Instant, steal: Option<u64>) -> Duration {
         let mut pause = TICK;
         for call in self.calls.iter_mut().flatten() {
-            if call.seen && !call.sampled {
+            if call.seen && !call.sampled && call.deadline.is_some() {
                 call.sampled = true;
                 call.steal_at_second_sight = steal;
-                call.cpu_at_second_sight = call.thread.read().map(|cpu| CpuSample {
+            }
+            if !call.seen && call.deadline.is_some() {
+                call.cpu_at_first_sight = call.thread.read().map(|cpu| CpuSample {
                     cpu,
-                    before: now.saturating_duration_since(call.armed),
+                    before: call.ran + now.saturating_duration_since(call.since),
                 });
             }
             call.seen = true;
@@ -271,7 +295,7 @@ impl State {
                     (Some(before), Some(after)) => Some(jiffies(after.saturating_sub(before))),
                     _ => None,
                 };
-                call.watched.cpu = match (call.cpu_at_second_sight, call.thread.read()) {
+                call.watched.cpu = match (call.cpu_at_first_sight, call.thread.read()) {
                     (Some(then), Some(now)) => Some(then.before + now.saturating_sub(then.cpu)),
                     _ => None,
                 };
@@ -334,6 +358,35 @@ mod tests {
         state.look(now + Duration::from_millis(3), Some(104));
         let watched = state.calls[0].as_ref().unwrap().watched;
         assert_eq!(watched.stolen, Some(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn what_was_stolen_while_a_call_waited_for_the_host_is_not_counted() {
+        let (_owner, limit) = cell();
+        let now = Instant::now();
+        let ms = |n| now + Duration::from_millis(n);
+        let mut state = State::default();
+        let mut call = Call::new(limit, ms(100));
+        call.since = now;
+        state.calls.push(Some(call));
+        state.look(ms(0), None);
+        state.look(ms(2), Some(100));
+        state.calls[0].as_mut().unwrap().stop_clock(ms(10));
+        state.look(ms(500), Some(150));
+        // Two seconds later, with another 90 ms to run.
+        let call = state.calls[0].as_mut().unwrap();
+        call.start_clock(ms(2_010), ms(2_100));
+        state.look(ms(2_011), None);
+        assert!(state.wants_steal(ms(2_013)));
+        state.look(ms(2_013), Some(200));
+        state.look(ms(2_100), Some(203));
+        let call = state.calls[0].as_ref().unwrap();
+        assert_eq!(call.watched.stolen, Some(Duration::from_millis(30)));
+        // It had run for 11 ms when it was seen again, and for no longer than that before.
+        let before = call.cpu_at_first_sight.map(|sample| sample.before);
+        if let Some(before) = before {
+            assert_eq!(before, Duration::from_millis(11));
+        }
     }
 
     #[test]

@@ -3,23 +3,22 @@
 //! A turn is at most one callback. The room's wake and its mail take turns with each other, so
 //! that neither keeps the other waiting.
 
+mod ending;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cabinet_host::{
-    CallReport, Fault, Outcome, Player, RestoreError, Room, RoomConfig, RoomResult, Sck1, Seed,
-    ServiceError, Skip, Snapshot,
+    Outcome, Player, RestoreError, Room, RoomConfig, Sck1, Seed, ServiceError, Skip, Snapshot,
 };
 use cabinet_wire::Lifecycle;
 use tokio::sync::oneshot;
 
-use crate::blame::{Blame, Evidence};
 use crate::fault_report::FaultReport;
 use crate::guest_services::GuestServices;
 use crate::host_keys::{self, HostKey};
 use crate::life::{Life, LifeRules, NotAdmitted, Verdict};
-use crate::quarantine::FaultVerdict;
 use crate::recorder::{Export, StoreOp};
 use crate::reply::Reply;
 use crate::room::{
@@ -49,6 +48,8 @@ pub(crate) struct Actor {
     wake_due: Option<Duration>,
     /// The mail's turn comes before the wake's.
     mail_first: bool,
+    /// A captured room is being had back: until that is done, it is still where it was.
+    restoring: bool,
     /// The recorder was told that there is an instance.
     counted: bool,
     /// Linear memory as last told to the recorder.
@@ -86,6 +87,7 @@ impl Actor {
             phase,
             wake_due: None,
             mail_first: false,
+            restoring: false,
             counted: false,
             memory: 0,
             fault: None,
@@ -106,34 +108,6 @@ impl Actor {
                 }
             }
             Stage::Gone => {}
-        }
-        self.ran()
-    }
-
-    /// Host code panicked in this room.
-    pub(crate) fn panicked(&mut self) -> Ran {
-        tracing::error!(
-            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
-            "room actor panicked: settling the room"
-        );
-        // The room was lost with the panic; who was in it is known.
-        let members = self.shared.members.lock();
-        let members = Arc::clone(&members.unwrap_or_else(PoisonError::into_inner));
-        let result = Life::lost(&members);
-        let ending = |result| Ending {
-            reason: EndReason::Host,
-            result: Some(result),
-            fault: None,
-            restore: None,
-        };
-        let booked = catch_unwind(AssertUnwindSafe(|| {
-            self.env.recorder.host_fault(self.shared.label());
-            self.book_gone();
-            self.finish(Phase::Settled, ending(result.clone()));
-        }));
-        if booked.is_err() {
-            // It was the recorder that panicked, and does so again.
-            self.publish_ending(Phase::Settled, ending(result));
         }
         self.ran()
     }
@@ -189,6 +163,7 @@ impl Actor {
 
         let services = Box::new(services);
         let restored = !matches!(origin, Origin::New);
+        self.restoring = restored;
         let room = match origin {
             Origin::New => {
                 let mut config = RoomConfig::new(match spec.seed {
@@ -257,6 +232,7 @@ impl Actor {
         }
         self.arm_wake(&live, now);
         self.publish(&live);
+        self.restoring = false;
         self.stage = Stage::Live(Box::new(live));
     }
 
@@ -401,6 +377,10 @@ impl Actor {
         player: Player,
         reply: oneshot::Sender<Result<Seat, JoinError>>,
     ) -> bool {
+        if reply.is_closed() {
+            // Whoever asked has given up.
+            return true;
+        }
         let refused = match live.life.admits(live.room.members(), &player) {
             Ok(()) => None,
             Err(NotAdmitted::Full) => Some(JoinError::Full),
@@ -499,6 +479,7 @@ impl Actor {
             slug: self.shared.listed.slug().clone(),
             roster: live.room.last_roster(),
             at: self.env.clock.unix_nanos(),
+            posts: self.shared.posts.of_room(self.shared.id),
             snapshot,
         };
         let shared = Arc::clone(&self.shared);
@@ -555,211 +536,6 @@ impl Actor {
         true
     }
 
-    /// Books a callback and ends the room if it is over. `false`: it is.
-    fn settle_after(&mut self, live: &mut Box<Live>, export: Export, outcome: &Outcome) -> bool {
-        self.book(live, export, outcome);
-        let reason = match () {
-            () if live.room.fault().is_some() => self.fault_reason(),
-            () if live.room.ended() => EndReason::Game,
-            () => {
-                self.publish(live);
-                return true;
-            }
-        };
-        self.over(live, reason)
-    }
-
-    /// As [`Actor::settle_after`], for a room that is not in its stage yet.
-    fn after(&mut self, live: &mut Live, export: Export, outcome: &Outcome) -> bool {
-        self.book(live, export, outcome);
-        let reason = match () {
-            () if live.room.fault().is_some() => self.fault_reason(),
-            () if live.room.ended() => EndReason::Game,
-            () => return true,
-        };
-        self.close(live, reason);
-        false
-    }
-
-    fn fault_reason(&self) -> EndReason {
-        match self.fault.as_ref().map(FaultReport::blame) {
-            Some(Blame::Guest) | None => EndReason::Fault,
-            Some(_) => EndReason::Host,
-        }
-    }
-
-    /// Tells recorder and quarantine what a callback did.
-    fn book(&mut self, live: &mut Live, export: Export, outcome: &Outcome) {
-        let Some(report) = outcome.report() else {
-            return;
-        };
-        let step = self.shared.count_callback();
-        let label = self.shared.label();
-        let took = report.guest_time + report.host_time;
-        self.shared
-            .listed
-            .weight()
-            .note(took.saturating_sub(report.io_time));
-        self.env.recorder.callback(label, export, took);
-        self.env.recorder.work(label, export, report);
-        if report.frames > 0 {
-            self.env.recorder.frame_bytes_out(label, report.bytes_out);
-        }
-        if let Outcome::Faulted(report) = outcome
-            && let Some(fault) = live.room.fault().cloned()
-        {
-            self.faulted(live, export, report, fault, step);
-        }
-        self.measure(&live.room);
-    }
-
-    fn faulted(&mut self, live: &Live, export: Export, call: &CallReport, fault: Fault, step: u64) {
-        let evidence = Evidence::of(&fault, self.env.cores);
-        let evidence = match &self.env.witness {
-            Some(witness) => witness(&fault, evidence),
-            None => evidence,
-        };
-        let report = FaultReport {
-            slug: self.shared.listed.slug().clone(),
-            artifact: self.shared.listed.game().digest(),
-            room: self.shared.id,
-            export,
-            step,
-            room_clock: live.room.now(),
-            call: Some(call.clone()),
-            memory_bytes: live.room.memory_bytes(),
-            fault,
-            evidence,
-        };
-        let (label, recorder) = (self.shared.label(), &self.env.recorder);
-        let blame = report.blame();
-        match &report.fault {
-            Fault::Deadline { .. } => {
-                recorder.callback_deadline(label, export);
-                if let Some(stolen) = evidence.stolen.filter(|stolen| !stolen.is_zero()) {
-                    recorder.stolen(label, export, stolen);
-                }
-                if blame == Blame::Starved {
-                    recorder.excused(label, export);
-                }
-            }
-            Fault::HostIo { .. } => recorder.host_io_deadline(label, export),
-            _ if blame == Blame::Host => recorder.host_fault(label),
-            _ => {}
-        }
-        if blame.counts() {
-            recorder.fault(label);
-        }
-        tracing::error!(
-            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
-            blame = blame.name(), "{report}"
-        );
-        if let Some(quarantine) = &self.env.quarantine {
-            let now = self.env.clock.now();
-            let verdict = quarantine.record_fault(&self.shared.listed, blame, now);
-            if verdict == FaultVerdict::Quarantined {
-                recorder.quarantined(label);
-            }
-        }
-        self.fault = Some(report);
-    }
-
-    /// Tells how the linear memory changed.
-    fn measure(&mut self, room: &Room) {
-        let memory = room.memory_bytes();
-        if memory != self.memory {
-            let delta = memory.wrapping_sub(self.memory).cast_signed();
-            self.env.recorder.linear_memory(self.shared.label(), delta);
-            self.memory = memory;
-        }
-    }
-
-    fn over(&mut self, live: &mut Box<Live>, reason: EndReason) -> bool {
-        self.close(live, reason);
-        false
-    }
-
-    fn end(&mut self, mut live: Live, reason: EndReason) {
-        self.close(&mut live, reason);
-    }
-
-    /// Settles the room: the result is final, the guest is told and freed.
-    fn close(&mut self, live: &mut Live, reason: EndReason) {
-        let game = live.room.result().cloned().unwrap_or(RoomResult {
-            mode: live.room.config().mode,
-            standings: Vec::new(),
-            round_seq: 0,
-        });
-        let result = live.life.result(game);
-        let unix = self.env.clock.unix_nanos();
-        let outcome = {
-            let _span = self.span(Export::Close);
-            live.room.close(unix)
-        };
-        self.book(live, Export::Close, &outcome);
-        tracing::info!(
-            slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
-            reason = reason.name(), joined = live.life.joined_count(), "room settled"
-        );
-        let fault = self.fault.take();
-        self.gone(Phase::Settled, reason, Some(result), fault);
-    }
-
-    /// Books the instance as gone and publishes the ending.
-    fn gone(
-        &mut self,
-        phase: Phase,
-        reason: EndReason,
-        result: Option<RoomResult>,
-        fault: Option<FaultReport>,
-    ) {
-        self.book_gone();
-        let ending = Ending {
-            reason,
-            result,
-            fault,
-            restore: None,
-        };
-        self.finish(phase, ending);
-    }
-
-    /// The instance is gone.
-    fn book_gone(&mut self) {
-        let label = self.shared.label();
-        let memory = std::mem::take(&mut self.memory);
-        if memory > 0 {
-            let delta = 0_u64.wrapping_sub(memory).cast_signed();
-            self.env.recorder.linear_memory(label, delta);
-        }
-        if std::mem::take(&mut self.counted) {
-            self.env.recorder.rooms(label, -1);
-        }
-    }
-
-    fn finish(&mut self, phase: Phase, ending: Ending) {
-        let reason = ending.reason.name();
-        self.env.recorder.room_ended(self.shared.label(), reason);
-        self.publish_ending(phase, ending);
-    }
-
-    fn publish_ending(&mut self, phase: Phase, ending: Ending) {
-        // Whoever is told that the room is over, by whatever means, finds its id free and its
-        // ending known.
-        self.env.forget(self.shared.id);
-        // Settled once: whoever comes second finds it set.
-        let _ = self.shared.ending.set(Arc::new(ending));
-        self.shared.status.send_modify(|status| {
-            status.phase = phase;
-            status.hibernatable = false;
-        });
-        self.shared.close_mail();
-        self.shared.screens.close();
-        if let Some(reply) = self.hibernating.take() {
-            let _ = reply.send(Err(HibernateError::Closed));
-        }
-        self.stage = Stage::Gone;
-    }
-
     /// Publishes what changed.
     fn publish(&self, live: &Live) {
         let members = live.room.members().len();
@@ -805,34 +581,6 @@ impl Actor {
             export = export.name()
         )
         .entered()
-    }
-}
-
-impl Drop for Actor {
-    /// A runtime that is dropped without a shutdown takes its rooms with it: their guests are not
-    /// called any more, but whoever waits is told.
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Gone) {
-            Stage::Live(live) => {
-                let game = live.room.result().cloned().unwrap_or(RoomResult {
-                    mode: live.room.config().mode,
-                    standings: Vec::new(),
-                    round_seq: 0,
-                });
-                let result = live.life.result(game);
-                self.gone(Phase::Settled, EndReason::Closed, Some(result), None);
-            }
-            Stage::New(_) => {
-                let ending = Ending {
-                    reason: EndReason::Closed,
-                    result: None,
-                    fault: None,
-                    restore: None,
-                };
-                self.finish(Phase::Settled, ending);
-            }
-            Stage::Gone => {}
-        }
     }
 }
 

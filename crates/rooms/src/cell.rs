@@ -10,6 +10,9 @@ use crate::pool::Work;
 use crate::posts::Posts;
 use crate::sched::Ran;
 
+/// When posts are looked at again after a recorder panicked over one.
+const AFTER_A_PANIC: Duration = Duration::from_secs(1);
+
 /// Something with turns.
 #[expect(clippy::large_enum_variant, reason = "all but one of them are rooms")]
 pub(crate) enum RoomCell {
@@ -31,10 +34,12 @@ impl Work for RoomCell {
             }
             Self::Posts(posts, clock) => {
                 let now = clock.now();
+                // A recorder that panics is not this turn's end.
+                let next = catch_unwind(AssertUnwindSafe(|| posts.resend(now)));
                 Ran {
                     took: Duration::ZERO,
                     more: false,
-                    next: posts.resend(now),
+                    next: next.unwrap_or(Some(now + AFTER_A_PANIC)),
                     gone: false,
                 }
             }

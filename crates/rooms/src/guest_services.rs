@@ -32,9 +32,14 @@ pub(crate) struct GuestServices {
     pub(crate) pool: Arc<Pool<RoomCell>>,
     /// The longest wait for one answer.
     pub(crate) timeout: Duration,
+    /// The failure on its way to [`Services::store_failed`] was counted already.
+    pub(crate) counted: bool,
     /// What the last request waited for its turn after it was answered.
     pub(crate) turn_wait: Duration,
 }
+
+/// One wait on a condition variable: longer ones overflow the system's time. It is waited again.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// An answer on its way.
 struct Answer<T> {
@@ -51,19 +56,22 @@ impl<T> Answer<T> {
     }
 
     fn wait(&self, within: Duration) -> Option<Result<T, ServiceError>> {
-        let until = Instant::now() + within;
+        // Past the end of time is no limit.
+        let until = Instant::now().checked_add(within);
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(answer) = slot.take() {
                 return Some(answer);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.map_or(Duration::MAX, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
             if left.is_zero() {
                 return None;
             }
             slot = self
                 .arrived
-                .wait_timeout(slot, left)
+                .wait_timeout(slot, left.min(LONGEST_WAIT))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -128,6 +136,7 @@ impl GuestServices {
         });
         if answer.is_err() {
             self.recorder.store_error(&self.label, StoreOp::Account);
+            self.counted = true;
         }
         answer
     }
@@ -265,7 +274,9 @@ impl Services for GuestServices {
     }
 
     fn store_failed(&mut self, operation: &'static str, error: &ServiceError) {
-        if let Some(op) = StoreOp::ALL.into_iter().find(|op| op.name() == operation) {
+        if std::mem::take(&mut self.counted) {
+            // It was the account that could not be had.
+        } else if let Some(op) = StoreOp::ALL.into_iter().find(|op| op.name() == operation) {
             self.recorder.store_error(&self.label, op);
         }
         tracing::warn!(slug = &*self.slug, room = %self.room, operation, %error, "a store failed");

@@ -229,7 +229,8 @@ impl Life {
             return;
         }
         if self.joined.len() >= JOINED_MAX {
-            match self.joined.iter().position(|old| !members.contains(old)) {
+            let present: HashSet<&Player> = members.iter().collect();
+            match self.joined.iter().position(|old| !present.contains(old)) {
                 Some(gone) => {
                     self.joined.remove(gone);
                 }

@@ -196,7 +196,13 @@ impl MetricsRecorder {
     fn handles(&self, game: &GameLabel) -> &Handles {
         // An index is at most GAME_LABELS_MAX.
         let at = game.index().min(GAME_LABELS_MAX);
-        self.games[at].get_or_init(|| Box::new(Handles::register(game.slug())))
+        let handles = self.games[at].get_or_init(|| Box::new(Handles::register(game.slug())));
+        if handles.slug == game.slug() {
+            return handles;
+        }
+        // Another registry's game has this index: it is told under nobody's name.
+        let other = GameLabel::other();
+        self.games[GAME_LABELS_MAX].get_or_init(|| Box::new(Handles::register(other.slug())))
     }
 }
 
@@ -217,6 +223,7 @@ impl fmt::Debug for MetricsRecorder {
 
 /// One game's metrics; arrays by the discriminant of the label.
 struct Handles {
+    slug: String,
     exports: [ExportHandles; Export::ALL.len()],
     store_errors: [Counter; StoreOp::ALL.len()],
     store_panics: [Counter; StoreOp::ALL.len()],
@@ -248,6 +255,7 @@ impl Handles {
                 .map(|op| metrics::counter!(name, "slug" => slug.to_owned(), "op" => op.name()))
         };
         Self {
+            slug: slug.to_owned(),
             exports: Export::ALL.map(|export| ExportHandles::register(slug, export)),
             store_errors: by_op(STORE_ERRORS),
             store_panics: by_op(STORE_PANICS),

@@ -47,8 +47,8 @@ const SPARE_IDLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);
 
 thread_local! {
-    /// The job of the calling thread, if it is one of a pool's.
-    static JOB: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Pool (its address) and job of the calling thread, while it runs one.
+    static JOB: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
 
 pub(crate) struct Pool<W: Work> {
@@ -235,8 +235,9 @@ impl<W: Work> Pool<W> {
         self: &Arc<Self>,
         block: impl FnOnce() -> R,
     ) -> Result<(R, Duration), Busy> {
-        let Some(at) = JOB.get() else {
-            return Ok((block(), Duration::ZERO));
+        let at = match JOB.get() {
+            Some((pool, at)) if pool == self.address() => at,
+            _ => return Ok((block(), Duration::ZERO)),
         };
         let left = self.clock.now();
         let lane = {
@@ -271,7 +272,7 @@ impl<W: Work> Pool<W> {
         let ticket = state.tickets;
         state.tickets += 1;
         state.returning[lane as usize].push_back(ticket);
-        if state.free[lane as usize] == 0 {
+        if state.owed(lane) {
             self.idle[lane as usize].notify_one();
         }
         while state.free[lane as usize] == 0
@@ -295,6 +296,7 @@ impl<W: Work> Pool<W> {
             job.since = now;
             job.waited += now.saturating_sub(left);
         }
+        self.remind(&mut state, now);
         Ok((answer, now.saturating_sub(answered)))
     }
 
@@ -324,6 +326,10 @@ impl<W: Work> Pool<W> {
         state.threads == 0
     }
 
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -347,7 +353,7 @@ impl<W: Work> Pool<W> {
 
     fn offer_role(self: &Arc<Self>, state: &mut State<W>, lane: Lane) {
         state.free[lane as usize] += 1;
-        if !state.returning[lane as usize].is_empty() {
+        if !state.surplus(lane) {
             self.back.notify_all();
         } else if state.spares > 0 {
             self.spare.notify_one();
@@ -374,7 +380,7 @@ impl<W: Work> Pool<W> {
     fn drive(self: Arc<Self>, mut lane: Lane) {
         let mut state = self.lock();
         while !state.stopping {
-            if !state.returning[lane as usize].is_empty() {
+            if state.owed(lane) {
                 state.free[lane as usize] += 1;
                 self.back.notify_all();
                 match self.spare(state) {
@@ -385,8 +391,11 @@ impl<W: Work> Pool<W> {
             }
             let now = self.clock.now();
             state.sched.advance(now);
-            // A callback that lost its role still takes a core of the heavy lane's.
-            let may = lane == Lane::Light || state.heavy + state.excess < self.options.heavy;
+            // A callback that lost its role still takes a core of the heavy lane's; one heavy room
+            // runs in any case.
+            let may = lane == Lane::Light
+                || state.heavy == 0
+                || state.heavy + state.excess < self.options.heavy;
             let found = if may { state.sched.take(lane) } else { None };
             let Some((key, work)) = found else {
                 self.remind(&mut state, now);
@@ -403,7 +412,7 @@ impl<W: Work> Pool<W> {
             let at = state.begin(key, lane, now);
             self.remind(&mut state, now);
             drop(state);
-            JOB.set(Some(at));
+            JOB.set(Some((self.address(), at)));
             let mut ran = work.turn();
             JOB.set(None);
             drop(work);
@@ -416,8 +425,15 @@ impl<W: Work> Pool<W> {
                 state = self.lock();
             }
             match holds {
-                Some(Holds::Role(Lane::Light)) | None => {}
-                Some(Holds::Role(Lane::Heavy)) => state.heavy -= 1,
+                None => {}
+                Some(Holds::Role(held)) => {
+                    if held == Lane::Heavy {
+                        state.heavy -= 1;
+                    }
+                    // A callback that lost its light role came back from its store with a heavy
+                    // one.
+                    lane = held;
+                }
                 Some(Holds::Nothing) => {
                     state.excess -= 1;
                     self.rouse(&state);
@@ -439,15 +455,21 @@ impl<W: Work> Pool<W> {
         &'a self,
         mut state: MutexGuard<'a, State<W>>,
     ) -> (MutexGuard<'a, State<W>>, Option<Lane>) {
+        let now = self.clock.now();
+        self.remind(&mut state, now);
+        let mut last = false;
         loop {
             if state.stopping {
                 return (state, None);
             }
             for lane in [Lane::Light, Lane::Heavy] {
-                if state.free[lane as usize] > 0 && state.returning[lane as usize].is_empty() {
+                if state.surplus(lane) {
                     state.free[lane as usize] -= 1;
                     return (state, Some(lane));
                 }
+            }
+            if last {
+                return (state, None);
             }
             state.spares += 1;
             let (again, waited) = self
@@ -456,9 +478,7 @@ impl<W: Work> Pool<W> {
                 .unwrap_or_else(PoisonError::into_inner);
             state = again;
             state.spares -= 1;
-            if waited.timed_out() && state.spares >= SPARES_KEPT {
-                return (state, None);
-            }
+            last = waited.timed_out() && state.spares >= SPARES_KEPT;
         }
     }
 
@@ -530,6 +550,14 @@ impl<W: Work> Pool<W> {
 }
 
 impl<W: Work> State<W> {
+    /// More threads want a role of this lane back than there are free ones.
+    fn owed(&self, lane: Lane) -> bool {
+        self.returning[lane as usize].len() > self.free[lane as usize]
+    }
+    /// There is a free role that nobody who comes back will take.
+    fn surplus(&self, lane: Lane) -> bool {
+        self.free[lane as usize] > self.returning[lane as usize].len()
+    }
     fn begin(&mut self, key: Key, lane: Lane, now: Duration) -> usize {
         if lane == Lane::Heavy {
             self.heavy += 1;
@@ -577,207 +605,4 @@ impl<W: Work> State<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SystemClock;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc::{Receiver, Sender, channel};
-    use std::sync::{OnceLock, Weak};
-
-    /// Runs a closure each turn.
-    struct Step {
-        run: Box<dyn Fn(&Step) + Send + Sync>,
-        pool: OnceLock<Weak<Pool<Step>>>,
-        turns: AtomicUsize,
-    }
-
-    impl Step {
-        fn new(run: impl Fn(&Step) + Send + Sync + 'static) -> Arc<Self> {
-            Arc::new(Self {
-                run: Box::new(run),
-                pool: OnceLock::new(),
-                turns: AtomicUsize::new(0),
-            })
-        }
-
-        fn pool(&self) -> Arc<Pool<Step>> {
-            self.pool.get().unwrap().upgrade().unwrap()
-        }
-
-        fn add_to(self: &Arc<Self>, pool: &Arc<Pool<Step>>) -> Key {
-            self.pool.set(Arc::downgrade(pool)).unwrap();
-            pool.insert(Arc::clone(self), Lane::Light)
-        }
-    }
-
-    impl Work for Step {
-        fn turn(&self) -> Ran {
-            (self.run)(self);
-            self.turns.fetch_add(1, Ordering::SeqCst);
-            Ran {
-                took: Duration::ZERO,
-                more: false,
-                next: None,
-                gone: false,
-            }
-        }
-    }
-
-    fn pool(light: usize, waiting_max: usize) -> Arc<Pool<Step>> {
-        let options = PoolOptions {
-            light,
-            heavy: 1,
-            waiting_max,
-            excess_max: 2,
-        };
-        Pool::start(options, Arc::new(SystemClock::new())).unwrap()
-    }
-
-    fn end(pool: &Arc<Pool<Step>>) {
-        pool.stop();
-        assert!(pool.join(Duration::from_secs(60)));
-        assert_eq!(pool.census().rooms, 0);
-    }
-
-    fn gate() -> (Sender<()>, Mutex<Receiver<()>>) {
-        let (open, gate) = channel();
-        (open, Mutex::new(gate))
-    }
-
-    #[test]
-    fn a_room_that_waits_for_a_store_does_not_hold_up_the_only_thread() {
-        let pool = pool(1, 1);
-        let (open, gate) = gate();
-        let (told, tell) = channel();
-        let waiter = Step::new(move |step| {
-            let answer = step.pool().wait(|| gate.lock().unwrap().recv());
-            assert!(answer.is_ok());
-        });
-        let other = Step::new(move |_| told.send(()).unwrap());
-        let waiter_key = waiter.add_to(&pool);
-        let other_key = other.add_to(&pool);
-        pool.poke(waiter_key);
-        while pool.census().waiting == 0 {
-            std::thread::yield_now();
-        }
-        pool.poke(other_key);
-        tell.recv().unwrap();
-        assert_eq!(waiter.turns.load(Ordering::SeqCst), 0);
-        open.send(()).unwrap();
-        while waiter.turns.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        end(&pool);
-    }
-
-    #[test]
-    fn one_more_than_may_wait_is_told_at_once() {
-        let pool = pool(1, 1);
-        let (open, gate) = gate();
-        let first = Step::new(move |step| {
-            let _ = step.pool().wait(|| gate.lock().unwrap().recv());
-        });
-        let refused = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&refused);
-        let second = Step::new(move |step| {
-            if step.pool().wait(|| ()) == Err(Busy) {
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        let first_key = first.add_to(&pool);
-        let second_key = second.add_to(&pool);
-        pool.poke(first_key);
-        while pool.census().waiting == 0 {
-            std::thread::yield_now();
-        }
-        pool.poke(second_key);
-        while second.turns.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        assert_eq!(refused.load(Ordering::SeqCst), 1);
-        open.send(()).unwrap();
-        end(&pool);
-    }
-
-    #[test]
-    fn a_callback_that_overstays_lets_those_behind_it_run() {
-        let pool = pool(1, 1);
-        let (open, gate) = gate();
-        // It keeps its thread without telling the pool, as a guest that computes does.
-        let long = Step::new(move |_| gate.lock().unwrap().recv().unwrap());
-        let (told, tell) = channel();
-        let short = Step::new(move |_| told.send(()).unwrap());
-        let long_key = long.add_to(&pool);
-        let short_key = short.add_to(&pool);
-        pool.poke(long_key);
-        pool.poke(short_key);
-        tell.recv().unwrap();
-        assert_eq!(long.turns.load(Ordering::SeqCst), 0);
-        open.send(()).unwrap();
-        while long.turns.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-        // From now on it runs in the other lane, and is not in anybody's way.
-        assert_eq!(pool.lock().excess, 0);
-        pool.poke(long_key);
-        pool.poke(short_key);
-        tell.recv().unwrap();
-        open.send(()).unwrap();
-        while long.turns.load(Ordering::SeqCst) < 2 {
-            std::thread::yield_now();
-        }
-        end(&pool);
-    }
-
-    #[test]
-    fn never_more_rooms_run_than_there_are_roles() {
-        let pool = pool(2, 64);
-        let running = Arc::new(AtomicUsize::new(0));
-        let most = Arc::new(AtomicUsize::new(0));
-        let steps: Vec<_> = (0..40)
-            .map(|_| {
-                let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-                Step::new(move |step| {
-                    let enter = || {
-                        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-                        most.fetch_max(now, Ordering::SeqCst);
-                    };
-                    enter();
-                    running.fetch_sub(1, Ordering::SeqCst);
-                    let _ = step.pool().wait(std::thread::yield_now);
-                    enter();
-                    running.fetch_sub(1, Ordering::SeqCst);
-                })
-            })
-            .collect();
-        let keys: Vec<_> = steps.iter().map(|step| step.add_to(&pool)).collect();
-        for _ in 0..50 {
-            for key in &keys {
-                pool.poke(*key);
-            }
-        }
-        while steps
-            .iter()
-            .any(|step| step.turns.load(Ordering::SeqCst) == 0)
-        {
-            std::thread::yield_now();
-        }
-        // Two light roles, one heavy, and two that may overstay.
-        assert!(most.load(Ordering::SeqCst) <= 5);
-        end(&pool);
-    }
-
-    #[test]
-    fn a_pool_by_hand_runs_what_is_due_and_waits_in_place() {
-        let pool = Pool::by_hand(Arc::new(SystemClock::new()));
-        let step = Step::new(|step| {
-            assert_eq!(step.pool().wait(|| 7), Ok((7, Duration::ZERO)));
-        });
-        let key = step.add_to(&pool);
-        assert!(!pool.turn());
-        pool.poke(key);
-        assert!(pool.turn());
-        assert!(!pool.turn());
-        assert_eq!(step.turns.load(Ordering::SeqCst), 1);
-    }
-}
+mod tests;

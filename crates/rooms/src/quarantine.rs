@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroU8;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -212,8 +213,11 @@ impl Quarantine {
             (pulled, records)
         };
         records.iter().for_each(AuditRecord::announce);
-        if let Some(hook) = &self.on_quarantine {
-            hook(&pulled);
+        if let Some(hook) = &self.on_quarantine
+            && catch_unwind(AssertUnwindSafe(|| hook(&pulled))).is_err()
+        {
+            // The game is pulled all the same.
+            tracing::error!(slug = %pulled.slug(), "the quarantine hook panicked");
         }
         FaultVerdict::Quarantined
     }

@@ -39,7 +39,8 @@ impl GameLabel {
         &self.slug
     }
 
-    /// 0 to [`GAME_LABELS_MAX`], the same for one slug as long as the process lives.
+    /// 0 to [`GAME_LABELS_MAX`], the same for one slug as long as its registry lives. Give a recorder
+    /// the games of one registry: those of another have the same indexes.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index.into()

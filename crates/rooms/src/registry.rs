@@ -181,6 +181,8 @@ impl Listing {
 
     /// Gives callbacks another wall-clock deadline than the game was loaded with.
     pub fn with_deadline(self, deadline: Duration) -> Self {
+        // Nothing runs in no time.
+        let deadline = deadline.max(Duration::from_millis(1));
         Self {
             deadline: Some(deadline),
             ..self

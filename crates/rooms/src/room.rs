@@ -20,10 +20,12 @@ use crate::cell::RoomCell;
 use crate::fault_report::FaultReport;
 use crate::id::RoomId;
 use crate::pool::Pool;
+use crate::posts::Posts;
 use crate::recorder::GameLabel;
 use crate::registry::{GameSlug, Listed};
 use crate::sched::Key;
 use crate::screens::{Screens, Viewer};
+use crate::services::Post;
 
 /// Keys a player may be ahead of the room.
 pub const INPUTS_MAX: usize = 32;
@@ -41,6 +43,7 @@ pub(crate) struct RoomShared {
     pub(crate) id: RoomId,
     pub(crate) listed: Arc<Listed>,
     pub(crate) pool: Arc<Pool<RoomCell>>,
+    pub(crate) posts: Arc<Posts>,
     pub(crate) key: OnceLock<Key>,
     pub(crate) screens: Arc<Screens>,
     pub(crate) status: watch::Sender<RoomStatus>,
@@ -310,12 +313,14 @@ impl RoomHandle {
     /// Waits until the status is as `wanted` says, and returns it. A room that is over changes no
     /// more: ask for [`Phase::is_over`] too, or wait for ever.
     pub async fn status_when(&self, wanted: impl FnMut(&RoomStatus) -> bool) -> RoomStatus {
-        let mut status = self.shared.status.subscribe();
+        let mut changes = self.shared.status.subscribe();
         let mut wanted = wanted;
-        // The sender is alive: `self` holds it.
-        match status.wait_for(|status| wanted(status)).await {
-            Ok(status) => *status,
-            Err(_) => self.status(),
+        loop {
+            // Copied out, so that the caller's code runs under no lock of the room's.
+            let status = *changes.borrow_and_update();
+            if wanted(&status) || changes.changed().await.is_err() {
+                return status;
+            }
         }
     }
 
@@ -389,6 +394,15 @@ impl RoomHandle {
             .post(command)
             .map_err(|_| CheckpointError::Closed)?;
         answer.await.map_err(|_| CheckpointError::Closed)?
+    }
+
+    /// Leaderboard posts of the room that are not recorded yet, in order. A capture remembers that
+    /// they were posted, so keep them with a checkpoint: ask after [`RoomHandle::checkpoint`], and
+    /// give them to [`RoomSpec::posts`](crate::RoomSpec::posts) when the room is resumed. Posting one
+    /// that was recorded meanwhile changes nothing.
+    #[must_use]
+    pub fn unrecorded_posts(&self) -> Vec<Post> {
+        self.shared.posts.of_room(self.shared.id)
     }
 
     /// Captures the room, parks it, and ends it without a result. Members see their frames end.
@@ -529,7 +543,12 @@ impl Drop for Seat {
 pub(crate) struct MailClosed;
 
 impl RoomShared {
-    pub(crate) fn new(id: RoomId, listed: Arc<Listed>, pool: Arc<Pool<RoomCell>>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: RoomId,
+        listed: Arc<Listed>,
+        pool: Arc<Pool<RoomCell>>,
+        posts: Arc<Posts>,
+    ) -> Arc<Self> {
         let status = RoomStatus {
             phase: Phase::Init,
             members: 0,
@@ -541,6 +560,7 @@ impl RoomShared {
             id,
             listed,
             pool,
+            posts,
             key: OnceLock::new(),
             screens: Screens::new(),
             status: watch::Sender::new(status),

@@ -22,7 +22,7 @@ use crate::registry::{GameSlug, Listed};
 use crate::reply::Reply;
 use crate::room::{RoomHandle, RoomShared};
 use crate::sched::Lane;
-use crate::services::ServiceSet;
+use crate::services::{Post, ServiceSet};
 
 /// Runs rooms on threads of its own. Cheap to clone; rooms run until they end or
 /// [`Runtime::shutdown`].
@@ -139,6 +139,9 @@ impl fmt::Debug for RuntimeOptions {
 
 /// What one room is opened with. [`RoomSpec::default`] is a quick room for as many as the listing
 /// says, with no services.
+///
+/// A resumed room keeps mode, capacity, fewest players and seed of its snapshot, and its cadence
+/// unless the operator has set one; what is said of them here does not matter then.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RoomSpec {
@@ -160,6 +163,9 @@ pub struct RoomSpec {
     pub services: ServiceSet,
     /// Where the room is parked when it hibernates. Without it, it does not.
     pub parking: Option<Arc<dyn Parking>>,
+    /// Leaderboard posts to send first: those that were not recorded when a resumed room was
+    /// captured ([`Parked::posts`]).
+    pub posts: Vec<Post>,
     pub(crate) drawn_seed: i64,
 }
 
@@ -175,6 +181,7 @@ impl Default for RoomSpec {
             grace: None,
             services: ServiceSet::default(),
             parking: None,
+            posts: Vec::new(),
             drawn_seed: 0,
         }
     }
@@ -215,7 +222,10 @@ pub struct Parked {
     pub roster: Vec<Player>,
     /// When, Unix nanoseconds.
     pub at: i64,
-    /// Everything.
+    /// Leaderboard posts that are not recorded yet; keep them with the snapshot, which remembers
+    /// that they were posted.
+    pub posts: Vec<Post>,
+    /// Everything else.
     pub snapshot: Snapshot,
 }
 
@@ -287,17 +297,17 @@ impl Runtime {
     }
 
     fn around(pool: Arc<Pool<RoomCell>>, options: RuntimeOptions) -> Self {
-        let posts = Posts::new(Arc::clone(&options.recorder));
+        let posts = Posts::new(Arc::clone(&options.recorder), Arc::clone(&options.clock));
         let cell = RoomCell::Posts(Arc::clone(&posts), Arc::clone(&options.clock));
         let key = pool.insert(Arc::new(cell), Lane::Light);
         posts.wake_with(&pool, key);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let env = Env {
             clock: options.clock,
             recorder: options.recorder,
             quarantine: options.quarantine,
             witness: options.witness,
-            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            // Those stolen time is summed over, not those this process may use.
+            cores: cabinet_host::machine_cpus().unwrap_or(0),
             grace: if options.grace.is_zero() {
                 GRACE
             } else {
@@ -334,7 +344,8 @@ impl Runtime {
     /// nobody joins is abandoned like any other.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenError`]; what it was to go on from is dropped, so keep the stored bytes until it
+    /// has started.
     pub fn resume(
         &self,
         listed: &Arc<Listed>,
@@ -366,7 +377,12 @@ impl Runtime {
                 ids.next(millis, random)
             }
         };
-        let shared = RoomShared::new(id, Arc::clone(listed), Arc::clone(&self.pool));
+        let shared = RoomShared::new(
+            id,
+            Arc::clone(listed),
+            Arc::clone(&self.pool),
+            Arc::clone(&env.posts),
+        );
         let handle = RoomHandle {
             shared: Arc::clone(&shared),
         };
@@ -394,12 +410,18 @@ impl Runtime {
             posts: Arc::clone(&env.posts),
             pool: Arc::clone(&self.pool),
             timeout: env.store_timeout,
+            counted: false,
             turn_wait: Duration::ZERO,
         };
         // Golden-ratio steps spread any number of rooms evenly over the period.
         let ordinal = env.opened.fetch_add(1, Ordering::Relaxed);
         let phase = ordinal.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let env = Arc::clone(env);
+        if let Some(board) = &spec.services.leaderboard {
+            for post in std::mem::take(&mut spec.posts) {
+                env.posts.post(board, post, listed.label());
+            }
+        }
         let lane = listed.weight().lane();
         let actor = Actor::new(env, Arc::clone(&shared), spec, origin, services, phase);
         let key = self

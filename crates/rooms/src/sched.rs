@@ -22,8 +22,10 @@ use crate::wheel::Wheel;
 pub(crate) const OVERRUN: Duration = Duration::from_millis(4);
 /// A callback at most this long is a short one.
 const SHORT: Duration = Duration::from_millis(1);
-/// Short callbacks in a row after which a heavy room is light.
+/// Short callbacks in a row after which a heavy room is light. Doubles each time it is heavy again,
+/// up to the most.
 const CALM_TURNS: u32 = 64;
+const CALM_TURNS_MAX: u32 = 4_096;
 
 /// Which threads a room runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,8 @@ struct Slot<T> {
     again: bool,
     lane: Lane,
     calm: u32,
+    /// Short turns it takes to be light again.
+    calm_wanted: u32,
     /// Counts timers asked for.
     timer: u32,
     /// The time of the last, while it is set.
@@ -105,6 +109,7 @@ impl<T: Clone> Sched<T> {
                 again: false,
                 lane: Lane::Light,
                 calm: 0,
+                calm_wanted: CALM_TURNS,
                 timer: 0,
                 armed: None,
             });
@@ -114,6 +119,7 @@ impl<T: Clone> Sched<T> {
         let slot = &mut self.slots[index as usize];
         slot.item = Some(item);
         slot.lane = lane;
+        slot.calm_wanted = CALM_TURNS;
         Key {
             index,
             generation: slot.generation,
@@ -219,8 +225,9 @@ impl<T: Clone> Sched<T> {
             slot.calm = 0;
         } else if slot.lane == Lane::Heavy {
             slot.calm = if ran.took <= SHORT { slot.calm + 1 } else { 0 };
-            if slot.calm >= CALM_TURNS {
+            if slot.calm >= slot.calm_wanted {
                 slot.lane = Lane::Light;
+                slot.calm_wanted = (slot.calm_wanted * 2).min(CALM_TURNS_MAX);
             }
         }
         let again = std::mem::take(&mut slot.again);
@@ -353,7 +360,15 @@ mod tests {
         sched.take(Lane::Light).unwrap();
         sched.overran(a);
         sched.finish(a, NOTHING);
-        turn(&mut sched, Lane::Heavy, SHORT);
+        // Being calm just long enough pays less each time.
+        for _ in 1..2 * CALM_TURNS {
+            turn(&mut sched, Lane::Heavy, SHORT);
+        }
+        turn(&mut sched, Lane::Light, OVERRUN * 2);
+        for _ in 0..4 * CALM_TURNS {
+            turn(&mut sched, Lane::Heavy, SHORT);
+        }
+        turn(&mut sched, Lane::Light, SHORT);
     }
 
     #[test]

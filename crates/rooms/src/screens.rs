@@ -134,7 +134,9 @@ impl Screens {
 
     /// No frame will come any more.
     pub(crate) fn close(&self) {
-        for pane in std::mem::take(&mut *lock(&self.seats)) {
+        // A statement of its own: wakers run when the lock is free again.
+        let panes = std::mem::take(&mut *lock(&self.seats));
+        for pane in panes {
             close(&pane);
         }
         let waiting = {

@@ -1,47 +1,20 @@
-//! A room's life as its callers see it: joining, capacity, ending, results, abandonment, parking.
+//! A room's life as its callers see it: joining, capacity, ending, results, abandonment.
 
 mod common;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_host::{Input, Status};
+use cabinet_rooms::services::StoreAdmin;
 use cabinet_rooms::services::memory::MemoryStore;
-use cabinet_rooms::services::{ServiceError, StoreAdmin};
 use cabinet_rooms::{
-    EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume, RoomSpec,
+    CheckpointError, EndReason, HibernateError, JoinError, Listing, Phase, Reply, Resume, RoomSpec,
 };
 use cabinet_wire::Lifecycle;
 
 use common::{by_hand, by_hand_with, game, list, ms, player};
-
-/// Takes rooms as told: a list of answers, then always yes.
-#[derive(Default)]
-struct Garage {
-    failures: Mutex<u32>,
-    attempts: Mutex<u32>,
-    parked: Mutex<Vec<Parked>>,
-    held: Mutex<Option<Reply<()>>>,
-    hold: bool,
-}
-
-impl Parking for Garage {
-    fn park(&self, parked: Parked, reply: Reply<()>) {
-        *self.attempts.lock().unwrap() += 1;
-        if self.hold {
-            *self.held.lock().unwrap() = Some(reply);
-            return;
-        }
-        let mut failures = self.failures.lock().unwrap();
-        if *failures > 0 {
-            *failures -= 1;
-            return reply.send(Err(ServiceError::Unavailable("no space".into())));
-        }
-        self.parked.lock().unwrap().push(parked);
-        reply.send(Ok(()));
-    }
-}
 
 fn spec() -> RoomSpec {
     let mut spec = RoomSpec::default();
@@ -238,147 +211,6 @@ fn a_room_nobody_ever_joined_is_not_abandoned() {
 }
 
 #[test]
-fn a_resumable_room_is_parked_after_its_grace_and_its_instance_is_freed() {
-    let by = by_hand();
-    let garage = Arc::new(Garage::default());
-    let listed = tour(Lifecycle::Resumable);
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&listed, spec.clone()).unwrap();
-    let mut ada = by.run(room.join(player(1))).unwrap();
-    by.pass(ms(1_000));
-    let before = ada.frames().try_next().unwrap().frame;
-    assert!(by.counts.get("memory") > 0);
-    drop(ada);
-    by.pass(ms(61_000));
-    let ending = by.run(room.ended());
-    assert_eq!(ending.reason, EndReason::Hibernated);
-    assert!(ending.result.is_none());
-    assert_eq!(room.status().phase, Phase::Hibernated);
-    // The reference keeps the instance, and its gauge, for as long as the game is loaded.
-    assert_eq!(by.counts.get("memory"), 0);
-    assert_eq!(by.counts.get("rooms"), 0);
-    assert_eq!(by.counts.get("callback close"), 0);
-
-    let parked = garage.parked.lock().unwrap().pop().unwrap();
-    assert_eq!(parked.roster.len(), 1);
-    spec.id = Some(parked.room);
-    let again = by
-        .runtime
-        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
-        .unwrap();
-    by.run(again.started()).unwrap();
-    let mut ada = by.run(again.join(player(1))).unwrap();
-    let after = ada.frames().try_next().unwrap().frame;
-    let wakes = |frame: &cabinet_host::Frame| -> u32 {
-        let row = frame.row_text(1);
-        row.split("wakes=")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
-    };
-    assert_eq!(wakes(&after), wakes(&before));
-    by.pass(ms(1_000));
-    // The cadence the game declares, 40 ms, is kept by a restore; the reference forgets it.
-    assert_eq!(
-        wakes(&ada.frames().try_next().unwrap().frame),
-        wakes(&before) + 25
-    );
-}
-
-#[test]
-fn a_resumed_room_that_nobody_joins_is_parked_again() {
-    let by = by_hand();
-    let garage = Arc::new(Garage::default());
-    let listed = tour(Lifecycle::Resumable);
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&listed, spec.clone()).unwrap();
-    by.run(room.hibernate()).unwrap();
-    let parked = garage.parked.lock().unwrap().pop().unwrap();
-    let again = by
-        .runtime
-        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
-        .unwrap();
-    by.run(again.started()).unwrap();
-    by.pass(ms(61_000));
-    assert_eq!(by.run(again.ended()).reason, EndReason::Hibernated);
-    assert_eq!(garage.parked.lock().unwrap().len(), 1);
-}
-
-#[test]
-fn parking_that_fails_is_tried_again_and_the_room_does_not_stay_for_ever() {
-    let by = by_hand();
-    let garage = Arc::new(Garage {
-        failures: Mutex::new(3),
-        ..Garage::default()
-    });
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
-    drop(by.run(room.join(player(1))).unwrap());
-    by.pass(ms(60_000 + 1_000 + 2_000));
-    assert!(room.ending().is_none());
-    assert_eq!(*garage.attempts.lock().unwrap(), 3);
-    // Somebody comes back meanwhile, and the room is as it was.
-    let seat = by.run(room.join(player(1))).unwrap();
-    by.pass(ms(60_000));
-    assert_eq!(*garage.attempts.lock().unwrap(), 3);
-    drop(seat);
-    by.pass(ms(61_000));
-    assert_eq!(by.run(room.ended()).reason, EndReason::Hibernated);
-}
-
-#[test]
-fn parking_that_never_answers_is_given_up_and_a_late_answer_changes_nothing() {
-    let by = by_hand();
-    let garage = Arc::new(Garage {
-        hold: true,
-        ..Garage::default()
-    });
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
-    drop(by.run(room.join(player(1))).unwrap());
-    by.pass(ms(60_500));
-    let late = garage.held.lock().unwrap().take().unwrap();
-    by.pass(ms(30_000));
-    let seat = by.run(room.join(player(2))).unwrap();
-    late.send(Ok(()));
-    by.pass(ms(1_000));
-    assert!(room.ending().is_none());
-    assert_eq!(room.members().len(), 1);
-    drop(seat);
-}
-
-#[test]
-fn a_join_during_parking_waits_for_how_it_ends() {
-    let by = by_hand();
-    let garage = Arc::new(Garage {
-        hold: true,
-        ..Garage::default()
-    });
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
-    drop(by.run(room.join(player(1))).unwrap());
-    by.pass(ms(60_500));
-    let mut join = Box::pin(room.join(player(2)));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(join.as_mut().poll(&mut cx).is_pending());
-    by.pass(ms(1_000));
-    assert!(join.as_mut().poll(&mut cx).is_pending());
-    let reply = garage.held.lock().unwrap().take().unwrap();
-    reply.send(Ok(()));
-    assert_eq!(by.run(join).unwrap_err(), JoinError::Closed);
-    assert_eq!(room.status().phase, Phase::Hibernated);
-}
-
-#[test]
 fn a_resumable_room_with_nowhere_to_park_ends_at_once() {
     let by = by_hand();
     let room = by
@@ -399,70 +231,7 @@ fn a_resumable_room_with_nowhere_to_park_ends_at_once() {
 }
 
 #[test]
-fn hibernating_a_room_that_cannot_be_parked_leaves_it_as_it_was() {
-    let by = by_hand();
-    let garage = Arc::new(Garage {
-        failures: Mutex::new(1),
-        ..Garage::default()
-    });
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
-    let ada = by.run(room.join(player(1))).unwrap();
-    assert!(room.status().hibernatable);
-    assert!(matches!(
-        by.run(room.hibernate()),
-        Err(HibernateError::Park(_))
-    ));
-    by.pass(ms(1_000));
-    assert!(room.ending().is_none());
-    assert!(by.counts.get("callback wake") > 20);
-    by.run(room.hibernate()).unwrap();
-    assert!(by.run(room.ended()).result.is_none());
-    drop(ada);
-    assert!(matches!(
-        by.run(room.hibernate()),
-        Err(HibernateError::Closed)
-    ));
-}
-
-#[test]
-fn a_resident_room_ticks_with_nobody_in_it_only_when_the_operator_grants_it() {
-    let store = MemoryStore::new();
-    let listed = tour(Lifecycle::Resident);
-    let mut spec = spec();
-    spec.services.config = Some(Arc::new(store.clone()));
-    let by = by_hand();
-    let plain = by.runtime.open(&listed, spec.clone()).unwrap();
-    by.pass(ms(1_000));
-    assert_eq!(plain.status().lifecycle, Lifecycle::Resumable);
-    assert_eq!(by.counts.get("callback wake"), 0);
-
-    configure(&store, b"host.resident", b"true");
-    let garage = Arc::new(Garage::default());
-    spec.parking = Some(garage.clone());
-    let room = by.runtime.open(&listed, spec.clone()).unwrap();
-    by.pass(ms(1_000));
-    assert_eq!(room.status().lifecycle, Lifecycle::Resident);
-    assert_eq!(by.counts.get("callback wake"), 25);
-    by.run(by.run(room.join(player(1))).unwrap().leave());
-    by.pass(ms(600_000));
-    assert!(room.ending().is_none());
-    // It can be frozen all the same, and is resident again when resumed; the reference forgets.
-    by.run(room.hibernate()).unwrap();
-    let parked = garage.parked.lock().unwrap().pop().unwrap();
-    let before = by.counts.get("callback wake");
-    let again = by
-        .runtime
-        .resume(&listed, Resume::Snapshot(Box::new(parked.snapshot)), spec)
-        .unwrap();
-    by.pass(ms(1_000));
-    assert_eq!(again.status().lifecycle, Lifecycle::Resident);
-    assert_eq!(by.counts.get("callback wake") - before, 25);
-}
-
-#[test]
-fn the_operators_cadence_and_deadline_apply_to_new_rooms() {
+fn the_operators_cadence_applies_to_new_rooms() {
     let store = MemoryStore::new();
     configure(&store, b"host.heartbeat_ms", b"200");
     let mut spec = spec();
@@ -475,52 +244,118 @@ fn the_operators_cadence_and_deadline_apply_to_new_rooms() {
 }
 
 #[test]
-fn a_snapshot_of_another_game_is_not_resumed_and_costs_nothing() {
-    let by = by_hand();
-    let garage = Arc::new(Garage::default());
-    let mut spec = spec();
-    spec.parking = Some(garage.clone());
-    let room = by
-        .runtime
-        .open(&tour(Lifecycle::Resumable), spec.clone())
-        .unwrap();
-    by.run(room.hibernate()).unwrap();
-    let parked = garage.parked.lock().unwrap().pop().unwrap();
-    let other = list(Listing::new(game("fences.wasm")));
-    let again = by
-        .runtime
-        .resume(&other, Resume::Snapshot(Box::new(parked.snapshot)), spec)
-        .unwrap();
-    let ending = by.run(again.started()).unwrap_err();
-    assert_eq!(ending.reason, EndReason::NotResumed);
-    assert!(matches!(
-        ending.restore,
-        Some(cabinet_host::RestoreError::ArtifactMismatch { .. })
-    ));
-    assert!(ending.result.is_none());
-    assert_eq!(by.counts.get("rooms"), 0);
-    assert_eq!(by.counts.get("memory"), 0);
-}
-
-#[test]
 fn a_checkpoint_disturbs_nothing_and_continues_as_the_room_does() {
     let by = by_hand();
     let listed = tour(Lifecycle::Ephemeral);
     let room = by.runtime.open(&listed, spec()).unwrap();
-    let mut ada = by.run(room.join(player(1))).unwrap();
-    by.pass(ms(500));
-    let snapshot = by.run(room.checkpoint()).unwrap();
-    by.pass(ms(500));
-    assert!(room.ending().is_none());
-    assert!(ada.frames().try_next().is_some());
+    // Nobody is in it, so that both have the same players after the restore.
+    let bytes = by.run(room.checkpoint()).unwrap().encode(1).unwrap();
+    // As another process would: the game loaded anew, the snapshot decoded.
+    let again = list(Listing::new(game("tour.wasm")).with_lifecycle(Lifecycle::Ephemeral));
+    let max = again.game().snapshot_bytes_max();
+    let snapshot = cabinet_host::Snapshot::decode(&bytes, max).unwrap();
     let restored = by
         .runtime
-        .resume(&listed, Resume::Snapshot(Box::new(snapshot)), spec())
+        .resume(&again, Resume::Snapshot(Box::new(snapshot)), spec())
         .unwrap();
     by.run(restored.started()).unwrap();
+    let frames = [&room, &restored].map(|room| {
+        let mut seat = by.run(room.join(player(1))).unwrap();
+        for rune in ['z', 'd', 'i', 'z'] {
+            by.run(seat.input(Input::Rune(rune.into()))).unwrap();
+            by.pass(Duration::ZERO);
+        }
+        seat.frames().try_next().unwrap().frame
+    });
+    assert_eq!(frames[0], frames[1]);
+    assert!(frames[0].row_text(5).contains("dice"));
     room.close();
     by.run(room.ended());
-    assert!(by.run(room.checkpoint()).is_err());
+    assert!(matches!(
+        by.run(room.checkpoint()),
+        Err(CheckpointError::Closed)
+    ));
+}
+
+#[test]
+fn who_leaves_finds_a_place_however_full_the_queues_are() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    let ada = by.run(room.join(player(1))).unwrap();
+    for _ in 0..cabinet_rooms::INPUTS_MAX {
+        ada.try_input(Input::Rune('x' as u32)).unwrap();
+    }
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut asked: Vec<_> = (0..=cabinet_rooms::REQUESTS_MAX)
+        .map(|_| Box::pin(room.checkpoint()))
+        .collect();
+    for request in &mut asked {
+        assert!(request.as_mut().poll(&mut cx).is_pending());
+    }
+    drop(ada);
+    by.pass(Duration::ZERO);
+    assert_eq!(
+        by.counts.get("callback input"),
+        cabinet_rooms::INPUTS_MAX as i64
+    );
+    assert_eq!(by.counts.get("callback leave"), 1);
+    // The one past the limit had to wait for a place; it is answered too.
+    for request in asked {
+        assert!(by.run(request).is_ok());
+    }
+}
+
+#[test]
+fn the_gauge_of_linear_memory_is_what_the_guest_has_and_is_told_when_it_changes() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(room.started()).unwrap();
+    let gauge = by.counts.get("memory");
+    assert!(gauge > 0 && gauge % 65_536 == 0, "{gauge}");
+    let mut by_hand = game("tour.wasm").room(
+        cabinet_host::RoomConfig::new(cabinet_host::Seed::Set(7)),
+        Box::new(cabinet_host::NoServices),
+    );
+    let _ = by_hand.start(common::EPOCH);
+    assert_eq!(gauge as u64, by_hand.memory_bytes());
+    let _seat = by.run(room.join(player(1))).unwrap();
+    let gauge = by.counts.get("memory");
+    by.pass(ms(1_000));
+    assert_eq!(by.counts.get("memory"), gauge);
+    let second = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(second.started()).unwrap();
+    assert!(by.counts.get("memory") > gauge);
+    second.close();
+    by.run(second.ended());
+    assert_eq!(by.counts.get("memory"), gauge);
+}
+
+#[test]
+fn what_a_caller_does_in_a_status_predicate_does_not_hold_the_room_up() {
+    let by = by_hand();
+    let room = by
+        .runtime
+        .open(&tour(Lifecycle::Ephemeral), spec())
+        .unwrap();
+    by.run(room.started()).unwrap();
+    let status = by.run(room.status_when(|status| {
+        // The room publishes a new status meanwhile, and asks for it.
+        if status.members == 0 {
+            drop(by.run(room.join(player(1))).unwrap());
+            by.pass(Duration::ZERO);
+        }
+        room.status().phase == status.phase
+    }));
+    assert_eq!(status.members, 0);
 }
 
 #[test]
@@ -551,7 +386,7 @@ fn a_room_is_open_once_and_there_are_no_more_than_the_limit() {
 }
 
 #[test]
-fn a_seat_given_up_before_the_room_answered_is_left_again() {
+fn a_seat_given_up_before_the_room_looked_is_not_taken() {
     let by = by_hand();
     let room = by
         .runtime
@@ -563,8 +398,8 @@ fn a_seat_given_up_before_the_room_answered_is_left_again() {
         assert!(join.as_mut().poll(&mut cx).is_pending());
     }
     by.pass(Duration::ZERO);
-    assert_eq!(by.counts.get("callback join"), 1);
-    assert_eq!(by.counts.get("callback leave"), 1);
+    // The guest never hears of it.
+    assert_eq!(by.counts.get("callback join"), 0);
     assert!(room.members().is_empty());
 }
 
@@ -675,18 +510,4 @@ fn a_lone_player_who_comes_back_under_another_name_is_shown_under_it() {
         "{}",
         frame.row_text(10)
     );
-}
-
-#[test]
-fn a_room_says_it_can_be_parked_only_while_it_can() {
-    let by = by_hand();
-    let mut spec = spec();
-    spec.parking = Some(Arc::new(Garage::default()));
-    let room = by.runtime.open(&tour(Lifecycle::Resumable), spec).unwrap();
-    assert!(!room.status().hibernatable);
-    by.run(room.started()).unwrap();
-    assert!(room.status().hibernatable);
-    room.close();
-    by.run(room.ended());
-    assert!(!room.status().hibernatable);
 }

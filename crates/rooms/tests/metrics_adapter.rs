@@ -202,3 +202,23 @@ fn without_an_exporter_events_go_nowhere() {
     recorder.fault(&other);
     assert_eq!(format!("{recorder:?}"), "MetricsRecorder { games: 1, .. }");
 }
+
+#[test]
+fn games_of_two_registries_are_not_told_under_each_others_name() {
+    let lines = scraped(|recorder, chess| {
+        let game: Game = common::game(&common::guest(&common::plain(), "", ""));
+        let listing = Listing::new(game).with_slug("bob/poker".parse().unwrap());
+        let poker = Registry::new().add(listing).unwrap();
+        assert_eq!(poker.label().index(), chess.index());
+        recorder.fault(chess);
+        recorder.fault(poker.label());
+        recorder.fault(poker.label());
+    });
+    assert_lines(
+        &lines,
+        &[
+            r#"cabinet_guest_faults_total{slug="ada/chess"} 1"#,
+            r#"cabinet_guest_faults_total{slug="_other"} 2"#,
+        ],
+    );
+}

@@ -96,3 +96,30 @@ fn a_recorder_that_panics_at_the_panic_too_holds_nobody_up() {
     let counts = the_room_ends_and_its_neighbour_plays_on(true);
     assert_eq!(counts.get("host fault"), 0);
 }
+
+#[test]
+fn a_quarantine_hook_that_panics_costs_nobody_the_report() {
+    let counts = Arc::new(Counts::default());
+    let registry = Arc::new(Registry::new());
+    let listed = registry.add(Listing::new(game("tour.wasm"))).unwrap();
+    let policy = cabinet_rooms::QuarantinePolicy {
+        threshold: std::num::NonZeroU8::MIN,
+        ..Default::default()
+    };
+    let quarantine = cabinet_rooms::Quarantine::new(Arc::clone(&registry), policy)
+        .on_quarantine(|_| panic!("a hook that panics"));
+    let recorder = Arc::clone(&counts);
+    let by = by_hand_with(|options| {
+        options.recorder = recorder;
+        options.quarantine = Some(Arc::new(quarantine));
+    });
+    let room = by.runtime.open(&listed, RoomSpec::default()).unwrap();
+    let ada = by.run(room.join(player(1))).unwrap();
+    by.run(ada.input(Input::Rune('!' as u32))).unwrap();
+    let ending = by.run(room.ended());
+    assert_eq!(ending.reason, EndReason::Fault);
+    assert!(ending.fault.is_some());
+    assert!(registry.get("tour").is_none());
+    assert_eq!((counts.get("fault"), counts.get("quarantined")), (1, 1));
+    assert_eq!(counts.get("host fault"), 0);
+}

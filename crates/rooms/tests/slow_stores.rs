@@ -584,6 +584,44 @@ fn a_guest_that_floods_a_store_pays_with_its_own_deadline() {
     by.ends();
 }
 
+/// Takes its time, inside the call.
+struct Slow;
+
+impl KvStore for Slow {
+    fn get(&self, _: KvAddress<'_>, reply: Reply<Option<Vec<u8>>>) {
+        std::thread::sleep(ms(2));
+        reply.send(Ok(None));
+    }
+
+    fn set(&self, _: KvAddress<'_>, _: &[u8], _: Option<MergeRule>, reply: Reply<()>) {
+        std::thread::sleep(ms(2));
+        reply.send(Ok(()));
+    }
+
+    fn delete(&self, _: KvAddress<'_>, reply: Reply<()>) {
+        reply.send(Ok(()));
+    }
+}
+
+#[test]
+fn a_flood_of_slow_calls_is_the_guests_fault_though_it_computes_nothing() {
+    let by = one_thread(|_| {});
+    let listed = list(Listing::new(load("misbehave.wasm", ms(200), WIDE)));
+    let services = ServiceSet {
+        kv: Some(Arc::new(Slow)),
+        ..ServiceSet::default()
+    };
+    let (room, seat) = by.open(&listed, services);
+    press(&seat, 'K');
+    let ending = block_on(room.ended());
+    let report = ending.fault.as_ref().unwrap();
+    assert!(matches!(report.fault, Fault::Deadline { .. }), "{report}");
+    assert_eq!(report.blame(), cabinet_rooms::Blame::Guest, "{report}");
+    assert_eq!(by.counts.get("excused"), 0);
+    assert_eq!(by.counts.get("fault"), 1);
+    by.ends();
+}
+
 #[test]
 fn fifty_hung_rooms_leave_one_thread_to_the_others() {
     let by = one_thread(|options| options.waiting_max = 64);

@@ -301,7 +301,10 @@ impl Core {
                 let fired = watched.fired.then_some(Fault::Deadline {
                     deadline,
                     stolen: watched.stolen,
-                    cpu: watched.cpu,
+                    // A flood of store calls is the guest's own doing, so it had that time.
+                    cpu: watched
+                        .cpu
+                        .map(|cpu| cpu.saturating_add(self.shared().tally.charged_wait)),
                 });
                 self.classify(game, error, fired, left)
             }

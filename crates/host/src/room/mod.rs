@@ -564,7 +564,7 @@ impl Room {
             export,
             exit: ended.exit,
             guest_time: ended.wall.saturating_sub(tally.host_time),
-            host_time: tally.host_time,
+            host_time: tally.host_time.saturating_sub(tally.turn_wait),
             io_time: tally.io_time,
             fuel: ended.fuel,
             frames: tally.frames,

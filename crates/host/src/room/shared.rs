@@ -59,6 +59,10 @@ pub(crate) struct Tally {
     pub(crate) host_calls: u32,
     pub(crate) posts: u32,
     pub(crate) store_calls: u32,
+    /// Waiting for a turn to run, part of `host_time` and nobody's.
+    pub(crate) turn_wait: Duration,
+    /// Waiting for stores that ran down the guest's own deadline.
+    pub(crate) charged_wait: Duration,
 }
 
 /// The running callback's deadline, which waiting for stores pushes back.
@@ -264,9 +268,13 @@ impl Io {
         let began = Instant::now();
         let answer = call(services, left);
         let took = began.elapsed();
-        tally.io_time += took.saturating_sub(services.turn_wait());
+        let turn_wait = services.turn_wait();
+        tally.turn_wait += turn_wait;
+        tally.io_time += took.saturating_sub(turn_wait);
         tally.store_calls = tally.store_calls.saturating_add(1);
-        if exempt && let Some(watch) = &mut self.watch {
+        if !exempt {
+            tally.charged_wait += took;
+        } else if let Some(watch) = &mut self.watch {
             watch.deadline += took;
             watch.host.watchdog.resume(watch.ticket, watch.deadline);
         }
