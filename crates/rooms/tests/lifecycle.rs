@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_host::{Input, Status};
-use cabinet_rooms::services::StoreAdmin;
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::{
-    CheckpointError, EndReason, HibernateError, JoinError, Listing, Phase, Reply, Resume, RoomSpec,
+    CheckpointError, EndReason, HibernateError, JoinError, Listing, Phase, Resume, RoomSpec,
 };
 use cabinet_wire::Lifecycle;
 
-use common::{by_hand, by_hand_with, game, list, ms, player};
+use common::{by_hand, by_hand_with, configure, game, list, ms, player};
 
 fn spec() -> RoomSpec {
     let mut spec = RoomSpec::default();
@@ -28,16 +27,6 @@ fn tour(lifecycle: Lifecycle) -> Arc<cabinet_rooms::Listed> {
             .with_lifecycle(lifecycle)
             .with_capacity(3),
     )
-}
-
-/// Sets one of the operator's keys for `tour`.
-fn configure(store: &MemoryStore, key: &[u8], value: &[u8]) {
-    store.set_config(
-        "tour",
-        key,
-        Some(value),
-        Reply::new(|answer| answer.unwrap()),
-    );
 }
 
 #[test]

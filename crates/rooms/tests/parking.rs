@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use cabinet_host::Input;
 use cabinet_rooms::services::memory::MemoryStore;
-use cabinet_rooms::services::{Leaderboard, Post, Posted, ServiceError, StoreAdmin};
+use cabinet_rooms::services::{Leaderboard, Post, Posted, ServiceError};
 use cabinet_rooms::{
     EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume, RoomSpec,
 };
 use cabinet_wire::Lifecycle;
 
-use common::{by_hand, game, list, ms, player};
+use common::{by_hand, configure, game, list, ms, player};
 
 /// Takes rooms as told: a list of answers, then always yes.
 #[derive(Default)]
@@ -54,16 +54,6 @@ fn tour(lifecycle: Lifecycle) -> Arc<cabinet_rooms::Listed> {
             .with_lifecycle(lifecycle)
             .with_capacity(3),
     )
-}
-
-/// Sets one of the operator's keys for `tour`.
-fn configure(store: &MemoryStore, key: &[u8], value: &[u8]) {
-    store.set_config(
-        "tour",
-        key,
-        Some(value),
-        Reply::new(|answer| answer.unwrap()),
-    );
 }
 
 #[test]

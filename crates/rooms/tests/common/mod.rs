@@ -10,9 +10,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cabinet_host::{Game, GameOptions, Host, HostOptions, Player};
+use cabinet_rooms::services::StoreAdmin;
+use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::{
-    Export, GameLabel, Listed, Listing, ManualClock, Recorder, Registry, Runtime, RuntimeOptions,
-    SeededEntropy, StoreOp,
+    Export, GameLabel, Listed, Listing, ManualClock, Recorder, Registry, Reply, Runtime,
+    RuntimeOptions, SeededEntropy, StoreOp,
 };
 
 /// 2023-11-14T22:13:20Z, in Unix nanoseconds: where every test's clock starts.
@@ -181,4 +183,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(future)
+}
+
+/// Sets one of the operator's keys for `tour`.
+pub fn configure(store: &MemoryStore, key: &[u8], value: &[u8]) {
+    store.set_config(
+        "tour",
+        key,
+        Some(value),
+        Reply::new(|answer| answer.unwrap()),
+    );
 }
