@@ -2,49 +2,15 @@
 //!
 //! Counted on the test's own thread: the test runner's threads allocate as they please.
 
-use std::io::Write;
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::io::Write;
 
 use cabinet_host::{NoServices, Outcome, Player, Room, RoomConfig, Seed};
 use cabinet_wire::input::Input;
 use common::{ada, bob, ms};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count_one() {
-    // A thread that is ending has no counter any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every method hands on to the system allocator, whose contract it keeps.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count_one();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count_one();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steady_wakes_and_inputs_allocate_nothing() {
@@ -76,9 +42,9 @@ fn steady_wakes_and_inputs_allocate_nothing() {
         assert!(matches!(room.join(ms(2), bob()), Outcome::Done(_)));
         let player = ada();
         play(&mut room, &player, 1..200);
-        let before = ALLOCATIONS.get();
+        let before = counting::allocations();
         play(&mut room, &player, 200..400);
-        let allocations = ALLOCATIONS.get() - before;
+        let allocations = counting::allocations() - before;
         assert_eq!(allocations, 0, "{name}: over 200 wakes and 200 inputs");
     }
 }

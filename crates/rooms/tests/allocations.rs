@@ -2,10 +2,11 @@
 //!
 //! Counted on the test's own thread: the test runner's threads allocate as they please.
 
+#[path = "../../host/tests/common/counting.rs"]
+mod counting;
+
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use cabinet_host::Input;
@@ -16,40 +17,6 @@ use cabinet_rooms::{
 use cabinet_wire::Lifecycle;
 
 use common::{ByHand, EPOCH, game, list, ms, player};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count_one() {
-    // A thread that is ending has no counter any more.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every method hands on to the system allocator, whose contract it keeps.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count_one();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count_one();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Wakes of a measured stretch; a tour wakes every 40 ms.
 const WAKES: u64 = 200;
@@ -114,7 +81,7 @@ fn steady(recorder: Arc<dyn Recorder>) -> Steady {
 
 impl Steady {
     fn wakes(&mut self, wakes: u64, eyes: Eyes) -> Stretch {
-        let before = ALLOCATIONS.get();
+        let before = counting::allocations();
         let mut rows = 0;
         for _ in 0..wakes {
             self.by.pass(ms(PERIOD_MS));
@@ -123,14 +90,14 @@ impl Steady {
             }
         }
         Stretch {
-            allocations: ALLOCATIONS.get() - before,
+            allocations: counting::allocations() - before,
             rows,
         }
     }
 
     /// Keys that the tour counts, each drawn before the next.
     fn keys(&mut self, keys: u64) -> Stretch {
-        let before = ALLOCATIONS.get();
+        let before = counting::allocations();
         let mut rows = 0;
         for _ in 0..keys {
             self.seats[0].try_input(Input::Rune('~' as u32)).unwrap();
@@ -138,7 +105,7 @@ impl Steady {
             rows += self.look(Eyes::Open);
         }
         Stretch {
-            allocations: ALLOCATIONS.get() - before,
+            allocations: counting::allocations() - before,
             rows,
         }
     }

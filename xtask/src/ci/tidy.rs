@@ -24,9 +24,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/host/tests/rewrite_stops.rs",
     // Test allocators that count.
     "crates/guest/tests/allocations.rs",
-    "crates/host/tests/allocations.rs",
-    "crates/rooms/tests/allocations.rs",
-    "crates/rooms/tests/metrics_allocations.rs",
+    "crates/host/tests/common/counting.rs",
     "crates/wire/tests/allocations.rs",
 ];
 
