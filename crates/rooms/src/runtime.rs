@@ -477,7 +477,7 @@ impl Runtime {
     /// posts to be recorded or given up; then ends the threads. Hibernate first what is to be kept.
     ///
     /// A guest takes at most its deadline and its stores' ceiling; a leaderboard that is down is
-    /// asked for about a minute. Dropping the future leaves the runtime closing. On a runtime by
+    /// asked for about a minute, one that does not answer for four. Dropping the future leaves the runtime closing. On a runtime by
     /// hand the rooms must be run meanwhile.
     pub async fn shutdown(&self) {
         let rooms = {
