@@ -18,7 +18,7 @@ pub fn read_steal_jiffies() -> Option<u64> {
     parse_steal_jiffies(std::str::from_utf8(head.get(..read)?).ok()?)
 }
 
-/// CPUs that [`read_steal_jiffies`] counts, those this process may not use included; `None` where
+/// CPUs that the stolen time of `/proc/stat` is summed over, those this process may not use included; `None` where
 /// the system does not tell. What stolen time is to be divided among.
 #[must_use]
 pub fn machine_cpus() -> Option<u32> {
