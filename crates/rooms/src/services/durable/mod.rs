@@ -7,15 +7,19 @@
 //!   whole.
 //! - Writes happen in the order they were asked. Writers wait for the disk together: what queued up
 //!   while one transaction was synced goes into the next.
-//! - Past a bounded queue a write is answered `Unavailable` at once. Nothing asked is left without
-//!   an answer.
+//! - Past a bounded queue a request is answered `Unavailable` at once. Nothing asked is left without
+//!   an answer. Posts may take half of the writes' queue, so that a flood of them keeps no guest from
+//!   its values.
 //! - After the file system failed, or redb found the file damaged, the store refuses everything:
-//!   nobody can tell any more what is on the disk. Open it anew.
+//!   nobody can tell any more what is on the disk. [`DurableStore::stats`] says so and why. When the
+//!   cause is gone (the disk has room again), [`DurableStore::reopen`] puts what the disk holds in
+//!   place of what failed, for every clone; rooms go on.
 //!
-//! Threads: one writes, one scans (boards, integer values, results). [`KvStore::get`] and
-//! [`ConfigStore::get`] are answered inside the call, from redb's own page cache or with a few
-//! `pread`s of 4 KiB pages; the file is not mapped, so a failing disk is an error and not a signal.
-//! They see every write answered before and do not wait for a commit that is under way.
+//! Threads: one writes, one scans (boards, integer values, results), [`DurableOptions::readers`] get
+//! values and configuration. Nothing touches the file on the thread that asks, so a disk that hangs
+//! stops no room but those that wait for it. A read sees every write answered before it was asked and
+//! does not wait for a commit that is under way. The file is not mapped, so a failing disk is an
+//! error and not a signal.
 //!
 //! Growth: values are replaced in place. Posts are never removed: one byte string of 32 stays of each
 //! so that its replay is known, and one record so that it counts. 200,000 posts of four players with
@@ -28,23 +32,28 @@
 
 mod format;
 mod open;
+mod reads;
 mod scans;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod writes;
 
 use std::collections::BTreeMap;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
-use redb::ReadableDatabase;
+use redb::Database;
 
-use self::format::{CONFIG, KV};
 use self::open::Files;
+use self::reads::Read;
 use self::scans::Scan;
+use self::waiting::{Load, Waiting};
 use self::writes::{Answer, Op, Write};
 use super::limits::{self, LimitError};
 use super::{
@@ -61,9 +70,11 @@ pub use self::open::OpenError;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DurableOptions {
-    /// Writes that may wait, 4,096; past it they are answered `Unavailable`.
+    /// Writes that may wait, 4,096; past it they are answered `Unavailable`. At most half of them
+    /// may be posts.
     pub queue_max: usize,
-    /// Bytes of keys and values that may wait, 64 MiB. One write is always taken.
+    /// Bytes of keys and values that may wait, 64 MiB; posts may take half. One write is always
+    /// taken.
     pub queue_bytes_max: usize,
     /// Writes that go into one transaction, 512.
     pub batch_max: usize,
@@ -71,6 +82,10 @@ pub struct DurableOptions {
     pub batch_bytes_max: usize,
     /// Scans that may wait, 256.
     pub scans_max: usize,
+    /// Threads that get values and configuration, 4.
+    pub readers: usize,
+    /// Such reads that may wait, 4,096; past it they are answered `Unavailable`.
+    pub reads_max: usize,
     /// Memory redb may keep pages in, 64 MiB.
     pub cache_bytes: usize,
 }
@@ -83,13 +98,18 @@ impl Default for DurableOptions {
             batch_max: 512,
             batch_bytes_max: 8 << 20,
             scans_max: 256,
+            readers: 4,
+            reads_max: 4_096,
             cache_bytes: 64 << 20,
         }
     }
 }
 
-/// Values, configuration and results on disk; see the [module](self). Clones share the store; the
-/// last one dropped waits until what is queued is answered, then closes the file.
+/// Values, configuration and results on disk; see the [module](self). Clones share the store.
+///
+/// Dropping the last clone waits until what is queued is answered and the file is closed: as long as
+/// the disk takes. Rooms hold clones, and the last one may go with a room, on a thread that runs
+/// others: keep one where waiting is fine and [`DurableStore::close`] it, or drop it last.
 ///
 /// ```no_run
 /// use cabinet_rooms::services::durable::{DurableOptions, DurableStore};
@@ -107,32 +127,42 @@ pub struct DurableStore {
 /// How a [`DurableStore`] is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DurableStats {
-    /// Transactions committed since it was opened.
+    /// Transactions committed since [`DurableStore::open`].
     pub commits: u64,
     /// Writes in them.
     pub writes: u64,
-    /// Why the store refuses everything, if it does.
+    /// Why the store refuses everything, if it does; see [`DurableStore::reopen`].
     pub failed: Option<String>,
 }
 
 struct Inner {
-    /// `None` only while the store is being dropped.
-    writes: Option<SyncSender<Write>>,
-    scans: Option<SyncSender<Scan>>,
-    threads: Vec<JoinHandle<()>>,
+    /// `None` once the store is closed.
+    queues: RwLock<Option<Queues>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     shared: Arc<Shared>,
-    queue_bytes_max: usize,
+    queue_max: Load,
 }
 
-/// What the threads and the handles share.
+struct Queues {
+    writes: SyncSender<Write>,
+    scans: SyncSender<Scan>,
+    reads: SyncSender<Read>,
+}
+
+/// What the threads and the handles share. Only the store's own threads, and whoever reopens, lock
+/// `files`: it stays locked as long as the disk takes. The others are locked for a moment.
 struct Shared {
-    files: Files,
-    queued_bytes: AtomicUsize,
+    files: RwLock<Files>,
+    waiting: Mutex<Waiting>,
     commits: AtomicU64,
     writes: AtomicU64,
-    /// Why the store refuses everything.
-    failed: OnceLock<String>,
+    /// Why the store refuses everything. Changes only under a lock of `files`, so that what happened
+    /// to one database is never said of the next.
+    failed: Mutex<Option<String>>,
 }
+
+/// Every thread of the store holds it; the last one to end closes the files.
+struct Keeper(Arc<Shared>);
 
 impl DurableStore {
     /// Opens the store kept in a directory, which is made when there is none. The directory is the
@@ -150,36 +180,97 @@ impl DurableStore {
 
     fn start(files: Files, options: &DurableOptions) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            files,
-            queued_bytes: AtomicUsize::new(0),
+            files: RwLock::new(files),
+            waiting: Mutex::default(),
             commits: AtomicU64::new(0),
             writes: AtomicU64::new(0),
-            failed: OnceLock::new(),
+            failed: Mutex::default(),
         });
-        let (writes, write_queue) = sync_channel(options.queue_max.max(1));
+        let queue_max = Load {
+            writes: options.queue_max.max(1),
+            bytes: options.queue_bytes_max,
+        };
+        // `waiting` keeps this one from ever being full.
+        let (writes, write_queue) = sync_channel(queue_max.writes);
         let (scans, scan_queue) = sync_channel(options.scans_max.max(1));
-        let mut inner = Inner {
-            writes: Some(writes),
-            scans: Some(scans),
-            threads: Vec::new(),
+        let (reads, read_queue) = sync_channel(options.reads_max.max(1));
+        // On an error it is dropped, which ends and joins what was started.
+        let inner = Inner {
+            queues: RwLock::new(Some(Queues {
+                writes,
+                scans,
+                reads,
+            })),
+            threads: Mutex::default(),
             shared: Arc::clone(&shared),
-            queue_bytes_max: options.queue_bytes_max,
+            queue_max,
         };
         let batch = writes::BatchLimits {
             writes_max: options.batch_max.max(1),
             bytes_max: options.batch_bytes_max,
         };
-        let writer = {
-            let shared = Arc::clone(&shared);
-            move || writes::run(&shared, &write_queue, batch)
+        let keeper = Arc::new(Keeper(shared));
+        let start = |name: &str, run: Box<dyn FnOnce(&Shared) + Send>| {
+            let keeper = Arc::clone(&keeper);
+            let thread = thread::Builder::new().name(name.into());
+            let thread = thread.spawn(move || run(&keeper.0))?;
+            locked(&inner.threads).push(thread);
+            std::io::Result::Ok(())
         };
-        let scanner = move || scans::run(&shared, &scan_queue);
-        // On an error `inner` is dropped, which ends and joins what was started.
-        inner.threads.push(spawn("cabinet-store-write", writer)?);
-        inner.threads.push(spawn("cabinet-store-scan", scanner)?);
+        start(
+            "cabinet-store-write",
+            Box::new(move |shared| writes::run(shared, &write_queue, batch)),
+        )?;
+        start(
+            "cabinet-store-scan",
+            Box::new(move |shared| scans::run(shared, &scan_queue)),
+        )?;
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        for _ in 0..options.readers.max(1) {
+            let queue = Arc::clone(&read_queue);
+            start(
+                "cabinet-store-read",
+                Box::new(move |shared| reads::run(shared, &queue)),
+            )?;
+        }
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Opens the file anew when the store failed, for every clone: what was answered `Ok` is there.
+    /// Does nothing when the store did not fail.
+    ///
+    /// Blocks until what is under way has come back from the disk, and then for as long as opening
+    /// takes. Never call it on a thread that runs rooms, nor in a reply.
+    ///
+    /// # Errors
+    /// [`OpenError`], [`OpenError::Closed`] included; the store goes on refusing everything and may
+    /// be reopened later.
+    pub fn reopen(&self) -> Result<(), OpenError> {
+        let shared = &self.inner.shared;
+        {
+            let mut files = shared.files.write().unwrap_or_else(PoisonError::into_inner);
+            if files.opener.is_none() {
+                return Err(OpenError::Closed);
+            }
+            if locked(&shared.failed).is_none() {
+                return Ok(());
+            }
+            files.reopen()?;
+            *locked(&shared.failed) = None;
+        }
+        tracing::info!("the durable store was reopened");
+        Ok(())
+    }
+
+    /// Closes the store, for every clone: answers what is queued, ends the threads, closes the file
+    /// and gives the directory back. Blocks until then, as long as the disk takes; whoever drops the
+    /// last clone later waits for nothing. Every request from now on is answered `Unavailable`.
+    ///
+    /// Another call meanwhile, or one in a reply, does not wait.
+    pub fn close(&self) {
+        self.inner.close();
     }
 
     /// Every service this store can be, for a room.
@@ -200,7 +291,7 @@ impl DurableStore {
         DurableStats {
             commits: shared.commits.load(Ordering::Relaxed),
             writes: shared.writes.load(Ordering::Relaxed),
-            failed: shared.failed.get().cloned(),
+            failed: locked(&shared.failed).clone(),
         }
     }
 
@@ -214,99 +305,164 @@ impl DurableStore {
             return answer.send(Err(error));
         }
         let op = op();
-        let bytes = op.bytes();
-        let before = inner
-            .shared
-            .queued_bytes
-            .fetch_add(bytes, Ordering::Relaxed);
-        let refused = if before > 0 && before.saturating_add(bytes) > inner.queue_bytes_max {
-            Some((Write { op, answer }, "too many bytes wait to be written"))
-        } else {
-            try_send(inner.writes.as_ref(), Write { op, answer })
+        let weight = op.weight();
+        let write = Write { op, answer };
+        // Before it is queued: the writer takes its place away as soon as it is.
+        let entered = locked(&inner.shared.waiting).enters(weight, inner.queue_max);
+        let refused = match entered {
+            Err(why) => Some((write, why)),
+            Ok(()) => {
+                let refused = inner.queue(|queues| &queues.writes, write);
+                if refused.is_some() {
+                    locked(&inner.shared.waiting).leaves(weight);
+                }
+                refused
+            }
         };
         if let Some((write, why)) = refused {
-            inner
-                .shared
-                .queued_bytes
-                .fetch_sub(bytes, Ordering::Relaxed);
             write.answer.send(Err(unavailable(why)));
         }
     }
 
     fn scan(&self, scan: Scan) {
-        if let Some((scan, why)) = try_send(self.inner.scans.as_ref(), scan) {
+        if let Err(error) = self.inner.shared.usable() {
+            return scan.refuse(error);
+        }
+        if let Some((scan, why)) = self.inner.queue(|queues| &queues.scans, scan) {
             scan.refuse(unavailable(why));
         }
     }
 
-    /// A value of one of the two tables that are read inside the call.
-    fn value(
+    fn read(
         &self,
-        table: format::Table,
-        key: &[u8],
-    ) -> Result<Option<redb::AccessGuard<'static, &'static [u8]>>, ServiceError> {
-        self.inner.shared.usable()?;
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.inner.shared.files.database.begin_read()?;
-            Ok(transaction.open_table(table)?.get(key)?)
+        check: Result<(), LimitError>,
+        kind: reads::Kind,
+        key: impl FnOnce() -> Vec<u8>,
+        reply: Reply<Option<Vec<u8>>>,
+    ) {
+        if let Err(error) = check {
+            return reply.send(Err(error.into()));
+        }
+        if let Err(error) = self.inner.shared.usable() {
+            return reply.send(Err(error));
+        }
+        let key = key();
+        let read = Read { kind, key, reply };
+        if let Some((read, why)) = self.inner.queue(|queues| &queues.reads, read) {
+            read.reply.send(Err(unavailable(why)));
+        }
+    }
+}
+
+impl Inner {
+    /// Hands the message back, with the reason, when it cannot be queued.
+    fn queue<T>(
+        &self,
+        of: impl FnOnce(&Queues) -> &SyncSender<T>,
+        message: T,
+    ) -> Option<(T, &'static str)> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(queues) = &*queues else {
+            return Some((message, CLOSED));
         };
-        read().map_err(|error| failed_read(&error))
-    }
-}
-
-/// Hands the message back, with the reason, when it cannot be queued.
-fn try_send<T>(queue: Option<&SyncSender<T>>, message: T) -> Option<(T, &'static str)> {
-    let Some(queue) = queue else {
-        return Some((message, "the store is closing"));
-    };
-    match queue.try_send(message) {
-        Ok(()) => None,
-        Err(TrySendError::Full(message)) => Some((message, "too many requests wait")),
-        Err(TrySendError::Disconnected(message)) => Some((message, "the store's thread ended")),
-    }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.into()).spawn(run)
-}
-
-fn unavailable(why: &str) -> ServiceError {
-    ServiceError::Unavailable(why.into())
-}
-
-fn failed_read(error: &redb::Error) -> ServiceError {
-    ServiceError::Unavailable(format!("reading failed: {error}"))
-}
-
-impl Shared {
-    /// From now on the store refuses everything.
-    fn fail(&self, why: String) {
-        tracing::error!(why, "the durable store failed; it has to be opened anew");
-        // The first reason stays.
-        let _ = self.failed.set(why);
+        match of(queues).try_send(message) {
+            Ok(()) => None,
+            Err(TrySendError::Full(message)) => Some((message, "too many requests wait")),
+            Err(TrySendError::Disconnected(message)) => Some((message, "the store's thread ended")),
+        }
     }
 
-    fn usable(&self) -> Result<(), ServiceError> {
-        self.failed.get().map_or(Ok(()), |why| {
-            Err(ServiceError::Unavailable(format!(
-                "the store failed earlier: {why}"
-            )))
-        })
-    }
-}
-
-impl Drop for Inner {
-    /// Ends the threads after they answered what is queued. A thread that drops the store itself, in
+    /// Ends the threads after they answered what is queued. A thread that closes the store itself, in
     /// a reply, is not waited for: it ends right after.
-    fn drop(&mut self) {
-        self.writes = None;
-        self.scans = None;
-        for thread in self.threads.drain(..) {
+    fn close(&self) {
+        let queues = self
+            .queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(queues);
+        let threads = mem::take(&mut *locked(&self.threads));
+        for thread in threads {
             if thread.thread().id() != thread::current().id() {
                 // The threads catch panics; one that got through has answered by unwinding.
                 let _ = thread.join();
             }
         }
+    }
+}
+
+const CLOSED: &str = "the store is closed";
+
+fn unavailable(why: &str) -> ServiceError {
+    ServiceError::Unavailable(why.into())
+}
+
+/// Nothing is left half done under these locks, so a panic of another thread means nothing.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why work on the database ended early.
+enum Broken {
+    /// The disk or redb failed.
+    Storage(redb::Error),
+    /// A record is not what `format` says. Others may be whole.
+    Record,
+}
+
+impl<E: Into<redb::Error>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl Shared {
+    /// Works with the database on a thread of the store. Where the disk or redb fails, or panics,
+    /// which redb does over damage and which may have come between two halves of a change to its
+    /// memory, the store refuses everything from then on.
+    fn work<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&Database) -> Result<T, Broken>,
+    ) -> Result<T, ServiceError> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        self.usable()?;
+        let database = files.database.as_ref().ok_or_else(|| unavailable(CLOSED))?;
+        let why = match panic::catch_unwind(AssertUnwindSafe(|| work(database))) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(Broken::Record)) => return Err(unavailable("a record is damaged")),
+            Ok(Err(Broken::Storage(error))) => format!("{what} failed: {error}"),
+            Err(_) => format!("{what} panicked"),
+        };
+        // The first reason stays.
+        locked(&self.failed).get_or_insert_with(|| why.clone());
+        drop(files);
+        tracing::error!(why, "the durable store failed; it has to be reopened");
+        Err(ServiceError::Unavailable(format!(
+            "{why}; the store has to be reopened"
+        )))
+    }
+
+    fn usable(&self) -> Result<(), ServiceError> {
+        locked(&self.failed).as_ref().map_or(Ok(()), |why| {
+            Err(ServiceError::Unavailable(format!(
+                "the store failed earlier: {why}; reopen it"
+            )))
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let files = &self.0.files;
+        let mut files = files.write().unwrap_or_else(PoisonError::into_inner);
+        files.close();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -320,16 +476,8 @@ impl std::fmt::Debug for DurableStore {
 
 impl KvStore for DurableStore {
     fn get(&self, at: KvAddress<'_>, reply: Reply<Option<Vec<u8>>>) {
-        let find = || {
-            limits::check_address(at)?;
-            let Some(record) = self.value(KV, &format::kv_key(at))? else {
-                return Ok(None);
-            };
-            let (_, value) = format::read_value(record.value())
-                .ok_or_else(|| unavailable("the value's record is damaged"))?;
-            Ok(Some(value.to_vec()))
-        };
-        reply.send(find());
+        let key = || format::kv_key(at);
+        self.read(limits::check_address(at), reads::Kind::Values, key, reply);
     }
 
     fn set(&self, at: KvAddress<'_>, value: &[u8], rule: Option<MergeRule>, reply: Reply<()>) {
@@ -352,13 +500,9 @@ impl KvStore for DurableStore {
 
 impl ConfigStore for DurableStore {
     fn get(&self, slug: &str, key: &[u8], reply: Reply<Option<Vec<u8>>>) {
-        let find = || {
-            limits::check_slug(slug)?;
-            limits::check_key(key)?;
-            let value = self.value(CONFIG, &format::config_key(slug, key))?;
-            Ok(value.map(|value| value.value().to_vec()))
-        };
-        reply.send(find());
+        let check = limits::check_slug(slug).and_then(|()| limits::check_key(key));
+        let at = || format::config_key(slug, key);
+        self.read(check, reads::Kind::Config, at, reply);
     }
 }
 

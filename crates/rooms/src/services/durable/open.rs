@@ -18,7 +18,7 @@ use super::format::{CONFIG, FORMAT_KEY, FORMAT_VERSION, HANDLES, KV, META, POSTS
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or another part of this one, has it open.
-    #[error("{} is in use", path.display())]
+    #[error("{} is in use; close the process, or the other store of this one, that has it open", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -31,8 +31,8 @@ pub enum OpenError {
         /// Its format version.
         found: u32,
     },
-    /// It is damaged or not a store.
-    #[error("{} is damaged or not a store: {detail}", path.display())]
+    /// It is damaged or not a store. Nothing repairs it.
+    #[error("{} is damaged or not a store: {detail}; restore a backup, nothing repairs it", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -47,12 +47,39 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// This store was closed; it is not opened again.
+    #[error("the store was closed")]
+    Closed,
 }
 
-/// An open store. The database is closed before the lock is given back: fields drop in this order.
+/// What a store holds open. The database is closed before the lock is given back: fields drop in
+/// this order.
 pub(super) struct Files {
-    pub(super) database: Database,
-    pub(super) _lock: Option<File>,
+    /// `None` after closing, and after reopening failed.
+    pub(super) database: Option<Database>,
+    /// Opens the database, which must be there. `None` after closing.
+    pub(super) opener: Option<Opener>,
+    pub(super) lock: Option<File>,
+}
+
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, OpenError> + Send + Sync>;
+
+impl Files {
+    /// Closes the database and opens it anew, with the lock held all along.
+    pub(super) fn reopen(&mut self) -> Result<(), OpenError> {
+        let opener = self.opener.as_ref().ok_or(OpenError::Closed)?;
+        let failed = self.database.take();
+        // One that panicked before may do so again.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(failed)));
+        self.database = Some(opener()?);
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.opener = None;
+        self.database = None;
+        self.lock = None;
+    }
 }
 
 const FILE: &str = "store.redb";
@@ -75,9 +102,12 @@ pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<Files, OpenEr
             }
             _ => {}
         }
-        let database = caught(&unfinished, || Builder::new().create(&unfinished))?;
-        initialise(&database).map_err(|error| wrong(&unfinished, error))?;
-        drop(database);
+        drop(caught(&unfinished, || {
+            let database = Builder::new().create(&unfinished);
+            let database = database.map_err(|error| not_opened(&unfinished, error))?;
+            initialise(&database).map_err(|error| wrong(&unfinished, error))?;
+            Ok(database)
+        })?);
         fs::rename(&unfinished, &path).map_err(io_at(&path))?;
         // Makes the names durable: of the file in its directory, of that in the one above.
         sync_directory(directory).map_err(io_at(directory))?;
@@ -85,13 +115,18 @@ pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<Files, OpenEr
             sync_directory(above).map_err(io_at(above))?;
         }
     }
-    let database = caught(&path, || {
-        Builder::new().set_cache_size(cache_bytes).open(&path)
-    })?;
-    check_version(&path, &database)?;
+    let opener: Opener = Box::new(move || {
+        caught(&path, || {
+            let database = Builder::new().set_cache_size(cache_bytes).open(&path);
+            let database = database.map_err(|error| not_opened(&path, error))?;
+            check_version(&path, &database)?;
+            Ok(database)
+        })
+    });
     Ok(Files {
-        database,
-        _lock: Some(lock),
+        database: Some(opener()?),
+        opener: Some(opener),
+        lock: Some(lock),
     })
 }
 
@@ -161,20 +196,24 @@ fn check_version(path: &Path, database: &Database) -> Result<(), OpenError> {
 }
 
 /// Opens, taking a panic over a damaged file for what it is.
-fn caught(
+pub(super) fn caught(
     path: &Path,
-    open: impl FnOnce() -> Result<Database, DatabaseError>,
+    open: impl FnOnce() -> Result<Database, OpenError>,
 ) -> Result<Database, OpenError> {
-    match panic::catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(OpenError::InUse {
-            path: path.to_owned(),
-        }),
-        Ok(Err(error)) => Err(wrong(path, error.into())),
-        Err(_) => Err(OpenError::Corrupt {
+    panic::catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        Err(OpenError::Corrupt {
             path: path.to_owned(),
             detail: "reading it panicked".into(),
-        }),
+        })
+    })
+}
+
+pub(super) fn not_opened(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+            path: path.to_owned(),
+        },
+        error => wrong(path, error.into()),
     }
 }
 

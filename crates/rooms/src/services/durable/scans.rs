@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::format::{self, HANDLES, KV, RESULTS};
-use super::{Shared, failed_read, unavailable};
+use super::{Broken, Shared};
 use crate::board::{BoardSpec, Score, Tally};
 use crate::reply::Reply;
 use crate::services::{Recorded, ServiceError, rules};
@@ -71,32 +71,12 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Scan>) {
     }
 }
 
-/// Why a scan ended early.
-enum Broken {
-    Storage(redb::Error),
-    Record,
-}
-
-impl<E: Into<redb::Error>> From<E> for Broken {
-    fn from(error: E) -> Self {
-        Self::Storage(error.into())
-    }
-}
-
 /// Reads from one moment of the store.
 fn read<T>(
     shared: &Shared,
     scan: impl FnOnce(&ReadTransaction) -> Result<T, Broken>,
 ) -> Result<T, ServiceError> {
-    shared.usable()?;
-    let transaction = shared.files.database.begin_read();
-    let scanned = transaction
-        .map_err(Broken::from)
-        .and_then(|transaction| scan(&transaction));
-    scanned.map_err(|broken| match broken {
-        Broken::Storage(error) => failed_read(&error),
-        Broken::Record => unavailable("a record is damaged"),
-    })
+    shared.work("reading", |database| scan(&database.begin_read()?))
 }
 
 fn scores(

@@ -4,10 +4,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::{Database, ReadableTable, WriteTransaction};
 
 use super::format::{self, CONFIG, HANDLES, KV, POSTS, RESULTS};
-use super::{Shared, unavailable};
+use super::waiting::Weight;
+use super::{Broken, Shared, locked};
 use crate::reply::Reply;
 use crate::services::rules::{self, Stored};
 use crate::services::{MergeRule, Post, PostId, Posted, ServiceError};
@@ -73,8 +74,15 @@ impl Op {
         }
     }
 
+    pub(super) fn weight(&self) -> Weight {
+        Weight {
+            bytes: self.bytes(),
+            is_post: matches!(self, Self::Post { .. }),
+        }
+    }
+
     /// Roughly what it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let held = match self {
             Self::Set { key, value, .. } => key.len() + value.len(),
             Self::Delete { key } => key.len(),
@@ -111,11 +119,21 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Write>, limits: BatchLimits)
             bytes += next.op.bytes();
             batch.push(next);
         }
-        shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let outcomes = commit_caught(shared, &batch);
+        {
+            let mut waiting = locked(&shared.waiting);
+            for write in &batch {
+                waiting.leaves(write.op.weight());
+            }
+        }
+        let outcomes = shared.work("writing", |database| commit(database, &batch));
+        if outcomes.is_ok() {
+            shared.commits.fetch_add(1, Ordering::Relaxed);
+            let writes = batch.len() as u64;
+            shared.writes.fetch_add(writes, Ordering::Relaxed);
+        }
         for (index, write) in batch.into_iter().enumerate() {
             let outcome = match &outcomes {
-                Ok(outcomes) => Ok(outcomes[index]),
+                Ok(outcomes) => outcomes[index].clone(),
                 Err(error) => Err(error.clone()),
             };
             // What a reply does is not the store's; if it panics the next one still gets its own.
@@ -124,46 +142,32 @@ pub(super) fn run(shared: &Shared, queue: &Receiver<Write>, limits: BatchLimits)
     }
 }
 
-/// One outcome per write; that of anything but a post means nothing.
-fn commit_caught(shared: &Shared, batch: &[Write]) -> Result<Vec<Posted>, ServiceError> {
-    shared.usable()?;
-    let committed = panic::catch_unwind(AssertUnwindSafe(|| commit(shared, batch)));
-    match committed {
-        Ok(Ok(outcomes)) => {
-            shared.commits.fetch_add(1, Ordering::Relaxed);
-            let writes = batch.len() as u64;
-            shared.writes.fetch_add(writes, Ordering::Relaxed);
-            Ok(outcomes)
-        }
-        Ok(Err(error)) => {
-            // Sizes were checked before, so this is about the file and not about these writes.
-            shared.fail(error.to_string());
-            Err(ServiceError::Unavailable(format!(
-                "writing failed: {error}"
-            )))
-        }
-        Err(_) => {
-            // The panic may have come between two halves of a change to redb's memory.
-            shared.fail("a write panicked".into());
-            Err(unavailable("the write panicked"))
-        }
-    }
-}
+/// One outcome per write; that of anything but a post means nothing but that it was done.
+type Outcomes = Vec<Result<Posted, ServiceError>>;
 
-fn commit(shared: &Shared, batch: &[Write]) -> Result<Vec<Posted>, redb::Error> {
-    let mut transaction = shared.files.database.begin_write()?;
+/// Sizes were checked before, so an error is about the file and not about these writes.
+fn commit(database: &Database, batch: &[Write]) -> Result<Outcomes, Broken> {
+    let mut transaction = database.begin_write()?;
     // Two syncs a commit instead of one, and the store opens at once after a crash, whatever its
-    // size; and no guest's bytes can pass for a checksum that was not written.
+    // size; and no guest's bytes can pass for a checksum that was not written. The commit counts
+    // only once its pages were synced, so it is safe to reopen the file after a sync failed.
     transaction.set_quick_repair(true);
-    let outcomes = batch
-        .iter()
-        .map(|write| apply(&transaction, &write.op))
-        .collect::<Result<_, _>>()?;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for write in batch {
+        outcomes.push(match apply(&transaction, &write.op) {
+            Ok(posted) => Ok(posted),
+            Err(Broken::Record) => Err(ServiceError::Refused(
+                "a value is damaged; nothing was changed".into(),
+            )),
+            Err(error) => return Err(error),
+        });
+    }
     transaction.commit()?;
     Ok(outcomes)
 }
 
-fn apply(transaction: &WriteTransaction, op: &Op) -> Result<Posted, redb::Error> {
+/// Answers [`Broken::Record`] only before it changed anything: the transaction goes on.
+fn apply(transaction: &WriteTransaction, op: &Op) -> Result<Posted, Broken> {
     match op {
         Op::Set { key, value, rule } => {
             let mut kv = transaction.open_table(KV)?;
@@ -219,22 +223,31 @@ fn apply(transaction: &WriteTransaction, op: &Op) -> Result<Posted, redb::Error>
     Ok(Posted::Landed)
 }
 
-fn merge(transaction: &WriteTransaction, winner: &[u8], loser: &[u8]) -> Result<(), redb::Error> {
+fn merge(transaction: &WriteTransaction, winner: &[u8], loser: &[u8]) -> Result<(), Broken> {
     let mut kv = transaction.open_table(KV)?;
     // Keys without their prefix; values are taken one by one.
     let mut keys: Vec<Vec<u8>> = Vec::new();
     for entry in kv.range(loser..)? {
-        let (key, _) = entry?;
-        match key.value().strip_prefix(loser) {
-            Some(key) => keys.push(key.to_vec()),
-            None => break,
+        let (key, record) = entry?;
+        let Some(key) = key.value().strip_prefix(loser) else {
+            break;
+        };
+        // A value that cannot be read is not thrown away, whoever's it is.
+        format::read_value(record.value()).ok_or(Broken::Record)?;
+        if let Some(record) = kv.get([winner, key].concat().as_slice())? {
+            format::read_value(record.value()).ok_or(Broken::Record)?;
         }
+        keys.push(key.to_vec());
     }
     for key in keys {
-        let lost = kv.remove([loser, &key].concat().as_slice())?;
-        let Some(lost) = lost.and_then(|record| stored(record.value())) else {
-            continue; // damaged: nothing to move
+        let from = [loser, &key].concat();
+        let lost = kv
+            .get(from.as_slice())?
+            .and_then(|record| stored(record.value()));
+        let Some(lost) = lost else {
+            continue; // cannot be: it was read above
         };
+        kv.remove(from.as_slice())?;
         let at = [winner, &key].concat();
         let won = kv
             .get(at.as_slice())?
