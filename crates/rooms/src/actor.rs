@@ -52,6 +52,8 @@ pub(crate) struct Actor {
     restoring: bool,
     /// The recorder was told that there is an instance.
     counted: bool,
+    /// Callbacks so far.
+    callbacks: u64,
     /// Linear memory as last told to the recorder.
     memory: u64,
     fault: Option<FaultReport>,
@@ -89,6 +91,7 @@ impl Actor {
             mail_first: false,
             restoring: false,
             counted: false,
+            callbacks: 0,
             memory: 0,
             fault: None,
         }
@@ -216,7 +219,7 @@ impl Actor {
         if restored {
             self.measure(&live.room);
             if live.room.ended() {
-                self.end(live, EndReason::Game);
+                self.over(&mut live, EndReason::Game);
                 return;
             }
             if let Some(Verdict::Abandon) = live.life.emptied(now) {
@@ -226,7 +229,7 @@ impl Actor {
         } else {
             let unix = self.env.clock.unix_nanos();
             let outcome = live.room.start(unix);
-            if !self.after(&mut live, Export::Start, &outcome) {
+            if !self.settle_after(&mut live, Export::Start, &outcome) {
                 return;
             }
         }
@@ -274,7 +277,7 @@ impl Actor {
     }
 
     /// One thing a live room has to do. `false`: it is over.
-    fn live(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+    fn live(&mut self, live: &mut Live, now: Duration) -> bool {
         if live.life.is_parking() {
             return self.parking(live, now);
         }
@@ -297,7 +300,7 @@ impl Actor {
         }
     }
 
-    fn wake(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+    fn wake(&mut self, live: &mut Live, now: Duration) -> bool {
         let Some(due) = self.wake_due else {
             return true;
         };
@@ -322,7 +325,7 @@ impl Actor {
         self.settle_after(live, Export::Wake, &outcome)
     }
 
-    fn command(&mut self, live: &mut Box<Live>, now: Duration, command: Command) -> bool {
+    fn command(&mut self, live: &mut Live, now: Duration, command: Command) -> bool {
         match command {
             Command::Join { player, reply, .. } => self.join(live, now, player, reply),
             Command::Leave { player, reply } => {
@@ -372,7 +375,7 @@ impl Actor {
 
     fn join(
         &mut self,
-        live: &mut Box<Live>,
+        live: &mut Live,
         now: Duration,
         player: Player,
         reply: oneshot::Sender<Result<Seat, JoinError>>,
@@ -418,7 +421,7 @@ impl Actor {
         stays
     }
 
-    fn leave(&mut self, live: &mut Box<Live>, now: Duration, player: &Player) -> bool {
+    fn leave(&mut self, live: &mut Live, now: Duration, player: &Player) -> bool {
         let Some(at) = live.room.members().iter().position(|one| one == player) else {
             return true;
         };
@@ -456,7 +459,7 @@ impl Actor {
     }
 
     /// Captures the room and sends it to be parked.
-    fn park(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+    fn park(&mut self, live: &mut Live, now: Duration) -> bool {
         let Some(parking) = self.parking.clone() else {
             return self.over(live, EndReason::Abandoned);
         };
@@ -493,7 +496,7 @@ impl Actor {
     }
 
     /// Waits for the answer of where the room is to be parked.
-    fn parking(&mut self, live: &mut Box<Live>, now: Duration) -> bool {
+    fn parking(&mut self, live: &mut Live, now: Duration) -> bool {
         let answer = self
             .shared
             .take_parked()

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cabinet_host::{
@@ -51,8 +51,6 @@ pub(crate) struct RoomShared {
     pub(crate) ending: OnceLock<Arc<Ending>>,
     /// Somebody closed it: once is enough.
     closing: AtomicBool,
-    /// Callbacks so far.
-    pub(crate) callbacks: AtomicU64,
     mail: Mutex<Mail>,
     requests: Arc<Semaphore>,
 }
@@ -567,7 +565,6 @@ impl RoomShared {
             members: Mutex::new(Arc::from([])),
             ending: OnceLock::new(),
             closing: AtomicBool::new(false),
-            callbacks: AtomicU64::new(0),
             mail: Mutex::new(Mail {
                 queue: VecDeque::new(),
                 parked: None,
@@ -635,10 +632,6 @@ impl RoomShared {
         };
         drop(unread);
         self.requests.close();
-    }
-
-    pub(crate) fn count_callback(&self) -> u64 {
-        self.callbacks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn poke(&self) {

@@ -9,25 +9,11 @@ use std::time::Duration;
 use cabinet_host::{Input, Status};
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::{
-    CheckpointError, EndReason, HibernateError, JoinError, Listing, Phase, Resume, RoomSpec,
+    CheckpointError, EndReason, HibernateError, JoinError, Listing, Phase, Resume,
 };
 use cabinet_wire::Lifecycle;
 
-use common::{by_hand, by_hand_with, configure, game, list, ms, player};
-
-fn spec() -> RoomSpec {
-    let mut spec = RoomSpec::default();
-    spec.seed = Some(7);
-    spec
-}
-
-fn tour(lifecycle: Lifecycle) -> Arc<cabinet_rooms::Listed> {
-    list(
-        Listing::new(game("tour.wasm"))
-            .with_lifecycle(lifecycle)
-            .with_capacity(3),
-    )
-}
+use common::{by_hand, by_hand_with, configure, game, list, ms, player, spec, tour};
 
 #[test]
 fn a_player_joins_types_sees_and_leaves() {

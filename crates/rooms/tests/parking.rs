@@ -9,11 +9,11 @@ use cabinet_host::Input;
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::services::{Leaderboard, Post, Posted, ServiceError};
 use cabinet_rooms::{
-    EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume, RoomSpec,
+    EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume,
 };
 use cabinet_wire::Lifecycle;
 
-use common::{by_hand, configure, game, list, ms, player};
+use common::{by_hand, configure, game, list, ms, player, spec, tour};
 
 /// Takes rooms as told: a list of answers, then always yes.
 #[derive(Default)]
@@ -40,20 +40,6 @@ impl Parking for Garage {
         self.parked.lock().unwrap().push(parked);
         reply.send(Ok(()));
     }
-}
-
-fn spec() -> RoomSpec {
-    let mut spec = RoomSpec::default();
-    spec.seed = Some(7);
-    spec
-}
-
-fn tour(lifecycle: Lifecycle) -> Arc<cabinet_rooms::Listed> {
-    list(
-        Listing::new(game("tour.wasm"))
-            .with_lifecycle(lifecycle)
-            .with_capacity(3),
-    )
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Actor {
     /// Books a callback and ends the room if it is over. `false`: it is.
     pub(super) fn settle_after(
         &mut self,
-        live: &mut Box<Live>,
+        live: &mut Live,
         export: Export,
         outcome: &Outcome,
     ) -> bool {
@@ -72,18 +72,6 @@ impl Actor {
         self.over(live, reason)
     }
 
-    /// As [`Actor::settle_after`], for a room that is not in its stage yet.
-    pub(super) fn after(&mut self, live: &mut Live, export: Export, outcome: &Outcome) -> bool {
-        self.book(live, export, outcome);
-        let reason = match () {
-            () if live.room.fault().is_some() => self.fault_reason(),
-            () if live.room.ended() => EndReason::Game,
-            () => return true,
-        };
-        self.close(live, reason);
-        false
-    }
-
     fn fault_reason(&self) -> EndReason {
         match self.fault.as_ref().map(FaultReport::blame) {
             Some(Blame::Guest) | None => EndReason::Fault,
@@ -96,7 +84,8 @@ impl Actor {
         let Some(report) = outcome.report() else {
             return;
         };
-        let step = self.shared.count_callback();
+        self.callbacks += 1;
+        let step = self.callbacks;
         let label = self.shared.label();
         let took = report.guest_time + report.host_time;
         self.shared
@@ -179,23 +168,14 @@ impl Actor {
         }
     }
 
-    pub(super) fn over(&mut self, live: &mut Box<Live>, reason: EndReason) -> bool {
+    pub(super) fn over(&mut self, live: &mut Live, reason: EndReason) -> bool {
         self.close(live, reason);
         false
     }
 
-    pub(super) fn end(&mut self, mut live: Live, reason: EndReason) {
-        self.close(&mut live, reason);
-    }
-
     /// Settles the room: the result is final, the guest is told and freed.
     fn close(&mut self, live: &mut Live, reason: EndReason) {
-        let game = live.room.result().cloned().unwrap_or(RoomResult {
-            mode: live.room.config().mode,
-            standings: Vec::new(),
-            round_seq: 0,
-        });
-        let result = live.life.result(game);
+        let result = live.result();
         let unix = self.env.clock.unix_nanos();
         let outcome = {
             let _span = self.span(Export::Close);
@@ -266,6 +246,18 @@ impl Actor {
     }
 }
 
+impl Live {
+    /// The room's result as it stands: the game's, else an empty one, filled up.
+    fn result(&self) -> RoomResult {
+        self.life
+            .result(self.room.result().cloned().unwrap_or(RoomResult {
+                mode: self.room.config().mode,
+                standings: Vec::new(),
+                round_seq: 0,
+            }))
+    }
+}
+
 impl Drop for Actor {
     /// A runtime that is dropped without a shutdown takes its rooms with it: their guests are not
     /// called any more, but whoever waits is told.
@@ -281,13 +273,7 @@ impl Actor {
     fn left_behind(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             Stage::Live(live) => {
-                let game = live.room.result().cloned().unwrap_or(RoomResult {
-                    mode: live.room.config().mode,
-                    standings: Vec::new(),
-                    round_seq: 0,
-                });
-                let result = live.life.result(game);
-                self.gone(Phase::Settled, EndReason::Closed, Some(result), None);
+                self.gone(Phase::Settled, EndReason::Closed, Some(live.result()), None);
             }
             Stage::New(_) => {
                 let ending = Ending {

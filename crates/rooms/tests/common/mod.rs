@@ -13,9 +13,10 @@ use cabinet_host::{Game, GameOptions, Host, HostOptions, Player};
 use cabinet_rooms::services::StoreAdmin;
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::{
-    Export, GameLabel, Listed, Listing, ManualClock, Recorder, Registry, Reply, Runtime,
+    Export, GameLabel, Listed, Listing, ManualClock, Recorder, Registry, Reply, RoomSpec, Runtime,
     RuntimeOptions, SeededEntropy, StoreOp,
 };
+use cabinet_wire::Lifecycle;
 
 /// 2023-11-14T22:13:20Z, in Unix nanoseconds: where every test's clock starts.
 pub const EPOCH: i64 = 1_700_000_000_000_000_000;
@@ -193,4 +194,20 @@ pub fn configure(store: &MemoryStore, key: &[u8], value: &[u8]) {
         Some(value),
         Reply::new(|answer| answer.unwrap()),
     );
+}
+
+/// What most rooms of the tests are opened with.
+pub fn spec() -> RoomSpec {
+    let mut spec = RoomSpec::default();
+    spec.seed = Some(7);
+    spec
+}
+
+/// `tour` for three, under this lifecycle.
+pub fn tour(lifecycle: Lifecycle) -> Arc<Listed> {
+    list(
+        Listing::new(game("tour.wasm"))
+            .with_lifecycle(lifecycle)
+            .with_capacity(3),
+    )
 }
