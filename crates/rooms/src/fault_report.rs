@@ -11,9 +11,9 @@ use cabinet_host::{CallReport, Fault, Trap, TrapKind};
 use cabinet_wire::ArtifactDigest;
 
 use crate::blame::{Blame, Evidence};
-use crate::id::RoomId;
 use crate::recorder::Export;
 use crate::registry::GameSlug;
+use cabinet_durability::RoomId;
 
 /// Bytes of a rendered report at most.
 pub const FAULT_REPORT_BYTES_MAX: usize = 16 * 1024;
@@ -171,7 +171,7 @@ impl fmt::Display for Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::RoomIds;
+    use cabinet_durability::RoomIds;
     use cabinet_host::{TRAP_FRAMES_MAX, TrapFrame};
     use proptest::prelude::*;
 

@@ -11,13 +11,13 @@ use cabinet_host::{
 
 use crate::cell::RoomCell;
 use crate::clock::Clock;
-use crate::id::RoomId;
 use crate::pool::Pool;
 use crate::posts::Posts;
 use crate::recorder::{GameLabel, Recorder, StoreOp};
 use crate::reply::Reply;
 use crate::screens::Screens;
 use crate::services::{KvAddress, LogOrigin, MergeRule, Post, PostId, ServiceSet};
+use cabinet_durability::RoomId;
 
 /// What a room asks of the world, with the means to wait for it.
 pub(crate) struct GuestServices {

@@ -55,7 +55,6 @@ mod controls;
 mod fault_report;
 mod guest_services;
 pub mod host_keys;
-mod id;
 mod life;
 #[cfg(feature = "metrics")]
 mod metrics_adapter;
@@ -74,10 +73,10 @@ mod weight;
 mod wheel;
 
 pub use blame::{Blame, Evidence, judge_deadline};
+pub use cabinet_durability::{NotARoomId, RoomId, RoomIds};
 pub use clock::{Clock, Entropy, ManualClock, SeededEntropy, SystemClock, SystemEntropy};
 pub use controls::{Action, InputContext};
 pub use fault_report::{FAULT_REPORT_BYTES_MAX, FaultReport};
-pub use id::{NotARoomId, RoomId, RoomIds};
 #[cfg(feature = "metrics")]
 pub use metrics_adapter::MetricsRecorder;
 pub use quarantine::{

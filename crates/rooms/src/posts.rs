@@ -18,12 +18,12 @@ use tokio::sync::Notify;
 
 use crate::cell::RoomCell;
 use crate::clock::Clock;
-use crate::id::RoomId;
 use crate::pool::Pool;
 use crate::recorder::{GameLabel, Recorder, StoreOp};
 use crate::reply::Reply;
 use crate::sched::Key;
 use crate::services::{Leaderboard, Post};
+use cabinet_durability::RoomId;
 
 /// Posts that may wait, of all games and of one.
 pub(crate) const WAITING_MAX: usize = 4_096;
@@ -334,9 +334,9 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::id::RoomIds;
     use crate::recorder::NoRecorder;
     use crate::services::{PostId, Posted};
+    use cabinet_durability::RoomIds;
     use cabinet_host::{Mode, RoomResult};
 
     /// Answers by a script; what is left of it is kept waiting.

@@ -18,7 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::cell::RoomCell;
 use crate::fault_report::FaultReport;
-use crate::id::RoomId;
 use crate::pool::Pool;
 use crate::posts::Posts;
 use crate::recorder::GameLabel;
@@ -26,6 +25,7 @@ use crate::registry::{GameSlug, Listed};
 use crate::sched::Key;
 use crate::screens::{Screens, Viewer};
 use crate::services::Post;
+use cabinet_durability::RoomId;
 
 /// Keys a player may be ahead of the room.
 pub const INPUTS_MAX: usize = 32;

@@ -13,7 +13,6 @@ use crate::blame::Evidence;
 use crate::cell::RoomCell;
 use crate::clock::{Clock, Entropy, ManualClock, SystemClock, SystemEntropy};
 use crate::guest_services::GuestServices;
-use crate::id::{RoomId, RoomIds};
 use crate::pool::{Pool, PoolOptions};
 use crate::posts::Posts;
 use crate::quarantine::Quarantine;
@@ -23,6 +22,7 @@ use crate::reply::Reply;
 use crate::room::{RoomHandle, RoomShared};
 use crate::sched::Lane;
 use crate::services::{Post, ServiceSet};
+use cabinet_durability::{RoomId, RoomIds};
 
 /// Runs rooms on threads of its own. Cheap to clone; rooms run until they end or
 /// [`Runtime::shutdown`].

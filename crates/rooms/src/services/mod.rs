@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use cabinet_host::{LogLevel, LogSource, Player, RoomResult};
 
-use crate::id::RoomId;
 use crate::reply::Reply;
+use cabinet_durability::RoomId;
 
 pub use admin::{Recorded, StoreAdmin, wait_for};
 pub use cabinet_host::ServiceError;
