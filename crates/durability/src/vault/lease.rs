@@ -1,0 +1,458 @@
+//! A room that is ours to write: checkpoints, parking, the end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use cabinet_wire::ArtifactDigest;
+use tokio::sync::Mutex;
+
+use super::{Inner, LOOKS_MAX, Put, VaultError, sha256};
+use crate::head::{Hand, Head, Header, ObjectRef, Standing, Verdict, judge};
+use crate::ids::{Epoch, Fence, RoomId};
+use crate::names::{self, ObjectName, RoomObject};
+use crate::planted::{Bug, planted};
+use crate::retention::Retention;
+use crate::seal::{Kind, Place, Sealer};
+use crate::store::{Condition, Key, StoreError, Version, Want};
+
+/// A room this process may write, until somebody takes it. Dropping it leaves the room as it is:
+/// live, for whoever claims it.
+pub struct Lease {
+    inner: Arc<Inner>,
+    room: RoomId,
+    fence: Fence,
+    /// The epoch of the head last seen; never goes back.
+    epoch: AtomicU64,
+    /// Held for a whole write: writes of a room come one after the other.
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    head: Head,
+    version: Version,
+    /// It was parked, ended or set aside: nothing is written any more.
+    spent: bool,
+}
+
+/// How moving the head went.
+#[derive(PartialEq, Eq)]
+enum Advanced {
+    Done,
+    /// An attempt of an earlier call, which nobody knew of, had landed with that epoch or a later
+    /// one.
+    Overtaken,
+}
+
+/// A checkpoint that is compressed and sealed, and written nowhere yet.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    object: ObjectRef,
+    bytes: Bytes,
+    raw_len: u64,
+}
+
+impl Packed {
+    /// Its epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.object.name.epoch
+    }
+
+    /// Bytes that will be stored.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.object.bytes
+    }
+
+    /// Bytes before compression.
+    #[must_use]
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_len
+    }
+}
+
+/// What became of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is the newest now.
+    Newest,
+    /// One of this epoch or a later had been written; nothing was changed. Where it matters that
+    /// this very state is kept, capture again and write it under [`Lease::next_epoch`].
+    Superseded,
+}
+
+impl Lease {
+    pub(super) fn new(inner: Arc<Inner>, head: Head, version: Version) -> Self {
+        Self {
+            room: head.room,
+            fence: head.fence,
+            epoch: AtomicU64::new(head.epoch().0),
+            inner,
+            seen: Mutex::new(Seen {
+                head,
+                version,
+                spent: false,
+            }),
+        }
+    }
+
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> RoomId {
+        self.room
+    }
+
+    /// Under which fence it is ours.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The newest epoch written.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// The epoch the next checkpoint is to have.
+    #[must_use]
+    pub fn next_epoch(&self) -> Epoch {
+        if planted(Bug::EpochReused) {
+            return Epoch(self.epoch().0.max(1));
+        }
+        self.epoch().next()
+    }
+
+    pub(super) async fn object(&self) -> Option<ObjectRef> {
+        self.seen.lock().await.head.object
+    }
+
+    /// Compresses and seals a room's state. CPU work: not for a room's thread, nor for one that
+    /// drives futures.
+    ///
+    /// # Errors
+    /// [`VaultError::TooLarge`] past `checkpoint_bytes_max`, [`VaultError::Seal`].
+    pub fn pack(
+        &self,
+        epoch: Epoch,
+        artifact: ArtifactDigest,
+        state: &[u8],
+        now_ms: u64,
+    ) -> Result<Packed, VaultError> {
+        let raw_len = state.len() as u64;
+        if raw_len > self.inner.raw_max {
+            return Err(VaultError::TooLarge {
+                bytes: raw_len,
+                max: self.inner.raw_max,
+            });
+        }
+        let place = Place {
+            kind: Kind::Checkpoint,
+            room: self.room,
+            epoch,
+            fence: self.fence,
+            artifact,
+        };
+        let bytes = self.inner.sealer.seal(&place, state)?;
+        let digest = sha256(&bytes);
+        Ok(Packed {
+            object: ObjectRef {
+                name: ObjectName::new(epoch, self.fence, now_ms, &digest),
+                digest,
+                bytes: bytes.len() as u64,
+                artifact,
+            },
+            bytes,
+            raw_len,
+        })
+    }
+
+    /// Writes a checkpoint: the object, then the head. Two requests when nothing goes wrong.
+    ///
+    /// After an error the same checkpoint, or another of the same epoch, may be written again; it
+    /// converges. A checkpoint of an epoch that has passed changes nothing.
+    ///
+    /// # Errors
+    /// [`VaultError::Fenced`] when another process has the room; [`VaultError::RolledBack`] when
+    /// somebody put an older head back; [`VaultError::Unavailable`].
+    pub async fn write(&self, packed: &Packed, now_ms: u64) -> Result<Written, VaultError> {
+        let mut seen = self.lock().await?;
+        if self.has_passed(&seen, packed) {
+            return Ok(Written::Superseded);
+        }
+        self.put_object(packed).await?;
+        if planted(Bug::DeleteBeforeAdvance)
+            && let Some(old) = seen.head.object
+        {
+            self.inner.delete(&[old.name.key(self.room)]).await?;
+        }
+        let advanced = self
+            .advance(&mut seen, now_ms, |head, hand| {
+                head.advanced(packed.object, hand)
+            })
+            .await?;
+        Ok(match advanced {
+            Advanced::Done => Written::Newest,
+            Advanced::Overtaken => Written::Superseded,
+        })
+    }
+
+    /// The room's turn to be written.
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, Seen>, VaultError> {
+        let seen = self.seen.lock().await;
+        if seen.spent {
+            return Err(VaultError::Standing(seen.head.standing));
+        }
+        Ok(seen)
+    }
+
+    fn has_passed(&self, seen: &Seen, packed: &Packed) -> bool {
+        let newest = seen.head.epoch();
+        if planted(Bug::EpochReused) {
+            packed.epoch() < newest
+        } else {
+            packed.epoch() <= newest
+        }
+    }
+
+    /// Writes the room's last state and parks it: whoever `header` lists finds it and may resume
+    /// it. The lease is spent unless this fails.
+    ///
+    /// # Errors
+    /// As for [`Lease::write`], and [`VaultError::Header`] when the header does not fit. The room is
+    /// live still, or parked; never in between. After [`VaultError::Unavailable`] it may turn out to
+    /// be parked; writing it again makes it live.
+    pub async fn park(
+        &self,
+        packed: &Packed,
+        header: Header,
+        now_ms: u64,
+    ) -> Result<(), VaultError> {
+        header.check()?;
+        let mut seen = self.lock().await?;
+        if self.has_passed(&seen, packed) {
+            return Err(overtaken());
+        }
+        self.put_object(packed).await?;
+        // Before the head: a parked room that nobody finds would be lost, an entry for a room that
+        // is not parked is not shown.
+        let entries = self.inner.parked_entries(self.room, &header);
+        self.inner.put_entries(&entries, now_ms).await?;
+        let advanced = self
+            .advance(&mut seen, now_ms, |head, hand| {
+                head.parked(packed.object, header.clone(), hand)
+            })
+            .await?;
+        if advanced == Advanced::Overtaken {
+            return Err(overtaken());
+        }
+        seen.spent = true;
+        drop(seen);
+        let live = [names::live(self.room)];
+        if let Err(error) = self.inner.delete(&live).await {
+            tracing::debug!(room = %self.room, %error, "index entry of a parked room stays");
+        }
+        Ok(())
+    }
+
+    /// The room is over: its head says so, then what the store has of it is deleted.
+    ///
+    /// # Errors
+    /// As for [`Lease::write`]. When only deleting failed, a sweep finishes it.
+    pub async fn end(&self, now_ms: u64) -> Result<(), VaultError> {
+        let mut seen = self.seen.lock().await;
+        if !(seen.spent && seen.head.standing == Standing::Ended) {
+            self.close(&mut seen, Standing::Ended, now_ms).await?;
+        }
+        let head = seen.head.clone();
+        drop(seen);
+        self.inner.erase(&head).await
+    }
+
+    async fn close(
+        &self,
+        seen: &mut Seen,
+        standing: Standing,
+        now_ms: u64,
+    ) -> Result<(), VaultError> {
+        if seen.spent {
+            return Err(VaultError::Standing(seen.head.standing));
+        }
+        self.advance(seen, now_ms, |head, hand| head.closed(standing, hand))
+            .await?;
+        seen.spent = true;
+        Ok(())
+    }
+
+    /// Sets the room aside: nobody claims or resumes it any more, and what there is of it stays for
+    /// whoever looks into it.
+    ///
+    /// # Errors
+    /// As for [`Lease::write`].
+    pub async fn set_aside(&self, reason: &str, now_ms: u64) -> Result<(), VaultError> {
+        let mut seen = self.lock().await?;
+        self.close(&mut seen, Standing::Aside, now_ms).await?;
+        drop(seen);
+        self.inner.note_aside(self.room, reason).await
+    }
+
+    /// Deletes old checkpoints. One listing, and one request for up to a thousand of them. May fail
+    /// or be stopped anywhere.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`].
+    pub async fn prune(&self, keep: &Retention, now_ms: u64) -> Result<usize, VaultError> {
+        // Not under the lock: what is deleted is below any head there will be.
+        let head = self.seen.lock().await.head.clone();
+        let listed = self.inner.list_room(self.room).await?;
+        let gone: Vec<Key> = keep
+            .deletable(&head, &listed, now_ms)
+            .into_iter()
+            .map(|object| Inner::object_key(self.room, object))
+            .collect();
+        self.inner.delete(&gone).await?;
+        Ok(gone.len())
+    }
+
+    /// Creates the checkpoint's object, once. One of the same name is our own earlier attempt if
+    /// its bytes are.
+    async fn put_object(&self, packed: &Packed) -> Result<(), VaultError> {
+        let store = &self.inner.store;
+        let key = packed.object.name.key(self.room);
+        let mut last = None;
+        for _ in 0..LOOKS_MAX {
+            let put = store
+                .put(&key, packed.bytes.clone(), Condition::Absent)
+                .await;
+            match put {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Precondition) => {
+                    let max = Sealer::bytes_max(self.inner.raw_max);
+                    let there = match store.get(&key, Want::Whole { max }).await {
+                        Err(StoreError::TooLarge { .. }) => None,
+                        got => got?,
+                    };
+                    if there.is_some_and(|blob| blob.bytes == packed.bytes) {
+                        return Ok(());
+                    }
+                    return Err(StoreError::Unavailable(
+                        "other bytes are under the checkpoint's name; the next attempt has another"
+                            .into(),
+                    )
+                    .into());
+                }
+                Err(error @ (StoreError::Ambiguous(_) | StoreError::Conflict)) => {
+                    last = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.unwrap_or(StoreError::Conflict).into())
+    }
+
+    /// Replaces the head by its successor, for as long as the room is ours.
+    async fn advance(
+        &self,
+        seen: &mut Seen,
+        now_ms: u64,
+        successor: impl Fn(&Head, Hand) -> Head,
+    ) -> Result<Advanced, VaultError> {
+        let mut nonces = Vec::new();
+        for _ in 0..LOOKS_MAX {
+            let next = successor(&seen.head, self.inner.hand(now_ms)?);
+            nonces.push(next.nonce);
+            let condition = if planted(Bug::UnconditionalHead) {
+                Condition::None
+            } else {
+                Condition::Matches(seen.version.clone())
+            };
+            match self.inner.put_head(&next, condition).await? {
+                Put::Done(version) => {
+                    self.adopt(seen, next, version).await;
+                    return Ok(Advanced::Done);
+                }
+                Put::Look => {}
+            }
+            let Some((found, version)) = self.inner.read_head(self.room).await? else {
+                // Whoever takes a head away has claimed the room first.
+                return Err(VaultError::Fenced { by: Fence::NONE });
+            };
+            if nonces.contains(&found.nonce) {
+                self.adopt(seen, found, version).await;
+                return Ok(Advanced::Done);
+            }
+            match judge(self.inner.owner, self.fence, seen.head.epoch(), &found) {
+                Verdict::Fenced { by } => return Err(VaultError::Fenced { by }),
+                Verdict::RolledBack => return Err(VaultError::RolledBack),
+                Verdict::Ours => {
+                    // Perhaps an attempt of an earlier call landed late.
+                    let moves = next.object != seen.head.object;
+                    self.adopt(seen, found, version).await;
+                    if moves && seen.head.epoch() >= next.epoch() {
+                        return Ok(Advanced::Overtaken);
+                    }
+                }
+            }
+        }
+        Err(VaultError::busy())
+    }
+
+    async fn adopt(&self, seen: &mut Seen, head: Head, version: Version) {
+        self.epoch.fetch_max(head.epoch().0, Ordering::AcqRel);
+        seen.head = head;
+        seen.version = version;
+        self.inner.raise_floor(&seen.head).await;
+    }
+}
+
+/// A state cannot be parked under an epoch that has passed.
+fn overtaken() -> VaultError {
+    StoreError::Unavailable(
+        "an earlier attempt has that epoch: capture again and park under the next".into(),
+    )
+    .into()
+}
+
+impl Inner {
+    /// Deletes what the store has of a room that is over or expired; the head last but one, then the
+    /// entry it is found by.
+    pub(super) async fn erase(&self, head: &Head) -> Result<(), VaultError> {
+        let room = head.room;
+        let mut keys: Vec<Key> = self
+            .list_room(room)
+            .await?
+            .into_iter()
+            .map(|object: RoomObject| Self::object_key(room, object))
+            .collect();
+        if let Some(header) = &head.header {
+            keys.extend(
+                self.parked_entries_of_all_keys(room, header)
+                    .into_iter()
+                    .filter(|key| *key != names::parked(room)),
+            );
+        }
+        self.delete(&keys).await?;
+        self.delete(&[names::head(room)]).await?;
+        self.delete(&[names::live(room), names::parked(room)]).await
+    }
+
+    pub(super) async fn note_aside(&self, room: RoomId, reason: &str) -> Result<(), VaultError> {
+        let note = Bytes::copy_from_slice(reason.as_bytes());
+        self.store
+            .put(&names::aside(room), note, Condition::None)
+            .await?;
+        self.delete(&[names::live(room)]).await
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("room", &self.room)
+            .field("fence", &self.fence)
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,275 @@
+//! Parked rooms: what is shown of them, and taking one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use cabinet_wire::ArtifactDigest;
+
+use super::claim::standing;
+use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, check_artifact};
+use crate::head::{Head, Header, Standing};
+use crate::ids::{Epoch, RoomId};
+use crate::names;
+use crate::store::{Condition, Key};
+use crate::vault::lease::Lease;
+
+/// A parked room that was read: verified, and nobody's yet.
+pub struct ParkedRoom {
+    head: Head,
+    checkpoint: Checkpoint,
+}
+
+impl ParkedRoom {
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> RoomId {
+        self.head.room
+    }
+
+    /// Who was in it, and when.
+    #[must_use]
+    pub fn header(&self) -> Option<&Header> {
+        self.head.header.as_ref()
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+}
+
+/// A parked room as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedEntry {
+    /// The room.
+    pub room: RoomId,
+    /// The artifact it runs.
+    pub artifact: ArtifactDigest,
+    /// The epoch it was parked at.
+    pub epoch: Epoch,
+    /// Game, time and players.
+    pub header: Header,
+}
+
+/// A list of parked rooms, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ParkedRooms {
+    /// The rooms.
+    pub rooms: Vec<ParkedEntry>,
+    /// Rooms whose head could not be read or is not authentic, and that are therefore not shown.
+    pub damaged: usize,
+    /// Index entries of rooms that are not parked any more, or not theirs.
+    pub stale: usize,
+}
+
+impl Vault {
+    /// Reads a parked room for somebody who was in it (`account`), or for an operator (`None`). It
+    /// stays parked: build the room, then [`Vault::take`] it. Two requests.
+    ///
+    /// # Errors
+    /// [`VaultError::NoCheckpoint`] when there is no such room, [`VaultError::NotAMember`],
+    /// [`VaultError::AlreadyResumed`], [`VaultError::Expired`], [`VaultError::ArtifactMismatch`]
+    /// when it is not of `artifact`, and as for [`Vault::latest`].
+    pub async fn open_parked(
+        &self,
+        room: RoomId,
+        account: Option<&str>,
+        artifact: Option<ArtifactDigest>,
+    ) -> Result<ParkedRoom, VaultError> {
+        let head = self.inner.read_head(room).await?;
+        let (head, _) = head.ok_or(VaultError::NoCheckpoint)?;
+        let header = head.header.as_ref();
+        // Before anything else is said of the room; a live one has no header to ask.
+        if let (Some(account), Some(header)) = (account, header)
+            && !header.has(account)
+        {
+            return Err(VaultError::NotAMember);
+        }
+        let object = match (head.standing, head.object) {
+            (Standing::Parked, Some(object)) => object,
+            (Standing::Live | Standing::Ended, _) => return Err(VaultError::AlreadyResumed),
+            (other, _) => return Err(standing(other)),
+        };
+        check_artifact(&object, artifact)?;
+        let checkpoint = self.inner.read_object(room, &object).await?;
+        Ok(ParkedRoom { head, checkpoint })
+    }
+
+    /// Takes a parked room that was read. Of everybody who tries exactly one succeeds.
+    ///
+    /// # Errors
+    /// [`VaultError::AlreadyResumed`]: drop what was built. [`VaultError::Expired`],
+    /// [`VaultError::RolledBack`], [`VaultError::Unavailable`].
+    pub async fn take(&self, parked: &ParkedRoom, now_ms: u64) -> Result<Lease, VaultError> {
+        let inner = &self.inner;
+        let room = parked.room();
+        // An attempt whose answer was lost may land during a later one.
+        let mut nonces = Vec::new();
+        // Before the head: a live room that is in no index would not be claimed when we die.
+        inner.put_entries(&[names::live(room)], now_ms).await?;
+        for _ in 0..LOOKS_MAX {
+            let seen = inner.read_head_and_surroundings(room).await?;
+            let (seen, version) = seen.ok_or(VaultError::AlreadyResumed)?;
+            let won = if nonces.contains(&seen.nonce) {
+                Some((seen, version))
+            } else {
+                match seen.standing {
+                    Standing::Parked if seen.object == parked.head.object => {}
+                    Standing::Parked | Standing::Live | Standing::Ended => {
+                        return Err(VaultError::AlreadyResumed);
+                    }
+                    other => return Err(standing(other)),
+                }
+                let next = seen.claimed(inner.hand(now_ms)?);
+                nonces.push(next.nonce);
+                match inner.put_head(&next, Condition::Matches(version)).await? {
+                    Put::Done(version) => Some((next, version)),
+                    Put::Look => None,
+                }
+            };
+            if let Some((head, version)) = won {
+                let lease = self.mark(head, version).await?;
+                if let Some(header) = parked.header() {
+                    let entries = inner.parked_entries_of_all_keys(room, header);
+                    if let Err(error) = inner.delete(&entries).await {
+                        tracing::debug!(%room, %error, "index entries of a resumed room stay");
+                    }
+                }
+                return Ok(lease);
+            }
+        }
+        Err(VaultError::busy())
+    }
+
+    /// All parked rooms, newest first: for operators. One listing, and a small request for each.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] when they cannot be listed; a room that cannot be read is counted
+    /// and left out.
+    pub async fn parked(&self) -> Result<ParkedRooms, VaultError> {
+        let rooms = self.inner.index(names::PARKED).await?;
+        self.show(rooms, |_| true).await
+    }
+
+    /// The parked rooms an account was in, newest first. One listing for each key of the ring, and
+    /// a small request for each room. An empty account has none.
+    ///
+    /// # Errors
+    /// As for [`Vault::parked`].
+    pub async fn parked_of(&self, account: &str) -> Result<ParkedRooms, VaultError> {
+        if account.is_empty() {
+            return Ok(ParkedRooms::default());
+        }
+        let mut rooms = BTreeSet::new();
+        for pseudonym in self.inner.sealer.pseudonyms(ACCOUNT, account) {
+            rooms.extend(self.inner.index(&names::players_of(&pseudonym)).await?);
+        }
+        self.show(rooms.into_iter().collect(), |header| header.has(account))
+            .await
+    }
+
+    async fn show(
+        &self,
+        rooms: Vec<RoomId>,
+        shown: impl Fn(&Header) -> bool,
+    ) -> Result<ParkedRooms, VaultError> {
+        let mut out = ParkedRooms::default();
+        for (room, head) in self.inner.heads(rooms).await {
+            let head = match head {
+                Ok(head) => head,
+                Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                    return Err(error);
+                }
+                Err(_) => {
+                    out.damaged += 1;
+                    continue;
+                }
+            };
+            let parked = head.filter(|head| head.standing == Standing::Parked);
+            let entry = parked.and_then(|head| {
+                let (epoch, object) = (head.epoch(), head.object?);
+                let header = head.header.filter(|header| shown(header))?;
+                Some(ParkedEntry {
+                    room,
+                    artifact: object.artifact,
+                    epoch,
+                    header,
+                })
+            });
+            match entry {
+                Some(entry) => out.rooms.push(entry),
+                None => out.stale += 1,
+            }
+        }
+        out.rooms
+            .sort_by_key(|entry| std::cmp::Reverse((entry.header.at, entry.room)));
+        Ok(out)
+    }
+
+    /// Deletes a parked room for good. One that is not there is deleted already.
+    ///
+    /// # Errors
+    /// [`VaultError::Standing`] when it is live, and as for [`Vault::claim`].
+    pub async fn discard(&self, room: RoomId, now_ms: u64) -> Result<(), VaultError> {
+        let inner = &self.inner;
+        for _ in 0..LOOKS_MAX {
+            let Some((head, version)) = inner.read_head(room).await? else {
+                return Ok(());
+            };
+            if head.standing == Standing::Live {
+                return Err(VaultError::Standing(Standing::Live));
+            }
+            let next = head.closed(Standing::Ended, inner.hand(now_ms)?);
+            match inner.put_head(&next, Condition::Matches(version)).await? {
+                Put::Done(_) => return inner.erase(&next).await,
+                Put::Look => {}
+            }
+        }
+        Err(VaultError::busy())
+    }
+}
+
+/// The domain of accounts' pseudonyms.
+pub(super) const ACCOUNT: &str = "account";
+
+impl Inner {
+    /// The index entries of a parked room.
+    pub(super) fn parked_entries(&self, room: RoomId, header: &Header) -> Vec<Key> {
+        self.entries(room, header, 1)
+    }
+
+    /// As [`Self::parked_entries`], and those an older key may have left.
+    pub(super) fn parked_entries_of_all_keys(&self, room: RoomId, header: &Header) -> Vec<Key> {
+        self.entries(room, header, usize::MAX)
+    }
+
+    fn entries(&self, room: RoomId, header: &Header, keys: usize) -> Vec<Key> {
+        let accounts: BTreeSet<&str> = header
+            .roster
+            .iter()
+            .map(|member| member.account.as_str())
+            .filter(|account| !account.is_empty())
+            .collect();
+        let players = accounts.into_iter().flat_map(|account| {
+            let names = self.sealer.pseudonyms(ACCOUNT, account);
+            names
+                .into_iter()
+                .take(keys)
+                .map(|name| names::player(&name, room))
+        });
+        std::iter::once(names::parked(room))
+            .chain(players)
+            .collect()
+    }
+}
+
+impl fmt::Debug for ParkedRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedRoom")
+            .field("room", &self.head.room)
+            .field("epoch", &self.head.epoch())
+            .finish_non_exhaustive()
+    }
+}

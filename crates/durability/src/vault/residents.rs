@@ -1,0 +1,109 @@
+//! Which room is the resident one of a game.
+
+use cabinet_wire::ArtifactDigest;
+
+use super::{Vault, VaultError};
+use crate::codec::TEXT_BYTES_MAX;
+use crate::head::HeadError;
+use crate::ids::{Epoch, Fence, RoomId};
+use crate::names;
+use crate::seal::{Kind, Place, Sealer, Unverified, Wanted};
+use crate::store::{Condition, Key, StoreError, Version, Want};
+
+/// The domain of slugs' pseudonyms.
+const SLUG: &str = "slug";
+
+/// Which room a game's resident one is, as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResidentPointer {
+    /// The room.
+    pub room: RoomId,
+    key: Key,
+    version: Version,
+}
+
+impl Vault {
+    /// The resident room of a game; `None` when it never had one.
+    ///
+    /// # Errors
+    /// [`VaultError::Corrupt`], [`VaultError::Unreadable`], [`VaultError::Unavailable`].
+    pub async fn resident(&self, slug: &str) -> Result<Option<ResidentPointer>, VaultError> {
+        let inner = &self.inner;
+        for pseudonym in inner.sealer.pseudonyms(SLUG, slug) {
+            let key = names::resident(&pseudonym);
+            let max = Sealer::bytes_max(TEXT_BYTES_MAX as u64);
+            let blob = match inner.store.get(&key, Want::Whole { max }).await {
+                Ok(Some(blob)) => blob,
+                Ok(None) => continue,
+                Err(StoreError::TooLarge { .. }) => {
+                    return Err(VaultError::corrupt("resident pointer"));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let verified = Unverified::parse(blob.bytes)
+                .and_then(|record| {
+                    // The room is what is asked for; the slug inside must be the one asked about.
+                    let wanted = Wanted::any(Kind::Resident, record.claimed().room);
+                    record.verify(&inner.sealer, &wanted)
+                })
+                .map_err(VaultError::opening)?;
+            let body = verified
+                .decode(TEXT_BYTES_MAX as u64)
+                .map_err(VaultError::opening)?;
+            if body != slug.as_bytes() {
+                return Err(VaultError::corrupt("resident pointer of another game"));
+            }
+            return Ok(Some(ResidentPointer {
+                room: verified.place().room,
+                key,
+                version: blob.version,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Says which room is a game's resident one from now on, in place of `old`. Of everybody who
+    /// tries with the same `old` exactly one succeeds.
+    ///
+    /// # Errors
+    /// [`VaultError::AlreadyResumed`] when somebody else was first, [`VaultError::Unavailable`],
+    /// [`VaultError::Header`] for a slug over 4,096 bytes.
+    pub async fn set_resident(
+        &self,
+        slug: &str,
+        room: RoomId,
+        old: Option<&ResidentPointer>,
+    ) -> Result<(), VaultError> {
+        let inner = &self.inner;
+        if slug.len() > TEXT_BYTES_MAX {
+            return Err(HeadError::Text(slug.len()).into());
+        }
+        let place = Place {
+            kind: Kind::Resident,
+            room,
+            epoch: Epoch::NONE,
+            fence: Fence::NONE,
+            artifact: ArtifactDigest([0; 32]),
+        };
+        let sealed = inner.sealer.seal(&place, slug.as_bytes())?;
+        let (key, condition) = match old {
+            Some(old) => (old.key.clone(), Condition::Matches(old.version.clone())),
+            None => {
+                let names = inner.sealer.pseudonyms(SLUG, slug);
+                // There is one for each key, and there is a key.
+                let name = names.first().map_or("", String::as_str);
+                (names::resident(name), Condition::Absent)
+            }
+        };
+        match inner.store.put(&key, sealed, condition).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Precondition | StoreError::Conflict | StoreError::Ambiguous(_)) => {
+                match self.resident(slug).await? {
+                    Some(now) if now.room == room => Ok(()),
+                    _ => Err(VaultError::AlreadyResumed),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

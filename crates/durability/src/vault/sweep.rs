@@ -1,0 +1,323 @@
+//! Tidying: parked rooms past their time, and what crashes left behind.
+//!
+//! Every step leaves the old truth or the new one, so a sweep may be stopped anywhere and run
+//! beside others.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{Inner, Put, Vault, VaultError};
+use crate::head::{Head, Standing};
+use crate::ids::RoomId;
+use crate::names::{self, RoomObject};
+use crate::store::{Condition, DELETE_KEYS_MAX, Key, Want};
+
+/// What a sweep takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SweepPolicy {
+    /// Parked rooms older than this expire. Default 14 days.
+    pub parked_for: Duration,
+    /// How long an expired room's head still says so, after its state is gone. Default 30 days.
+    pub expired_for: Duration,
+    /// Index entries and checkpoints that lead nowhere are left alone while they are younger: a
+    /// write of theirs may be under way. Default one hour.
+    pub grace: Duration,
+    /// Whether all players' entries and all rooms' checkpoints are looked through for such that lead
+    /// nowhere. Reads every name in the store. Default no.
+    pub deep: bool,
+}
+
+impl Default for SweepPolicy {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            parked_for: 14 * DAY,
+            expired_for: 30 * DAY,
+            grace: Duration::from_secs(60 * 60),
+            deep: false,
+        }
+    }
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Rooms that expired now.
+    pub expired: usize,
+    /// Rooms of which nothing is left now.
+    pub erased: usize,
+    /// Index entries that led nowhere.
+    pub entries: usize,
+    /// Checkpoints without a room.
+    pub orphans: usize,
+    /// Rooms whose head cannot be read; they are left alone.
+    pub damaged: usize,
+    /// Rooms that could not be swept now.
+    pub failed: usize,
+}
+
+impl Vault {
+    /// Sweeps the store. A listing for each index, and a small request for each room in them.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] when the store cannot be listed. What goes wrong with one room is
+    /// counted.
+    pub async fn sweep(&self, policy: &SweepPolicy, now_ms: u64) -> Result<Swept, VaultError> {
+        let inner = &self.inner;
+        let mut swept = Swept::default();
+        let parked = inner.index(names::PARKED).await?;
+        for (room, head) in inner.heads(parked.clone()).await {
+            let done = inner.sweep_parked(room, head, policy, now_ms, &mut swept);
+            if let Err(error) = done.await {
+                tracing::warn!(%room, %error, "room not swept");
+                swept.failed += 1;
+            }
+        }
+        let live = inner.index(names::LIVE).await?;
+        for (room, head) in inner.heads(live).await {
+            let done = inner.sweep_live(room, head, policy, now_ms, &mut swept);
+            if let Err(error) = done.await {
+                tracing::warn!(%room, %error, "room not swept");
+                swept.failed += 1;
+            }
+        }
+        if policy.deep {
+            let parked: HashSet<RoomId> = parked.into_iter().collect();
+            inner
+                .sweep_players(&parked, policy, now_ms, &mut swept)
+                .await?;
+            inner.sweep_orphans(policy, now_ms, &mut swept).await?;
+        }
+        Ok(swept)
+    }
+}
+
+/// Whether what happened at `at_ms` is longer ago than that.
+fn is_past(at_ms: u64, age: Duration, now_ms: u64) -> bool {
+    u128::from(now_ms.saturating_sub(at_ms)) > age.as_millis()
+}
+
+impl Inner {
+    async fn sweep_parked(
+        &self,
+        room: RoomId,
+        head: Result<Option<Head>, VaultError>,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        let head = match head {
+            Ok(head) => head,
+            Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => return Err(error),
+            Err(_) => {
+                swept.damaged += 1;
+                return Ok(());
+            }
+        };
+        match head {
+            Some(head) if head.standing == Standing::Parked => {
+                if is_past(head.at_ms, policy.parked_for, now_ms) {
+                    self.expire(room, now_ms, swept).await?;
+                }
+                Ok(())
+            }
+            Some(head) if head.standing == Standing::Expired => {
+                // Again, in case the sweep that expired it was stopped.
+                self.empty(&head).await?;
+                if is_past(head.at_ms, policy.expired_for, now_ms) {
+                    self.erase(&head).await?;
+                    swept.erased += 1;
+                }
+                Ok(())
+            }
+            Some(head) if head.standing == Standing::Ended => {
+                self.erase(&head).await?;
+                swept.erased += 1;
+                Ok(())
+            }
+            _ => {
+                self.drop_entry(&names::parked(room), policy, now_ms, swept)
+                    .await
+            }
+        }
+    }
+
+    async fn sweep_live(
+        &self,
+        room: RoomId,
+        head: Result<Option<Head>, VaultError>,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        match head {
+            Ok(Some(head)) if head.standing == Standing::Live => Ok(()),
+            Ok(Some(head)) if head.standing == Standing::Ended => {
+                self.erase(&head).await?;
+                swept.erased += 1;
+                Ok(())
+            }
+            Ok(_) => {
+                self.drop_entry(&names::live(room), policy, now_ms, swept)
+                    .await
+            }
+            Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => Err(error),
+            Err(_) => {
+                swept.damaged += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// The head says so first, then the state goes: whoever comes meanwhile is told "expired", and
+    /// never finds half of a room.
+    async fn expire(&self, room: RoomId, now_ms: u64, swept: &mut Swept) -> Result<(), VaultError> {
+        let Some((head, version)) = self.read_head(room).await? else {
+            return Ok(());
+        };
+        if head.standing != Standing::Parked {
+            return Ok(());
+        }
+        let next = head.closed(Standing::Expired, self.hand(now_ms)?);
+        match self.put_head(&next, Condition::Matches(version)).await? {
+            Put::Done(_) => {
+                self.empty(&next).await?;
+                swept.expired += 1;
+                Ok(())
+            }
+            // Somebody has it, or another sweep.
+            Put::Look => Ok(()),
+        }
+    }
+
+    /// Deletes an expired room's state and its players' entries; its head and the entry it is found
+    /// by stay.
+    async fn empty(&self, head: &Head) -> Result<(), VaultError> {
+        let room = head.room;
+        let mut keys: Vec<Key> = self
+            .list_room(room)
+            .await?
+            .into_iter()
+            // The claims keep the fence, should the head be lost.
+            .filter(|object| matches!(object, RoomObject::Checkpoint(_)))
+            .map(|object| Self::object_key(room, object))
+            .collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if let Some(header) = &head.header {
+            let entries = self.parked_entries_of_all_keys(room, header);
+            keys.extend(
+                entries
+                    .into_iter()
+                    .filter(|key| *key != names::parked(room)),
+            );
+        }
+        self.delete(&keys).await
+    }
+
+    /// Deletes an entry that leads nowhere, unless it is young.
+    async fn drop_entry(
+        &self,
+        key: &Key,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        let Some(blob) = self.store.get(key, Want::First(8)).await? else {
+            return Ok(());
+        };
+        // One that does not say when it was written is not ours, and old.
+        let at_ms = blob
+            .bytes
+            .first_chunk()
+            .map_or(0, |at| u64::from_le_bytes(*at));
+        if is_past(at_ms, policy.grace, now_ms) {
+            self.delete(std::slice::from_ref(key)).await?;
+            swept.entries += 1;
+        }
+        Ok(())
+    }
+
+    async fn sweep_players(
+        &self,
+        parked: &HashSet<RoomId>,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .store
+                .list(names::PLAYERS, after.as_deref(), DELETE_KEYS_MAX)
+                .await?;
+            for entry in &page.entries {
+                if names::room_of(&entry.key).is_none_or(|room| !parked.contains(&room)) {
+                    self.drop_entry(&entry.key, policy, now_ms, swept).await?;
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Checkpoints whose room has no head: written late by somebody who was fenced, after the room
+    /// was over.
+    async fn sweep_orphans(
+        &self,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        let mut after: Option<String> = None;
+        loop {
+            // One name of each room; the rest of its names are skipped.
+            let page = self.store.list(names::ROOMS, after.as_deref(), 1).await?;
+            let Some(entry) = page.entries.first() else {
+                match page.next {
+                    Some(next) => {
+                        after = Some(next);
+                        continue;
+                    }
+                    None => return Ok(()),
+                }
+            };
+            let name = &entry.key.as_str()[names::ROOMS.len()..];
+            let Some(room) = name.split('/').next().and_then(|room| room.parse().ok()) else {
+                after = Some(entry.key.as_str().into());
+                continue;
+            };
+            // `~` sorts after every character of a key.
+            after = Some(format!("{}~", names::of_room(room)));
+            let head = self.store.get(&names::head(room), Want::First(1)).await?;
+            if head.is_some() {
+                continue;
+            }
+            let listed = self.list_room(room).await?;
+            let young = listed.iter().any(|object| match object {
+                RoomObject::Checkpoint(name) => !is_past(name.at_ms, policy.grace, now_ms),
+                RoomObject::Claim(_) => false,
+            });
+            // A head that was lost is rebuilt from these: they go only when the room is in no index
+            // either.
+            let entries = [names::live(room), names::parked(room)];
+            let mut indexed = false;
+            for key in &entries {
+                indexed |= self.store.get(key, Want::First(1)).await?.is_some();
+            }
+            if !young && !indexed {
+                let keys: Vec<Key> = listed
+                    .into_iter()
+                    .map(|object| Self::object_key(room, object))
+                    .collect();
+                self.delete(&keys).await?;
+                swept.orphans += keys.len();
+            }
+        }
+    }
+}
