@@ -10,11 +10,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cabinet_host::{
-    Outcome, Player, RestoreError, Room, RoomConfig, Sck1, Seed, ServiceError, Skip, Snapshot,
+    CaptureError, Outcome, Player, RestoreError, Room, RoomConfig, Sck1, Seed, ServiceError, Skip,
+    Snapshot,
 };
 use cabinet_wire::Lifecycle;
 use tokio::sync::oneshot;
 
+use crate::captures::Captured;
 use crate::fault_report::FaultReport;
 use crate::guest_services::GuestServices;
 use crate::host_keys::{self, HostKey};
@@ -25,7 +27,7 @@ use crate::room::{
     CheckpointError, Command, EndReason, Ending, HibernateError, JoinError, Phase, RoomShared,
     RoomStatus, Seat,
 };
-use crate::runtime::{Env, Parked, Parking, RoomSpec};
+use crate::runtime::{Env, Parking, RoomSpec};
 use crate::sched::Ran;
 
 /// What a room begins with.
@@ -54,6 +56,8 @@ pub(crate) struct Actor {
     counted: bool,
     /// Callbacks so far.
     callbacks: u64,
+    /// Bytes of pages the last capture held.
+    captured_bytes: usize,
     /// Linear memory as last told to the recorder.
     memory: u64,
     fault: Option<FaultReport>,
@@ -92,6 +96,7 @@ impl Actor {
             restoring: false,
             counted: false,
             callbacks: 0,
+            captured_bytes: 0,
             memory: 0,
             fault: None,
         }
@@ -210,9 +215,15 @@ impl Actor {
             parks: self.parking.is_some(),
             park_within: self.env.park_within,
         };
+        // A room whose capture says nothing of it: who was there at its last callback.
+        let roster = if spec.roster.is_empty() && restored {
+            room.last_roster()
+        } else {
+            spec.roster
+        };
         let mut live = Live {
             room,
-            life: Life::new(rules, &[]),
+            life: Life::new(rules, &spec.joined, roster),
         };
         self.env.recorder.rooms(self.shared.label(), 1);
         self.counted = true;
@@ -362,6 +373,22 @@ impl Actor {
                 let _ = reply.send(taken);
                 true
             }
+            Command::Capture { reply, .. } => {
+                let taken = self.capture(live).map_err(CheckpointError::Capture);
+                if let Err(Ok(unwanted)) = reply.send(taken) {
+                    // Whoever asked does not wait any more.
+                    self.env.captures.give(unwanted.snapshot.into_buffer());
+                }
+                true
+            }
+            Command::Evict => {
+                tracing::info!(
+                    slug = self.shared.listed.slug().as_str(), room = %self.shared.id,
+                    "room goes on elsewhere"
+                );
+                self.gone(Phase::Moved, EndReason::Moved, None, None);
+                false
+            }
             Command::Hibernate { reply, .. } => {
                 if self.parking.is_none() {
                     let _ = reply.send(Err(HibernateError::NoParking));
@@ -426,6 +453,7 @@ impl Actor {
             return true;
         };
         self.shared.screens.unseat(at);
+        live.life.leaving(live.room.members());
         let unix = self.env.clock.unix_nanos();
         let _span = self.span(Export::Leave);
         let outcome = live.room.leave(unix, player);
@@ -465,8 +493,8 @@ impl Actor {
         };
         self.attempt += 1;
         let attempt = self.attempt;
-        let snapshot = match live.room.snapshot() {
-            Ok(snapshot) => snapshot,
+        let captured = match self.capture(live) {
+            Ok(captured) => captured,
             Err(error) => {
                 tracing::error!(room = %self.shared.id, %error, "cannot capture the room");
                 if let Some(reply) = self.hibernating.take() {
@@ -477,22 +505,32 @@ impl Actor {
             }
         };
         live.life.park_began(now);
-        let parked = Parked {
-            room: self.shared.id,
-            slug: self.shared.listed.slug().clone(),
-            roster: live.room.last_roster(),
-            at: self.env.clock.unix_nanos(),
-            posts: self.shared.posts.of_room(self.shared.id),
-            snapshot,
-        };
         let shared = Arc::clone(&self.shared);
         let reply = Reply::new(move |answer| shared.parked(attempt, answer));
-        let asked = catch_unwind(AssertUnwindSafe(|| parking.park(parked, reply)));
+        let asked = catch_unwind(AssertUnwindSafe(|| parking.park(captured, reply)));
         if asked.is_err() {
             // The dropped reply has answered for it.
             tracing::error!(room = %self.shared.id, "parking panicked");
         }
         true
+    }
+
+    /// The room as it is between two callbacks.
+    fn capture(&mut self, live: &mut Live) -> Result<Captured, CaptureError> {
+        let buffer = self.env.captures.take(self.captured_bytes);
+        let snapshot = live.room.snapshot_into(buffer)?;
+        self.captured_bytes = snapshot.page_bytes();
+        Ok(Captured {
+            room: self.shared.id,
+            slug: self.shared.listed.slug().clone(),
+            lifecycle: live.life.rules().lifecycle,
+            roster: live.life.roster(live.room.members()),
+            joined: live.life.everybody().to_vec(),
+            at: self.env.clock.unix_nanos(),
+            callbacks: self.callbacks,
+            posts: self.shared.posts.of_room(self.shared.id),
+            snapshot,
+        })
     }
 
     /// Waits for the answer of where the room is to be parked.

@@ -49,12 +49,14 @@ mod guide {}
 mod actor;
 mod blame;
 pub mod board;
+mod captures;
 mod cell;
 mod clock;
 mod controls;
 mod fault_report;
 mod guest_services;
 pub mod host_keys;
+pub mod keeper;
 mod life;
 #[cfg(feature = "metrics")]
 mod metrics_adapter;
@@ -74,6 +76,7 @@ mod wheel;
 
 pub use blame::{Blame, Evidence, judge_deadline};
 pub use cabinet_durability::{NotARoomId, RoomId, RoomIds};
+pub use captures::Captured;
 pub use clock::{Clock, Entropy, ManualClock, SeededEntropy, SystemClock, SystemEntropy};
 pub use controls::{Action, InputContext};
 pub use fault_report::{FAULT_REPORT_BYTES_MAX, FaultReport};
@@ -93,6 +96,6 @@ pub use room::{
     REQUESTS_MAX, RoomHandle, RoomStatus, Seat,
 };
 pub use runtime::{
-    OpenError, Parked, Parking, Resume, RoomSpec, Runtime, RuntimeOptions, RuntimeStats, Witness,
+    OpenError, Parking, Resume, RoomSpec, Runtime, RuntimeOptions, RuntimeStats, Witness,
 };
 pub use screens::{View, Viewer};

@@ -53,6 +53,8 @@ pub(crate) struct LifeRules {
 pub(crate) struct Life {
     rules: LifeRules,
     joined: Vec<Player>,
+    /// Who was there last: the members, or those of whom the last one left.
+    roster: Vec<Player>,
     stage: Stage,
     attempts: u32,
 }
@@ -72,16 +74,17 @@ enum Stage {
 }
 
 impl Life {
-    /// A room's life. `present` are members it is restored with.
-    pub(crate) fn new(rules: LifeRules, present: &[Player]) -> Self {
+    /// A room's life. `joined` and `roster` are those of the room it goes on from.
+    pub(crate) fn new(rules: LifeRules, joined: &[Player], roster: Vec<Player>) -> Self {
         let mut life = Self {
             rules,
             joined: Vec::new(),
+            roster,
             stage: Stage::Open,
             attempts: 0,
         };
-        for player in present {
-            life.remember(player, present);
+        for player in joined {
+            life.remember(player, &[]);
         }
         life
     }
@@ -112,6 +115,26 @@ impl Life {
         self.stage = Stage::Open;
         self.attempts = 0;
         self.remember(player, members);
+        self.roster = members.to_vec();
+    }
+
+    /// Somebody is about to leave these members.
+    pub(crate) fn leaving(&mut self, members: &[Player]) {
+        self.roster = members.to_vec();
+    }
+
+    /// Who was there last. `members` are there now.
+    pub(crate) fn roster(&self, members: &[Player]) -> Vec<Player> {
+        if members.is_empty() {
+            self.roster.clone()
+        } else {
+            members.to_vec()
+        }
+    }
+
+    /// Everybody who was ever there, in the order they came.
+    pub(crate) fn everybody(&self) -> &[Player] {
+        &self.joined
     }
 
     /// The last member left.
@@ -277,27 +300,27 @@ mod tests {
 
     #[test]
     fn each_lifecycle_abandons_in_its_own_way() {
-        let mut resident = Life::new(rules(Lifecycle::Resident, true), &[]);
+        let mut resident = Life::new(rules(Lifecycle::Resident, true), &[], Vec::new());
         assert_eq!(resident.emptied(secs(1)), None);
         assert_eq!(resident.alarm(), None);
 
-        let mut ephemeral = Life::new(rules(Lifecycle::Ephemeral, true), &[]);
+        let mut ephemeral = Life::new(rules(Lifecycle::Ephemeral, true), &[], Vec::new());
         assert_eq!(ephemeral.emptied(secs(1)), None);
         assert_eq!(ephemeral.alarm(), Some(secs(61)));
         assert_eq!(ephemeral.due(secs(60)), None);
         assert_eq!(ephemeral.due(secs(61)), Some(Verdict::Abandon));
 
-        let mut parked = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let mut parked = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         assert_eq!(parked.emptied(secs(1)), None);
         assert_eq!(parked.due(secs(61)), Some(Verdict::Park));
 
-        let mut homeless = Life::new(rules(Lifecycle::Resumable, false), &[]);
+        let mut homeless = Life::new(rules(Lifecycle::Resumable, false), &[], Vec::new());
         assert_eq!(homeless.emptied(secs(1)), Some(Verdict::Abandon));
     }
 
     #[test]
     fn a_join_calls_the_grace_off() {
-        let mut life = Life::new(rules(Lifecycle::Ephemeral, false), &[]);
+        let mut life = Life::new(rules(Lifecycle::Ephemeral, false), &[], Vec::new());
         let _ = life.emptied(secs(1));
         life.joined(&player(1), &[player(1)]);
         assert_eq!(life.alarm(), None);
@@ -306,7 +329,7 @@ mod tests {
 
     #[test]
     fn parking_that_fails_is_tried_again_later_and_later() {
-        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         let _ = life.emptied(secs(0));
         let mut now = secs(60);
         let mut waits = Vec::new();
@@ -324,7 +347,7 @@ mod tests {
 
     #[test]
     fn parking_that_never_answers_counts_as_failed() {
-        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         let _ = life.emptied(secs(0));
         assert_eq!(life.due(GRACE), Some(Verdict::Park));
         life.park_began(GRACE);
@@ -337,7 +360,7 @@ mod tests {
     #[test]
     fn a_room_that_could_not_be_parked_on_demand_is_as_abandoned_as_it_was() {
         // In its grace: it ends when it would have ended.
-        let mut ephemeral = Life::new(rules(Lifecycle::Ephemeral, true), &[]);
+        let mut ephemeral = Life::new(rules(Lifecycle::Ephemeral, true), &[], Vec::new());
         let _ = ephemeral.emptied(secs(0));
         ephemeral.park_began(secs(10));
         ephemeral.park_failed(secs(11));
@@ -349,13 +372,13 @@ mod tests {
         assert_eq!(ephemeral.due(secs(189)), None);
         assert_eq!(ephemeral.due(secs(189)), Some(Verdict::Abandon));
         // A resumable one keeps its grace, too.
-        let mut resumable = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let mut resumable = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         let _ = resumable.emptied(secs(0));
         resumable.park_began(secs(10));
         resumable.park_failed(secs(11));
         assert_eq!(resumable.alarm(), Some(GRACE));
         // Nobody was ever there, or somebody is.
-        let mut open = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let mut open = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         open.park_began(secs(10));
         open.park_failed(secs(11));
         assert_eq!(open.alarm(), None);
@@ -363,7 +386,7 @@ mod tests {
 
     #[test]
     fn the_third_of_two_is_refused_and_nobody_sits_twice() {
-        let life = Life::new(rules(Lifecycle::Resumable, true), &[]);
+        let life = Life::new(rules(Lifecycle::Resumable, true), &[], Vec::new());
         let members = [player(1)];
         assert_eq!(life.admits(&members, &player(1)), Err(NotAdmitted::Already));
         assert_eq!(life.admits(&members, &player(2)), Ok(()));
@@ -374,7 +397,7 @@ mod tests {
 
     #[test]
     fn everybody_who_was_there_has_one_line_in_the_result() {
-        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[player(1)]);
+        let mut life = Life::new(rules(Lifecycle::Resumable, true), &[player(1)], Vec::new());
         life.joined(&player(2), &[player(1), player(2)]);
         life.joined(&player(3), &[player(3)]);
         life.joined(&player(2), &[player(2)]);
@@ -405,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_room_that_sees_crowds_remembers_so_many_and_those_present_in_any_case() {
-        let mut life = Life::new(rules(Lifecycle::Resident, true), &[]);
+        let mut life = Life::new(rules(Lifecycle::Resident, true), &[], Vec::new());
         life.joined = (0..JOINED_MAX as u32).map(player).collect();
         let newcomer = player(99_999);
         life.joined(&newcomer, &[player(0), newcomer.clone()]);
@@ -438,7 +461,7 @@ mod tests {
             ),
         ) {
             let lifecycle = if ephemeral { Lifecycle::Ephemeral } else { Lifecycle::Resumable };
-            let mut life = Life::new(rules(lifecycle, true), &[]);
+            let mut life = Life::new(rules(lifecycle, true), &[], Vec::new());
             let mut members: Vec<Player> = vec![];
             let (mut now, mut ever) = (Duration::ZERO, false);
             for event in events {

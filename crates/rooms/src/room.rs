@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cabinet_host::{
@@ -16,6 +16,7 @@ use cabinet_host::{
 use cabinet_wire::Lifecycle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use crate::captures::Captured;
 use crate::cell::RoomCell;
 use crate::fault_report::FaultReport;
 use crate::pool::Pool;
@@ -24,7 +25,7 @@ use crate::recorder::GameLabel;
 use crate::registry::{GameSlug, Listed};
 use crate::sched::Key;
 use crate::screens::{Screens, Viewer};
-use crate::services::Post;
+use crate::services::{Leaderboard, Post};
 use cabinet_durability::RoomId;
 
 /// Keys a player may be ahead of the room.
@@ -51,6 +52,8 @@ pub(crate) struct RoomShared {
     pub(crate) ending: OnceLock<Arc<Ending>>,
     /// Somebody closed it: once is enough.
     closing: AtomicBool,
+    /// Callbacks so far.
+    pub(crate) callbacks: AtomicU64,
     mail: Mutex<Mail>,
     requests: Arc<Semaphore>,
 }
@@ -88,6 +91,12 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Snapshot, CheckpointError>>,
         _permit: OwnedSemaphorePermit,
     },
+    Capture {
+        reply: oneshot::Sender<Result<Captured, CheckpointError>>,
+        _permit: OwnedSemaphorePermit,
+    },
+    /// The room goes on elsewhere: it is dropped here.
+    Evict,
     Hibernate {
         reply: oneshot::Sender<Result<(), HibernateError>>,
         _permit: OwnedSemaphorePermit,
@@ -124,6 +133,8 @@ pub enum Phase {
     Settled,
     /// It was parked and can be resumed. It has no result.
     Hibernated,
+    /// It goes on in another process. It has no result here.
+    Moved,
     /// It could not be resumed. It has no result, and what it was to be resumed from is as it was.
     NotResumed,
 }
@@ -132,10 +143,13 @@ impl Phase {
     /// Whether the room is gone.
     #[must_use]
     pub fn is_over(self) -> bool {
-        matches!(self, Self::Settled | Self::Hibernated | Self::NotResumed)
+        matches!(
+            self,
+            Self::Settled | Self::Hibernated | Self::Moved | Self::NotResumed
+        )
     }
 
-    /// A stable name: `init`, `in play`, `settled`, `hibernated` or `not resumed`.
+    /// A stable name: `init`, `in play`, `settled`, `hibernated`, `moved` or `not resumed`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -143,6 +157,7 @@ impl Phase {
             Self::InPlay { .. } => "in play",
             Self::Settled => "settled",
             Self::Hibernated => "hibernated",
+            Self::Moved => "moved",
             Self::NotResumed => "not resumed",
         }
     }
@@ -180,13 +195,15 @@ pub enum EndReason {
     Host,
     /// It was parked.
     Hibernated,
+    /// It goes on in another process.
+    Moved,
     /// It could not be resumed.
     NotResumed,
 }
 
 impl EndReason {
-    /// A stable name: `game`, `abandoned`, `closed`, `fault`, `host`, `hibernated` or
-    /// `not-resumed`.
+    /// A stable name: `game`, `abandoned`, `closed`, `fault`, `host`, `hibernated`,
+    /// `moved` or `not-resumed`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -196,6 +213,7 @@ impl EndReason {
             Self::Fault => "fault",
             Self::Host => "host",
             Self::Hibernated => "hibernated",
+            Self::Moved => "moved",
             Self::NotResumed => "not-resumed",
         }
     }
@@ -394,6 +412,47 @@ impl RoomHandle {
         answer.await.map_err(|_| CheckpointError::Closed)?
     }
 
+    /// Captures the room between two callbacks, with everything that makes it go on elsewhere. It
+    /// goes on. Into memory that is kept warm for it, where [`RoomHandle::checkpoint`] takes new.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub async fn capture(&self) -> Result<Captured, CheckpointError> {
+        let permit = self.shared.permit().await.ok_or(CheckpointError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Capture {
+            reply,
+            _permit: permit,
+        };
+        self.shared
+            .post(command)
+            .map_err(|_| CheckpointError::Closed)?;
+        answer.await.map_err(|_| CheckpointError::Closed)?
+    }
+
+    /// Drops the room without a word to its guest: it goes on in another process, which has it from
+    /// a checkpoint. It ends with [`EndReason::Moved`] and no result. Returns at once.
+    pub fn evict(&self) {
+        // One that is over is gone.
+        let _ = self.shared.post(Command::Evict);
+    }
+
+    /// How many callbacks the room has had since it was opened or resumed here. While the number
+    /// stands the room's state does.
+    #[must_use]
+    pub fn callbacks(&self) -> u64 {
+        self.shared.callbacks.load(Ordering::Relaxed)
+    }
+
+    /// Sends leaderboard posts again that a capture came with, if [`RoomSpec::posts`] did not.
+    ///
+    /// [`RoomSpec::posts`]: crate::RoomSpec::posts
+    pub fn send_posts(&self, board: &Arc<dyn Leaderboard>, posts: Vec<Post>) {
+        for post in posts {
+            self.shared.posts.post(board, post, self.shared.label());
+        }
+    }
+
     /// Leaderboard posts of the room that are not recorded yet, in order. A capture remembers that
     /// they were posted, so keep them with a checkpoint: ask after [`RoomHandle::checkpoint`], and
     /// give them to [`RoomSpec::posts`](crate::RoomSpec::posts) when the room is resumed. Posting one
@@ -565,6 +624,7 @@ impl RoomShared {
             members: Mutex::new(Arc::from([])),
             ending: OnceLock::new(),
             closing: AtomicBool::new(false),
+            callbacks: AtomicU64::new(0),
             mail: Mutex::new(Mail {
                 queue: VecDeque::new(),
                 parked: None,

@@ -10,6 +10,7 @@ use cabinet_host::{Fault, Mode, Player, Sck1, Snapshot};
 
 use crate::actor::{Actor, Origin};
 use crate::blame::Evidence;
+use crate::captures::{CapturePool, Captured, Recycler};
 use crate::cell::RoomCell;
 use crate::clock::{Clock, Entropy, ManualClock, SystemClock, SystemEntropy};
 use crate::guest_services::GuestServices;
@@ -17,7 +18,7 @@ use crate::pool::{Pool, PoolOptions};
 use crate::posts::Posts;
 use crate::quarantine::Quarantine;
 use crate::recorder::{NoRecorder, Recorder};
-use crate::registry::{GameSlug, Listed};
+use crate::registry::Listed;
 use crate::reply::Reply;
 use crate::room::{RoomHandle, RoomShared};
 use crate::sched::Lane;
@@ -43,6 +44,7 @@ pub(crate) struct Env {
     pub(crate) cores: u32,
     pub(crate) grace: Duration,
     pub(crate) park_within: Duration,
+    pub(crate) captures: Arc<CapturePool>,
     entropy: Arc<dyn Entropy>,
     store_timeout: Duration,
     rooms_max: usize,
@@ -86,6 +88,8 @@ pub struct RuntimeOptions {
     pub grace: Duration,
     /// How long parking a room may take before it counts as failed. Default 30 s.
     pub park_within: Duration,
+    /// Memory kept warm for captures while none is under way, bytes. Default 64 MiB.
+    pub capture_bytes_max: usize,
     /// Where events go.
     pub recorder: Arc<dyn Recorder>,
     /// Where faults are counted.
@@ -115,6 +119,7 @@ impl Default for RuntimeOptions {
             store_timeout: Duration::from_secs(2),
             grace: GRACE,
             park_within: Duration::from_secs(30),
+            capture_bytes_max: 64 << 20,
             recorder: Arc::new(NoRecorder),
             quarantine: None,
             witness: None,
@@ -164,8 +169,13 @@ pub struct RoomSpec {
     /// Where the room is parked when it hibernates. Without it, it does not.
     pub parking: Option<Arc<dyn Parking>>,
     /// Leaderboard posts to send first: those that were not recorded when a resumed room was
-    /// captured ([`Parked::posts`]).
+    /// captured ([`Captured::posts`]).
     pub posts: Vec<Post>,
+    /// Everybody who was ever in a room that is resumed ([`Captured::joined`]): each gets a line in
+    /// its result.
+    pub joined: Vec<Player>,
+    /// Who was in it last ([`Captured::roster`]): whose room it stays until somebody joins.
+    pub roster: Vec<Player>,
     pub(crate) drawn_seed: i64,
 }
 
@@ -182,6 +192,8 @@ impl Default for RoomSpec {
             services: ServiceSet::default(),
             parking: None,
             posts: Vec::new(),
+            joined: Vec::new(),
+            roster: Vec::new(),
             drawn_seed: 0,
         }
     }
@@ -206,27 +218,8 @@ pub trait Parking: Send + Sync {
     /// with an error the room goes on, to be parked again later. Must not block.
     ///
     /// An attempt that was given up ([`RuntimeOptions::park_within`]) may still arrive after a later
-    /// one: of two records of a room the one with the later [`Parked::at`] counts.
-    fn park(&self, parked: Parked, reply: Reply<()>);
-}
-
-/// A room on its way to where it is parked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Parked {
-    /// The room.
-    pub room: RoomId,
-    /// The game's slug.
-    pub slug: GameSlug,
-    /// Who was in it at the last callback, whoever left last included.
-    pub roster: Vec<Player>,
-    /// When, Unix nanoseconds.
-    pub at: i64,
-    /// Leaderboard posts that are not recorded yet; keep them with the snapshot, which remembers
-    /// that they were posted.
-    pub posts: Vec<Post>,
-    /// Everything else.
-    pub snapshot: Snapshot,
+    /// one: of two records of a room the one with the later [`Captured::at`] counts.
+    fn park(&self, parked: Captured, reply: Reply<()>);
 }
 
 /// What a room is resumed from.
@@ -268,6 +261,8 @@ pub struct RuntimeStats {
     pub waiting: usize,
     /// Leaderboard posts that are not recorded yet.
     pub posts_waiting: usize,
+    /// Memory kept warm for captures, bytes.
+    pub capture_bytes: usize,
 }
 
 impl Runtime {
@@ -314,6 +309,7 @@ impl Runtime {
                 options.grace
             },
             park_within: options.park_within,
+            captures: Arc::new(CapturePool::new(options.capture_bytes_max)),
             entropy: options.entropy,
             store_timeout: options.store_timeout,
             rooms_max: options.rooms_max,
@@ -456,7 +452,27 @@ impl Runtime {
             threads: census.threads,
             waiting: census.waiting,
             posts_waiting: self.env.posts.waiting(),
+            capture_bytes: self.env.captures.idle_bytes(),
         }
+    }
+
+    /// Makes memory for `count` captures of `bytes` each before the first room needs it, within
+    /// [`RuntimeOptions::capture_bytes_max`].
+    pub fn warm_captures(&self, count: usize, bytes: usize) {
+        self.env.captures.warm(count, bytes);
+    }
+
+    /// Takes back the memory of a capture that is not needed any more, for the next one.
+    pub fn recycle(&self, snapshot: Snapshot) {
+        self.recycler().recycle(snapshot);
+    }
+
+    pub(crate) fn recycler(&self) -> Recycler {
+        Recycler(Arc::clone(&self.env.captures))
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
     }
 
     /// Runs every room that has something to do up to the time `until` of the clock the runtime

@@ -10,7 +10,7 @@ use std::thread;
 
 use cabinet_host::{Input, Snapshot};
 use cabinet_rooms::{
-    CheckpointError, EndReason, HibernateError, InputError, JoinError, Listed, Listing, Parked,
+    Captured, CheckpointError, EndReason, HibernateError, InputError, JoinError, Listed, Listing,
     Parking, Phase, Reply, Resume, RoomHandle, RoomId, RoomSpec, Runtime, RuntimeOptions,
 };
 use cabinet_wire::Lifecycle;
@@ -28,7 +28,7 @@ impl Garage {
 }
 
 impl Parking for Garage {
-    fn park(&self, parked: Parked, reply: Reply<()>) {
+    fn park(&self, parked: Captured, reply: Reply<()>) {
         let mut rooms = self.0.lock().unwrap();
         rooms.insert(parked.room, parked.snapshot);
         drop(rooms);

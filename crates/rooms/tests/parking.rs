@@ -9,7 +9,7 @@ use cabinet_host::Input;
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::services::{Leaderboard, Post, Posted, ServiceError};
 use cabinet_rooms::{
-    EndReason, HibernateError, JoinError, Listing, Parked, Parking, Phase, Reply, Resume,
+    Captured, EndReason, HibernateError, JoinError, Listing, Parking, Phase, Reply, Resume,
 };
 use cabinet_wire::Lifecycle;
 
@@ -20,13 +20,13 @@ use common::{by_hand, configure, game, list, ms, player, spec, tour};
 struct Garage {
     failures: Mutex<u32>,
     attempts: Mutex<u32>,
-    parked: Mutex<Vec<Parked>>,
+    parked: Mutex<Vec<Captured>>,
     held: Mutex<Option<Reply<()>>>,
     hold: bool,
 }
 
 impl Parking for Garage {
-    fn park(&self, parked: Parked, reply: Reply<()>) {
+    fn park(&self, parked: Captured, reply: Reply<()>) {
         *self.attempts.lock().unwrap() += 1;
         if self.hold {
             *self.held.lock().unwrap() = Some(reply);

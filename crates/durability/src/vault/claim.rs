@@ -94,6 +94,37 @@ impl Vault {
         Err(VaultError::busy())
     }
 
+    /// Sets a room aside, from whatever it is: nobody claims or resumes it any more. What there is of
+    /// it stays for whoever looks into it. Of a room whose head does not read only the index
+    /// entry goes, and a note with the reason stays in its place.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`].
+    pub async fn set_aside(
+        &self,
+        room: RoomId,
+        reason: &str,
+        now_ms: u64,
+    ) -> Result<(), VaultError> {
+        let inner = &self.inner;
+        for _ in 0..LOOKS_MAX {
+            match inner.read_head(room).await {
+                Ok(Some((head, version))) => {
+                    let next = head.closed(Standing::Aside, inner.hand(now_ms)?);
+                    match inner.put_head(&next, Condition::Matches(version)).await? {
+                        Put::Done(_) => return inner.note_aside(room, reason).await,
+                        Put::Look => {}
+                    }
+                }
+                Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                    return Err(error);
+                }
+                Ok(None) | Err(_) => return inner.note_aside(room, reason).await,
+            }
+        }
+        Err(VaultError::busy())
+    }
+
     /// Leaves the claim beside the checkpoints; only then does the room change hands.
     pub(super) async fn mark(&self, head: Head, version: Version) -> Result<Lease, VaultError> {
         let inner = &self.inner;

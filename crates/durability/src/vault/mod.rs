@@ -25,8 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cabinet_wire::ArtifactDigest;
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::future;
 
 pub use error::VaultError;
 pub use lease::{Lease, Packed, Written};
@@ -443,26 +442,31 @@ impl Inner {
         &self,
         rooms: Vec<RoomId>,
     ) -> Vec<(RoomId, Result<Option<Head>, VaultError>)> {
-        stream::iter(rooms)
-            .map(|room| async move {
-                let head = self.read_head(room).await;
-                (room, head.map(|found| found.map(|(head, _)| head)))
-            })
-            .buffered(PARALLEL)
-            .collect()
-            .await
+        let mut heads = Vec::with_capacity(rooms.len());
+        for part in rooms.chunks(PARALLEL) {
+            let mut reads = Vec::with_capacity(part.len());
+            for room in part {
+                reads.push(self.read_head(*room));
+            }
+            let read = future::join_all(reads).await;
+            heads.extend(
+                part.iter()
+                    .zip(read)
+                    .map(|(room, head)| (*room, head.map(|found| found.map(|(head, _)| head)))),
+            );
+        }
+        heads
     }
 
     /// Index entries say when they were written, so that a sweep leaves alone what is under way.
     pub(crate) async fn put_entries(&self, keys: &[Key], at_ms: u64) -> Result<(), VaultError> {
-        let mut puts = stream::iter(keys)
-            .map(|key| {
-                let at = Bytes::copy_from_slice(&at_ms.to_le_bytes());
-                self.store.put(key, at, Condition::None)
-            })
-            .buffer_unordered(PARALLEL);
-        while let Some(put) = puts.next().await {
-            put?;
+        let at = Bytes::copy_from_slice(&at_ms.to_le_bytes());
+        for part in keys.chunks(PARALLEL) {
+            let mut puts = Vec::with_capacity(part.len());
+            for key in part {
+                puts.push(self.store.put(key, at.clone(), Condition::None));
+            }
+            future::try_join_all(puts).await?;
         }
         Ok(())
     }

@@ -69,6 +69,16 @@ impl Room {
     /// # Errors
     /// [`CaptureError`]; the room is unchanged.
     pub fn snapshot(&mut self) -> Result<Snapshot, CaptureError> {
+        self.snapshot_into(Vec::new())
+    }
+
+    /// As [`Room::snapshot`], into the memory of `buffer` ([`Snapshot::into_buffer`] of one that is
+    /// not needed any more). A buffer that is large enough makes the capture a copy into warm
+    /// memory.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; the room is unchanged, and the buffer is gone.
+    pub fn snapshot_into(&mut self, buffer: Vec<u8>) -> Result<Snapshot, CaptureError> {
         let (epoch, last_full, force_full, section) = self.roster.export();
         let fuel_used = self.totals.fuel;
         let config = self.config.clone();
@@ -81,7 +91,7 @@ impl Room {
         let kernel_memory_pages = core.shared().kernel.memory_pages();
         let shared = core.shared();
         let memory = match &shared.guest {
-            Some(guest) => MemoryImage::capture(guest.bytes()).map_err(CaptureError::Limit)?,
+            Some(guest) => MemoryImage::capture_into(guest.bytes(), buffer).map_err(CaptureError::Limit)?,
             None => return Err(CaptureError::NotLive),
         };
         Ok(Snapshot {

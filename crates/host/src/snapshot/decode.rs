@@ -83,7 +83,7 @@ impl Decoder {
 
 const CUT: SnapshotError = SnapshotError::Damaged("cut short");
 
-fn read_payload(payload: Vec<u8>) -> Result<Snapshot, SnapshotError> {
+pub(super) fn read_payload(payload: Vec<u8>) -> Result<Snapshot, SnapshotError> {
     let mut parser = Parser {
         bytes: Reader::new(&payload),
     };

@@ -20,6 +20,10 @@ pub(super) fn encode(snapshot: &Snapshot, level: i32) -> Result<Vec<u8>, Snapsho
     Ok(out)
 }
 
+pub(super) fn payload(snapshot: &Snapshot) -> Result<Vec<u8>, SnapshotError> {
+    Writer::payload(snapshot)
+}
+
 struct Writer {
     out: Vec<u8>,
 }

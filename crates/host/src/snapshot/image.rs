@@ -39,20 +39,38 @@ impl MemoryImage {
     /// [`SnapshotError::Limit`] when it is longer than a 32-bit memory can be,
     /// [`SnapshotError::Damaged`] when it is no whole number of pages.
     pub fn capture(memory: &[u8]) -> Result<Self, SnapshotError> {
+        Self::capture_into(memory, Vec::new())
+    }
+
+    /// As [`Self::capture`], into the memory of `buffer`, whose content is dropped. One that is
+    /// large enough and was used before costs a copy and no page fault.
+    ///
+    /// # Errors
+    /// As for [`Self::capture`].
+    pub fn capture_into(memory: &[u8], buffer: Vec<u8>) -> Result<Self, SnapshotError> {
         let wasm_pages = memory.len() / WASM_PAGE_BYTES;
         if !memory.len().is_multiple_of(WASM_PAGE_BYTES) {
             return Err(SnapshotError::Damaged("memory of part of a page"));
         }
         MEMORY_PAGES.check(wasm_pages)?;
         let all = memory.as_chunks::<PAGE_BYTES>().0;
-        let kept = (0u32..).zip(all).filter(|(_, page)| !is_zero(page));
-        let pages: Vec<PageAt> = (0u32..)
-            .zip(kept)
-            .map(|(content, (index, _))| PageAt { index, content })
-            .collect();
-        let mut bytes = Vec::with_capacity(pages.len() * PAGE_BYTES);
-        for page in &pages {
-            bytes.extend_from_slice(&all[page.index as usize]);
+        let mut bytes = buffer;
+        bytes.clear();
+        if bytes.capacity() == 0 {
+            // Counted first: growing step by step would copy several times over.
+            let kept = all.iter().filter(|page| !is_zero(page)).count();
+            bytes.reserve_exact(kept * PAGE_BYTES);
+        }
+        let mut pages = Vec::with_capacity(bytes.capacity() / PAGE_BYTES);
+        for (index, page) in (0u32..).zip(all) {
+            if !is_zero(page) {
+                pages.push(PageAt {
+                    index,
+                    // Pages of a 32-bit memory fit.
+                    content: pages.len() as u32,
+                });
+                bytes.extend_from_slice(page);
+            }
         }
         Ok(Self {
             wasm_pages: wasm_pages as u32,

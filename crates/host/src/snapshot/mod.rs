@@ -173,6 +173,37 @@ impl Snapshot {
         encode::encode(self, level)
     }
 
+    /// The payload alone, neither compressed nor framed: for who compresses and authenticates it
+    /// themselves.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`].
+    pub fn payload(&self) -> Result<Vec<u8>, SnapshotError> {
+        encode::payload(self)
+    }
+
+    /// Reads what [`Self::payload`] wrote, of which `bytes` is nothing but that. Pages stay where
+    /// they are in `bytes`.
+    ///
+    /// # Errors
+    /// Any [`SnapshotError`] when it is not exactly that.
+    pub fn from_payload(bytes: Vec<u8>) -> Result<Self, SnapshotError> {
+        decode::read_payload(bytes)
+    }
+
+    /// The memory this snapshot was captured into, for the next capture
+    /// ([`Room::snapshot_into`](crate::Room::snapshot_into)).
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.memory.into_buffer()
+    }
+
+    /// Bytes of memory the snapshot itself takes for pages that are not zero.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.memory.pages().len() * image::PAGE_BYTES
+    }
+
     /// Reads a snapshot. Nothing is allocated before its length is known to be at most
     /// `max_bytes`, uncompressed. For many, keep a [`Decoder`].
     ///

@@ -552,3 +552,32 @@ fn a_decoder_reads_the_next_snapshot_into_the_memory_of_the_last() {
     assert_eq!(first_page(&second), address);
     assert_eq!(second, lived_in());
 }
+
+#[test]
+fn a_payload_reads_back_and_nothing_else_does() {
+    let snapshot = lived_in();
+    let payload = snapshot.payload().unwrap();
+    assert_eq!(Snapshot::from_payload(payload.clone()), Ok(snapshot));
+    for cut in [0, 1, payload.len() / 2, payload.len() - 1] {
+        assert!(Snapshot::from_payload(payload[..cut].to_vec()).is_err());
+    }
+    let longer = [payload, vec![0]].concat();
+    assert!(Snapshot::from_payload(longer).is_err());
+}
+
+#[test]
+fn a_capture_into_used_memory_holds_what_a_fresh_one_holds() {
+    let mut memory = vec![0; 2 * 65_536];
+    memory[5] = 1;
+    memory[70_000] = 2;
+    let fresh = MemoryImage::capture(&memory).unwrap();
+    for buffer in [vec![7; 10], vec![7; 8_192], vec![7; 1 << 20]] {
+        let address = buffer.as_ptr();
+        let room = buffer.capacity();
+        let again = MemoryImage::capture_into(&memory, buffer).unwrap();
+        assert_eq!(again, fresh);
+        let kept = again.into_buffer();
+        assert_eq!(kept.len(), 8_192);
+        assert!(room < 8_192 || kept.as_ptr() == address, "a large one is used as it is");
+    }
+}

@@ -2,6 +2,7 @@
 //! whatever the end, whoever waits is told once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use cabinet_host::{CallReport, Fault, Outcome, Room, RoomResult};
@@ -85,6 +86,9 @@ impl Actor {
             return;
         };
         self.callbacks += 1;
+        self.shared
+            .callbacks
+            .store(self.callbacks, Ordering::Relaxed);
         let step = self.callbacks;
         let label = self.shared.label();
         let took = report.guest_time + report.host_time;

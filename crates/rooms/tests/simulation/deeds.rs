@@ -138,7 +138,7 @@ impl World {
     fn some_parked(&mut self) -> Option<usize> {
         (0..8)
             .map(|_| self.chance.below(self.lineages.len()))
-            .find(|lineage| self.lineages[*lineage].state == State::Parked)
+            .find(|lineage| self.lineages[*lineage].state == State::Captured)
     }
 
     fn some_seat(&mut self) -> Option<(usize, usize)> {

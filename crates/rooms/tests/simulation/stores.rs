@@ -12,7 +12,7 @@ use cabinet_rooms::services::{
     Accounts, ConfigStore, KvAddress, KvStore, Leaderboard, LogOrigin, LogSink, MergeRule, Post,
     PostId, Posted, ServiceSet, wait_for,
 };
-use cabinet_rooms::{Parked, Parking, Reply, RoomId};
+use cabinet_rooms::{Captured, Parking, Reply, RoomId};
 
 use crate::chance::Chance;
 
@@ -259,7 +259,7 @@ struct GarageState {
 }
 
 struct HeldRoom {
-    parked: Parked,
+    parked: Captured,
     reply: Reply<()>,
     due: Duration,
     takes: bool,
@@ -342,7 +342,7 @@ impl Garage {
     }
 
     /// An answer that comes late must not bury a newer snapshot under an old one.
-    fn keep(&self, parked: &Parked) {
+    fn keep(&self, parked: &Captured) {
         let bytes = parked.snapshot.encode(1).unwrap();
         let mut state = self.0.lock().unwrap();
         let record = state
@@ -356,7 +356,7 @@ impl Garage {
 }
 
 impl Parking for Garage {
-    fn park(&self, parked: Parked, reply: Reply<()>) {
+    fn park(&self, parked: Captured, reply: Reply<()>) {
         let (fate, wait, takes) = {
             let mut state = self.0.lock().unwrap();
             let fate = state.chance.below(20);

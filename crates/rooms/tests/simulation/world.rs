@@ -47,7 +47,7 @@ struct Lineage {
 enum State {
     /// As this incarnation.
     Open(usize),
-    Parked,
+    Captured,
     Settled,
 }
 
@@ -351,13 +351,13 @@ impl World {
             EndReason::Hibernated => {
                 assert!(ending.result.is_none());
                 assert!(self.garage.record(room.id()).is_some());
-                lineage.state = State::Parked;
+                lineage.state = State::Captured;
                 "ended: hibernated"
             }
             EndReason::NotResumed => {
                 assert!(ending.result.is_none() && ending.restore.is_some());
                 assert!(self.garage.record(room.id()).is_some());
-                lineage.state = State::Parked;
+                lineage.state = State::Captured;
                 "ended: not resumed"
             }
             reason => {
@@ -471,7 +471,7 @@ impl World {
             match lineage.state {
                 State::Open(_) => unreachable!("all have ended"),
                 State::Settled => assert_eq!(lineage.settled, 1),
-                State::Parked => {
+                State::Captured => {
                     assert_eq!(lineage.settled, 0);
                     let record = self.garage.record(lineage.id).unwrap();
                     let game = lineage.listed.game();

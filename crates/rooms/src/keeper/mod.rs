@@ -1,0 +1,342 @@
+//! Rooms that outlive their process: where `host`'s rooms meet `durability`'s vault.
+//!
+//! A [`Keeper`] watches over the rooms it opened, resumed or reclaimed. It takes each in the store,
+//! checkpoints it on its cadence, parks it when it hibernates, and forgets it when it is over. A
+//! room pauses for a copy of its memory and no more: compressing, sealing and writing happen on
+//! the executor's threads, a bounded number at a time.
+//!
+//! A keeper needs a tokio runtime with time, whose handle it is given.
+//!
+//! What a room that another process has taken does: its next checkpoint fails as fenced, and the
+//! room is dropped here ([`EndReason::Moved`](crate::EndReason::Moved)).
+
+mod drain;
+mod kept;
+mod reclaim;
+mod residents;
+mod resume;
+pub(crate) mod state;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use cabinet_durability::cadence::{CadenceRules, Pace, TokioPace};
+use cabinet_durability::{Lease, Retention, RoomId, Vault, VaultError};
+use cabinet_host::ServiceError;
+use tokio::sync::Semaphore;
+
+pub use drain::{DrainReport, Drained};
+pub use reclaim::{Reclaimed, ReclaimedRoom};
+pub use residents::{Resident, ResidentRoom};
+pub use resume::{PlayersRooms, ResumeError};
+pub use state::StateError;
+
+use crate::captures::Captured;
+use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::registry::{GameSlug, Listed};
+use crate::reply::Reply;
+use crate::room::RoomHandle;
+use crate::runtime::{OpenError, Parking, RoomSpec, Runtime};
+use kept::Kept;
+
+/// Keeps rooms in a vault. Cheap to clone; dropping the last clone stops checkpointing, and leaves
+/// the rooms as they are.
+#[derive(Clone)]
+pub struct Keeper {
+    inner: Arc<Inner>,
+}
+
+/// How a keeper works. [`KeeperOptions::new`] has the defaults.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct KeeperOptions {
+    /// Where rooms are kept.
+    pub vault: Vault,
+    /// Runs the keeper's tasks; with time enabled.
+    pub executor: tokio::runtime::Handle,
+    /// How often rooms are checkpointed where their game has no rules of its own.
+    pub cadence: CadenceRules,
+    /// Rules of games, by slug.
+    pub cadence_of: HashMap<GameSlug, CadenceRules>,
+    /// Which old checkpoints are kept.
+    pub retention: Retention,
+    /// Checkpoints after which old ones are deleted, at the cost of two requests. Default 16.
+    pub prune_every: u32,
+    /// Captures that may be compressed, sealed and written at once; each holds a room's memory
+    /// twice. Default 8.
+    pub in_flight_max: usize,
+    /// Time, for what is stored; give the runtime's.
+    pub clock: Arc<dyn Clock>,
+    /// How tasks sleep.
+    pub pace: Arc<dyn Pace>,
+    /// Randomness for the cadence's jitter.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl KeeperOptions {
+    /// The defaults, on this vault and executor.
+    #[must_use]
+    pub fn new(vault: Vault, executor: tokio::runtime::Handle) -> Self {
+        Self {
+            vault,
+            pace: {
+                let _within = executor.enter();
+                Arc::new(TokioPace::new())
+            },
+            executor,
+            cadence: CadenceRules::default(),
+            cadence_of: HashMap::new(),
+            retention: Retention::default(),
+            prune_every: 16,
+            in_flight_max: 8,
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+        }
+    }
+}
+
+/// What a keeper has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct KeeperStats {
+    /// Rooms it watches over.
+    pub rooms: usize,
+    /// Of them, those that are not taken in the store yet: it is down, or slow.
+    pub unclaimed: usize,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of them, as stored.
+    pub checkpoint_bytes: u64,
+    /// Attempts that failed, and are made again.
+    pub failed: u64,
+    /// Rooms parked.
+    pub parked: u64,
+    /// Rooms that another process took.
+    pub fenced: u64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: KeeperOptions,
+    pub(crate) in_flight: Arc<Semaphore>,
+    rooms: Mutex<HashMap<RoomId, Arc<Kept>>>,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) parked: AtomicU64,
+    pub(crate) fenced: AtomicU64,
+}
+
+/// A room was not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeepError {
+    /// It is over, or was never this keeper's.
+    #[error("the room is not kept here")]
+    NotKept,
+    /// It is not taken in the store yet; the keeper tries again.
+    #[error("the room is not taken in the store yet")]
+    NotTaken,
+    /// An earlier attempt, of which nobody knew, was written under the same epoch: capture again.
+    #[error("an earlier attempt has the epoch")]
+    Overtaken,
+    /// It does not fit its bytes.
+    #[error("the room cannot be encoded")]
+    State(#[from] StateError),
+    /// The vault did not take it.
+    #[error("the vault did not take the room")]
+    Vault(#[from] VaultError),
+    /// The executor is shutting down.
+    #[error("the executor did not run the work")]
+    Executor(#[source] tokio::task::JoinError),
+}
+
+impl Keeper {
+    /// A keeper of no rooms.
+    #[must_use]
+    pub fn new(options: KeeperOptions) -> Self {
+        let in_flight = Arc::new(Semaphore::new(options.in_flight_max.max(1)));
+        Self {
+            inner: Arc::new(Inner {
+                options,
+                in_flight,
+                rooms: Mutex::default(),
+                counts: Counts::default(),
+            }),
+        }
+    }
+
+    /// Opens a room and keeps it from now on. Returns at once, whether or not the store answers: the
+    /// room plays, and is taken in the store as soon as that is there
+    /// ([`KeeperStats::unclaimed`]).
+    ///
+    /// The keeper parks the room and names its id, so `parking` and `id` of `spec` do not matter.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        &self,
+        runtime: &Runtime,
+        listed: &Arc<Listed>,
+        mut spec: RoomSpec,
+    ) -> Result<RoomHandle, OpenError> {
+        spec.id = None;
+        spec.parking = Some(self.parking());
+        let room = runtime.open(listed, spec)?;
+        self.watch(runtime, room.clone(), None);
+        Ok(room)
+    }
+
+    /// The vault.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.inner.options.vault
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn stats(&self) -> KeeperStats {
+        let (rooms, unclaimed) = {
+            let rooms = self.inner.lock();
+            let unclaimed = rooms.values().filter(|kept| kept.lease().is_none());
+            (rooms.len(), unclaimed.count())
+        };
+        let counts = &self.inner.counts;
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        KeeperStats {
+            rooms,
+            unclaimed,
+            checkpoints: of(&counts.checkpoints),
+            checkpoint_bytes: of(&counts.bytes),
+            failed: of(&counts.failed),
+            parked: of(&counts.parked),
+            fenced: of(&counts.fenced),
+        }
+    }
+
+    /// Checkpoints a room now, whatever its cadence says.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn checkpoint(&self, room: RoomId) -> Result<(), KeepError> {
+        let kept = self.inner.kept(room).ok_or(KeepError::NotKept)?;
+        kept.checkpoint_now().await
+    }
+
+    /// Where rooms of this keeper are parked.
+    fn parking(&self) -> Arc<dyn Parking> {
+        Arc::new(KeeperParking(Arc::downgrade(&self.inner)))
+    }
+
+    /// Keeps a room that is open; `lease` when it was taken in the store already.
+    fn watch(&self, runtime: &Runtime, room: RoomHandle, lease: Option<Lease>) -> Arc<Kept> {
+        let rules = self
+            .inner
+            .options
+            .cadence_of
+            .get(room.slug())
+            .copied()
+            .unwrap_or(self.inner.options.cadence);
+        let kept = Kept::new(&self.inner, runtime.recycler(), room, rules, lease);
+        self.inner.lock().insert(kept.room(), Arc::clone(&kept));
+        kept.start();
+        kept
+    }
+}
+
+impl Inner {
+    pub(crate) fn kept(&self, room: RoomId) -> Option<Arc<Kept>> {
+        self.lock().get(&room).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Kept>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by_key(|kept| kept.room());
+        all
+    }
+
+    pub(crate) fn forget(&self, room: RoomId) {
+        let gone = self.lock().remove(&room);
+        drop(gone);
+    }
+
+    /// Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.options.clock.unix_nanos() / 1_000_000).unwrap_or(0)
+    }
+
+    /// For jitter only: what cannot be drawn is the middle.
+    pub(crate) fn draw(&self) -> u64 {
+        let drawn = self.options.entropy.draw();
+        drawn.map_or(u64::MAX / 2, u64::from_le_bytes)
+    }
+
+    pub(crate) async fn sleep(&self, wait: Duration) {
+        let pace = &self.options.pace;
+        pace.sleep_until(pace.now() + wait).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Kept>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Parks rooms through their keeper.
+struct KeeperParking(Weak<Inner>);
+
+impl Parking for KeeperParking {
+    fn park(&self, captured: Captured, reply: Reply<()>) {
+        let Some(inner) = self.0.upgrade() else {
+            return reply.send(Err(ServiceError::Unavailable("the keeper is gone".into())));
+        };
+        match inner.kept(captured.room) {
+            Some(kept) => {
+                inner.options.executor.spawn(async move {
+                    let parked = kept.park(captured).await;
+                    reply.send(
+                        parked.map_err(|error| ServiceError::Unavailable(error_line(&error))),
+                    );
+                });
+            }
+            None => reply.send(Err(ServiceError::Unavailable(
+                "the room is not kept".into(),
+            ))),
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+fn error_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Keeper").field(&self.stats()).finish()
+    }
+}
+
+impl fmt::Debug for KeeperOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperOptions")
+            .field("vault", &self.vault)
+            .field("cadence", &self.cadence)
+            .field("retention", &self.retention)
+            .field("in_flight_max", &self.in_flight_max)
+            .finish_non_exhaustive()
+    }
+}
