@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 pub mod cadence;
+#[cfg(test)]
+mod chaos;
 mod codec;
 mod entropy;
 mod head;

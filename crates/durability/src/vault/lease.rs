@@ -25,6 +25,9 @@ pub struct Lease {
     fence: Fence,
     /// The epoch of the head last seen; never goes back.
     epoch: AtomicU64,
+    /// When the last capture was packed, Unix milliseconds. Each is later than the one before it,
+    /// whatever the clock says, so that of two attempts at an epoch the later one is known.
+    packed_ms: AtomicU64,
     /// Held for a whole write: writes of a room come one after the other.
     seen: Mutex<Seen>,
 }
@@ -32,6 +35,8 @@ pub struct Lease {
 struct Seen {
     head: Head,
     version: Version,
+    /// When the newest capture was packed of which anything was sent.
+    put_ms: u64,
     /// It was parked, ended or set aside: nothing is written any more.
     spent: bool,
 }
@@ -78,7 +83,7 @@ impl Packed {
 pub enum Written {
     /// It is the newest now.
     Newest,
-    /// One of this epoch or a later had been written; nothing was changed. Where it matters that
+    /// One of this epoch or a later, or packed later, had been written; nothing was changed. Where it matters that
     /// this very state is kept, capture again and write it under [`Lease::next_epoch`].
     Superseded,
 }
@@ -89,10 +94,12 @@ impl Lease {
             room: head.room,
             fence: head.fence,
             epoch: AtomicU64::new(head.epoch().0),
+            packed_ms: AtomicU64::new(0),
             inner,
             seen: Mutex::new(Seen {
                 head,
                 version,
+                put_ms: 0,
                 spent: false,
             }),
         }
@@ -157,9 +164,16 @@ impl Lease {
         };
         let bytes = self.inner.sealer.seal(&place, state)?;
         let digest = sha256(&bytes);
+        let later = |last: u64| now_ms.max(last.saturating_add(1));
+        let at_ms = self
+            .packed_ms
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| {
+                Some(later(last))
+            })
+            .map_or(now_ms, later);
         Ok(Packed {
             object: ObjectRef {
-                name: ObjectName::new(epoch, self.fence, now_ms, &digest),
+                name: ObjectName::new(epoch, self.fence, at_ms, &digest),
                 digest,
                 bytes: bytes.len() as u64,
                 artifact,
@@ -182,6 +196,7 @@ impl Lease {
         if self.has_passed(&seen, packed) {
             return Ok(Written::Superseded);
         }
+        seen.put_ms = packed.object.name.at_ms;
         self.put_object(packed).await?;
         if planted(Bug::DeleteBeforeAdvance)
             && let Some(old) = seen.head.object
@@ -210,6 +225,10 @@ impl Lease {
 
     fn has_passed(&self, seen: &Seen, packed: &Packed) -> bool {
         let newest = seen.head.epoch();
+        if packed.object.name.at_ms < seen.put_ms {
+            // Of this epoch something later may be in the store.
+            return true;
+        }
         if planted(Bug::EpochReused) {
             packed.epoch() < newest
         } else {
@@ -235,6 +254,7 @@ impl Lease {
         if self.has_passed(&seen, packed) {
             return Err(overtaken());
         }
+        seen.put_ms = packed.object.name.at_ms;
         self.put_object(packed).await?;
         // Before the head: a parked room that nobody finds would be lost, an entry for a room that
         // is not parked is not shown.

@@ -1,0 +1,161 @@
+//! What the tests of kept rooms share: processes that have a runtime and a keeper on one store, and a
+//! store that can be down.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use cabinet_durability::cadence::CadenceRules;
+use cabinet_durability::seal::{Keyring, MasterKey, Sealing};
+use cabinet_durability::store::{
+    Answer, Blob, BlobStore, Condition, Key, MemoryStore, Page, StoreError, Version, Want,
+};
+use cabinet_durability::{OwnerId, Vault, VaultOptions};
+use cabinet_rooms::keeper::{Keeper, KeeperOptions};
+use cabinet_rooms::{Listed, Listing, Registry, Runtime, RuntimeOptions, Seat};
+use cabinet_wire::Lifecycle;
+
+use super::common::{WIDE, fixture, game, load};
+
+/// A memory store that can be down, and counts its requests.
+#[derive(Default)]
+pub struct Store {
+    inner: MemoryStore,
+    down: AtomicBool,
+    pub requests: AtomicU64,
+}
+
+impl Store {
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn ask(&self) -> Result<(), StoreError> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("down".into()));
+        }
+        Ok(())
+    }
+}
+
+impl BlobStore for Store {
+    fn get<'a>(&'a self, key: &'a Key, want: Want) -> Answer<'a, Option<Blob>> {
+        Box::pin(async move {
+            self.ask()?;
+            self.inner.get(key, want).await
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a Key, bytes: Bytes, condition: Condition) -> Answer<'a, Version> {
+        Box::pin(async move {
+            self.ask()?;
+            self.inner.put(key, bytes, condition).await
+        })
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [Key]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.ask()?;
+            self.inner.delete(keys).await
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Page> {
+        Box::pin(async move {
+            self.ask()?;
+            self.inner.list(prefix, after, limit).await
+        })
+    }
+}
+
+/// Names of everything in a store.
+pub async fn names(store: &dyn BlobStore) -> Vec<String> {
+    let page = store.list("", None, 1_000).await.unwrap();
+    page.entries
+        .iter()
+        .map(|entry| entry.key.as_str().to_owned())
+        .collect()
+}
+
+/// A process: a runtime, a registry and a keeper.
+pub struct Process {
+    pub runtime: Runtime,
+    pub registry: Registry,
+    pub keeper: Keeper,
+}
+
+pub fn vault(store: &Arc<Store>, owner: &str) -> Vault {
+    let mut key = [5; 32];
+    key[0] = 1;
+    let ring = Keyring::new(MasterKey::new(1, key).unwrap());
+    let options = VaultOptions::new(OwnerId::named(owner));
+    let store: Arc<dyn BlobStore> = store.clone();
+    Vault::open(store, Sealing::Keys(ring), options).unwrap()
+}
+
+/// A process of that name, whose cadence never comes unless told.
+pub fn process(store: &Arc<Store>, owner: &str) -> Process {
+    process_with(store, owner, |_| {})
+}
+
+pub fn process_with(
+    store: &Arc<Store>,
+    owner: &str,
+    change: impl FnOnce(&mut KeeperOptions),
+) -> Process {
+    let handle = tokio::runtime::Handle::current();
+    let mut options = KeeperOptions::new(vault(store, owner), handle);
+    options.cadence = CadenceRules {
+        base: std::time::Duration::from_secs(1 << 20),
+        jitter: std::time::Duration::ZERO,
+    };
+    change(&mut options);
+    let mut runtime = RuntimeOptions::default();
+    runtime.threads = 1;
+    Process {
+        runtime: Runtime::new(runtime).unwrap(),
+        registry: Registry::new(),
+        keeper: Keeper::new(options),
+    }
+}
+
+impl Process {
+    /// Offers `tour` under this lifecycle.
+    pub fn offers(&self, lifecycle: Lifecycle) -> Arc<Listed> {
+        self.registry
+            .add(Listing::new(game("tour.wasm")).with_lifecycle(lifecycle))
+            .unwrap()
+    }
+
+    /// Offers a `tour` that was updated: the same code, another artifact.
+    pub fn offers_update(&self, lifecycle: Lifecycle) -> Arc<Listed> {
+        static UPDATED: OnceLock<cabinet_host::Game> = OnceLock::new();
+        let game = UPDATED.get_or_init(|| {
+            let mut wasm = fixture("tour.wasm");
+            // A custom section named `x`.
+            wasm.extend([0, 2, 1, b'x']);
+            load(&wasm, WIDE)
+        });
+        self.registry
+            .add(Listing::new(game.clone()).with_lifecycle(lifecycle))
+            .unwrap()
+    }
+}
+
+/// How many wakes the player's screen tells of.
+pub async fn wakes_seen(seat: &mut Seat) -> u32 {
+    let view = seat.frames().next().await.expect("a frame");
+    wakes_in(&view.frame)
+}
+
+pub fn wakes_in(frame: &cabinet_host::Frame) -> u32 {
+    let row = frame.row_text(1);
+    let count = row.split("wakes=").nth(1).unwrap();
+    count.split(' ').next().unwrap().parse().unwrap()
+}
