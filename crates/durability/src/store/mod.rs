@@ -14,6 +14,8 @@ mod instrument;
 mod key;
 mod memory;
 mod probe;
+#[cfg(feature = "s3")]
+mod s3;
 mod single_writer;
 pub mod suite;
 
@@ -31,6 +33,8 @@ pub use instrument::{
 pub use key::{KEY_BYTES_MAX, Key, KeyError};
 pub use memory::MemoryStore;
 pub use probe::{Conditional, probe};
+#[cfg(feature = "s3")]
+pub use s3::{Retries, S3Credentials, S3Error, S3Options, S3Store, Timeouts};
 pub use single_writer::SingleWriter;
 
 /// What a store's calls return: boxed, so that a store can be chosen at run time.
