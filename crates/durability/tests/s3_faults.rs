@@ -259,6 +259,22 @@ async fn where_nobody_listens_nothing_was_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_secure_connection_nothing_was_done() {
+    let server = Server::start().await;
+    let mut options = options(server.address);
+    // The server speaks no TLS, so that every handshake fails.
+    options.endpoint = Some(format!("https://{}", server.address));
+    let put = store(options)
+        .put(&key("a"), NEW.into(), Condition::Absent)
+        .await;
+    let Err(StoreError::Unavailable(cause)) = put else {
+        panic!("{put:?}");
+    };
+    let error = cause.downcast_ref::<S3Error>().expect("ours");
+    assert_eq!(error.attempts() as usize, ATTEMPTS_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_get_is_tried_again_until_all_of_it_came() {
     let bench = Bench::new().await;
     bench.reset().await;
