@@ -222,6 +222,8 @@ async fn names_of_others_are_counted_once_over_all_pages() {
     }
     assert_eq!(keys, ["a/b", "c", "d"]);
     assert_eq!(foreign, 3);
+    let page = store.list("", None, 10).await.expect("a page");
+    assert_eq!((page.entries.len(), page.foreign), (3, 3));
 }
 
 #[tokio::test]
