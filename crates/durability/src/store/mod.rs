@@ -9,8 +9,15 @@
 //! [`SingleWriter`] and [`Instrumented`] wrap one. [`suite`] tells whether a store of yours keeps
 //! the promises made here.
 
+mod dir;
+mod instrument;
 mod key;
 mod memory;
+mod probe;
+#[cfg(feature = "s3")]
+mod s3;
+mod single_writer;
+pub mod suite;
 
 use std::fmt;
 use std::future::Future;
@@ -19,8 +26,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use dir::{DirError, DirStore};
+pub use instrument::{
+    CallCounter, Clock, Instrumented, Outcome, StoreCall, StoreOp, StoreRecorder,
+};
 pub use key::{KEY_BYTES_MAX, Key, KeyError};
 pub use memory::MemoryStore;
+pub use probe::{Conditional, probe};
+#[cfg(feature = "s3")]
+pub use s3::{Retries, S3Credentials, S3Error, S3Options, S3Store, Timeouts};
+pub use single_writer::SingleWriter;
 
 /// What a store's calls return: boxed, so that a store can be chosen at run time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -245,6 +260,23 @@ pub(crate) fn cut(bytes: &Bytes, want: Want) -> Result<Bytes, StoreError> {
         // Bounded by the length, which is a usize.
         Want::First(most) => Ok(bytes.slice(..most.min(total) as usize)),
     }
+}
+
+/// Which of `count` locks a key's is.
+pub(crate) fn shard(key: &Key, count: u64) -> u64 {
+    // FNV-1a: the same in every process, as the locks are shared between them.
+    let hash = key
+        .as_str()
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+        });
+    hash % count
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for Version {

@@ -1,0 +1,182 @@
+//! What the store asks of the file system, one step at a time.
+//!
+//! Every step passes a gate that tests can close: they fail the n-th one, or all from the n-th on as
+//! a crash would.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A step of a put or a delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    MakeDirectory,
+    Create,
+    Write,
+    SyncFile,
+    Lock,
+    Read,
+    Rename,
+    Remove,
+    SyncDirectory,
+}
+
+/// What happens to a step. Without a test at the gate, all go.
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests close the gate"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// It is done.
+    Go,
+    /// It is not done, and fails.
+    Fail,
+    /// Half of it is done (of a write), and it fails.
+    Torn,
+}
+
+/// Says what happens to each step.
+pub(super) trait Gate: Send + Sync {
+    fn pass(&self, step: Step) -> Pass;
+}
+
+/// The file system, behind a gate.
+#[derive(Default)]
+pub(super) struct Files {
+    gate: Option<Box<dyn Gate>>,
+    syncs: AtomicU64,
+}
+
+impl Files {
+    #[cfg(test)]
+    pub(super) fn behind(gate: Box<dyn Gate>) -> Self {
+        Self {
+            gate: Some(gate),
+            syncs: AtomicU64::new(0),
+        }
+    }
+
+    /// Syncs done so far, of files and of directories.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn pass(&self, step: Step) -> Pass {
+        self.gate.as_ref().map_or(Pass::Go, |gate| gate.pass(step))
+    }
+
+    fn step<T>(&self, step: Step, done: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self.pass(step) {
+            Pass::Go => done(),
+            Pass::Fail | Pass::Torn => Err(injected()),
+        }
+    }
+
+    /// Makes a directory, unless it is there.
+    pub(super) fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::MakeDirectory, || match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        })
+    }
+
+    /// Makes a file that was not there, for its owner only.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        self.step(Step::Create, || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.open(path)
+        })
+    }
+
+    pub(super) fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        match self.pass(Step::Write) {
+            Pass::Go => file.write_all(bytes),
+            Pass::Fail => Err(injected()),
+            Pass::Torn => {
+                file.write_all(&bytes[..bytes.len() / 2])?;
+                Err(injected())
+            }
+        }
+    }
+
+    pub(super) fn sync_file(&self, file: &File) -> io::Result<()> {
+        self.step(Step::SyncFile, || {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            file.sync_all()
+        })
+    }
+
+    /// Syncs the names in a directory.
+    pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::SyncDirectory, || {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            File::open(path)?.sync_all()
+        })
+    }
+
+    /// Locks a file, against other processes and against other handles of this one, until the handle
+    /// is dropped.
+    pub(super) fn lock(&self, path: &Path) -> io::Result<File> {
+        self.step(Step::Lock, || {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?;
+            loop {
+                match file.lock() {
+                    Ok(()) => return Ok(file),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Step::Rename, || fs::rename(from, to))
+    }
+
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove, || fs::remove_file(path))
+    }
+
+    /// Opens a file to read it, and says how long it is; `None` when there is none.
+    pub(super) fn open(&self, path: &Path) -> io::Result<Option<(File, u64)>> {
+        self.step(Step::Read, || {
+            let found = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+            match found {
+                Ok((metadata, file)) if metadata.is_file() => Ok(Some((file, metadata.len()))),
+                Ok(_) => Err(io::ErrorKind::IsADirectory.into()),
+                Err(error) if is_missing(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Reads the next bytes of a file; 0 at its end.
+    pub(super) fn read(&self, file: &mut File, into: &mut [u8]) -> io::Result<usize> {
+        self.step(Step::Read, || {
+            loop {
+                match file.read(into) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
+                }
+            }
+        })
+    }
+}
+
+/// Whether an error says that there is nothing of that name.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn injected() -> io::Error {
+    io::Error::other("a test closed the gate")
+}
