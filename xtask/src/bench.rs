@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
-//! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `kill` measures how long after its deadline each
+//! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `durability`
+//! measures what keeping rooms costs; `kill` measures how long after its deadline each
 //! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
 //! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
@@ -39,6 +40,8 @@ enum What {
     Crowd,
     /// What rooms that burn their deadline or hang in a store cost 200 others.
     Neighbours,
+    /// What it costs that rooms outlive their process: pauses, requests, parking, drains, lists.
+    Durability,
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -58,10 +61,16 @@ const EPOCH: i64 = 1_700_000_000_000_000_000;
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     match args.what {
-        What::Host => example("cabinet-host", "bench-host", &[]),
+        What::Host => example("cabinet-host", "bench-host", &[], &[]),
         What::Rooms { count } => rooms(&["rooms", &count.to_string()]),
         What::Crowd => rooms(&["crowd"]),
         What::Neighbours => rooms(&["neighbours"]),
+        What::Durability => example(
+            "cabinet-rooms",
+            "bench-durability",
+            &["--features", "s3"],
+            &[],
+        ),
         What::Kill { runs, deadline_ms } => {
             match kill(runs.max(1), Duration::from_millis(deadline_ms)) {
                 Ok(true) => ExitCode::SUCCESS,
@@ -76,22 +85,16 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn rooms(args: &[&str]) -> ExitCode {
-    example("cabinet-rooms", "bench-rooms", args)
+    example("cabinet-rooms", "bench-rooms", &[], args)
 }
 
 /// Benches that name what xtask does not compile are examples of the crates that do.
-fn example(package: &str, name: &str, args: &[&str]) -> ExitCode {
+fn example(package: &str, name: &str, features: &[&str], args: &[&str]) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let ran = Command::new(cargo)
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            package,
-            "--example",
-            name,
-            "--",
-        ])
+        .args(["run", "--quiet", "--package", package, "--example", name])
+        .args(features)
+        .arg("--")
         .args(args)
         .status();
     match ran {

@@ -4,14 +4,16 @@
 //! v1/heads/<room>                                       head: the one truth about a room
 //! v1/rooms/<room>/e-<epoch>-<fence>-<unix ms>-<digest>  checkpoint, created once
 //! v1/rooms/<room>/c-<fence>                             claim
-//! v1/live/<room>                                        index: rooms that some process has
-//! v1/parked/<room>                                      index: rooms that are parked
-//! v1/players/<pseudonym>/<room>                         index: a player's parked rooms
+//! v1/live/<room>.<fence>                                index: rooms that some process has
+//! v1/parked/<room>.<epoch>                              index: rooms that are parked
+//! v1/players/<pseudonym>/<room>.<epoch>                 index: a player's parked rooms
 //! v1/residents/<pseudonym>                              which room is a game's resident one
 //! v1/aside/<room>                                       rooms set aside, and why
+//! v1/probe/<random>                                     a store being tried out
 //! ```
 //!
-//! An index may name a room that is not there any more: what its head says counts.
+//! An index may name a room that is not there any more: what its head says counts. Each entry belongs
+//! to one claim or one parking, so that a late delete of an old one takes no new one away.
 
 use std::fmt::Write as _;
 
@@ -39,12 +41,22 @@ pub(crate) const PLAYERS: &str = "v1/players/";
 pub(crate) const ROOMS: &str = "v1/rooms/";
 const ASIDE: &str = "v1/aside/";
 
-pub(crate) fn live(room: RoomId) -> Key {
-    Key::known(format!("{LIVE}{room}"))
+pub(crate) fn live(room: RoomId, fence: Fence) -> Key {
+    Key::known(format!("{LIVE}{room}.{:020}", fence.0))
 }
 
-pub(crate) fn parked(room: RoomId) -> Key {
-    Key::known(format!("{PARKED}{room}"))
+/// What the index entries of one live room begin with.
+pub(crate) fn live_of(room: RoomId) -> String {
+    format!("{LIVE}{room}.")
+}
+
+pub(crate) fn parked(room: RoomId, epoch: Epoch) -> Key {
+    Key::known(format!("{PARKED}{room}.{:020}", epoch.0))
+}
+
+/// What the index entries of one parked room begin with.
+pub(crate) fn parked_of(room: RoomId) -> String {
+    format!("{PARKED}{room}.")
 }
 
 pub(crate) fn aside(room: RoomId) -> Key {
@@ -55,17 +67,44 @@ pub(crate) fn players_of(pseudonym: &str) -> String {
     format!("{PLAYERS}{pseudonym}/")
 }
 
-pub(crate) fn player(pseudonym: &str, room: RoomId) -> Key {
-    Key::known(format!("{PLAYERS}{pseudonym}/{room}"))
+pub(crate) fn player(pseudonym: &str, room: RoomId, epoch: Epoch) -> Key {
+    Key::known(format!("{PLAYERS}{pseudonym}/{room}.{:020}", epoch.0))
+}
+
+/// Where a store is tried out.
+pub(crate) fn probes() -> Key {
+    Key::known("v1/probe".into())
 }
 
 pub(crate) fn resident(pseudonym: &str) -> Key {
     Key::known(format!("v1/residents/{pseudonym}"))
 }
 
-/// The room an index entry names: the last segment.
-pub(crate) fn room_of(key: &Key) -> Option<RoomId> {
-    key.as_str().rsplit('/').next()?.parse().ok()
+/// A line of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    pub(crate) key: Key,
+    pub(crate) room: RoomId,
+    /// The fence or epoch it belongs to.
+    pub(crate) number: u64,
+}
+
+impl IndexEntry {
+    /// Reads an entry's last segment; `None` for somebody else's.
+    pub(crate) fn parse(key: &Key) -> Option<Self> {
+        let (room, number) = key.as_str().rsplit('/').next()?.split_once('.')?;
+        Some(Self {
+            room: room.parse().ok()?,
+            number: digits(number, 20)?,
+            key: key.clone(),
+        })
+    }
+}
+
+/// A number of so many digits, leading zeros included.
+fn digits(text: &str, count: usize) -> Option<u64> {
+    let ok = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    ok.then(|| text.parse().ok()).flatten()
 }
 
 /// The name of a checkpoint: its place, when it was taken, and the beginning of its digest, so that
@@ -123,10 +162,6 @@ impl RoomObject {
     /// Reads the last segment of a key under a room's prefix; `None` for anything else's.
     #[must_use]
     pub fn parse(segment: &str) -> Option<Self> {
-        let digits = |text: &str, count: usize| {
-            let ok = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
-            ok.then(|| text.parse::<u64>().ok()).flatten()
-        };
         if let Some(fence) = segment.strip_prefix("c-") {
             return Some(Self::Claim(Fence(digits(fence, 20)?)));
         }

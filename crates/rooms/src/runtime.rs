@@ -471,10 +471,6 @@ impl Runtime {
         Recycler(Arc::clone(&self.env.captures))
     }
 
-    pub(crate) fn env(&self) -> &Env {
-        &self.env
-    }
-
     /// Runs every room that has something to do up to the time `until` of the clock the runtime
     /// was made with, in order. Only for a runtime [by hand](Runtime::by_hand).
     pub fn run_until(&self, clock: &ManualClock, until: Duration) {

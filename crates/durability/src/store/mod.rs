@@ -51,8 +51,11 @@ pub const DELETE_KEYS_MAX: usize = 1_000;
 /// - a put is whole or not at all, to every reader, across crashes;
 /// - what a put that returned `Ok` wrote is there for every later call of anybody;
 /// - of puts under [`Condition::Absent`], or under the same [`Condition::Matches`], at most one
-///   succeeds;
+///   succeeds, unless they put bytes that were there before: a version may be made of the bytes;
 /// - two versions of a key are equal only when the bytes are.
+///
+/// What it does not promise: a put without a condition whose answer was lost may be done long
+/// after, over what was put since. What must not be overwritten needs a condition.
 pub trait BlobStore: Send + Sync {
     /// The object under `key`, or its beginning; `None` when there is none.
     ///
@@ -71,14 +74,14 @@ pub trait BlobStore: Send + Sync {
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes, condition: Condition) -> Answer<'a, Version>;
 
     /// Deletes up to [`DELETE_KEYS_MAX`] objects, in no particular order. One that is not there is
-    /// deleted already. After an error some may be gone.
+    /// deleted already. After an error, [`StoreError::Unavailable`] too, some may be gone.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Refused`], [`StoreError::TooMany`].
     fn delete<'a>(&'a self, keys: &'a [Key]) -> Answer<'a, ()>;
 
     /// Keys that begin with `prefix` and come after `after`, by rising bytes: at most `limit`, and
-    /// at most [`PAGE_KEYS_MAX`]. The prefix is plain text, not a folder.
+    /// at most [`PAGE_KEYS_MAX`]; a limit of 0 is 1. The prefix is plain text, not a folder.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Refused`].

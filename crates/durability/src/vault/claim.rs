@@ -24,8 +24,10 @@ impl Vault {
     /// [`VaultError::Fenced`] when the store has a head of that room, [`VaultError::Unavailable`].
     pub async fn create(&self, room: RoomId, now_ms: u64) -> Result<Lease, VaultError> {
         let inner = &self.inner;
-        inner.put_entries(&[names::live(room)], now_ms).await?;
         let head = Head::first(room, inner.hand(now_ms)?);
+        inner
+            .put_entries(&[names::live(room, head.fence)], now_ms)
+            .await?;
         for _ in 0..LOOKS_MAX {
             match inner.put_head(&head, Condition::Absent).await? {
                 Put::Done(version) => return Ok(self.lease(head, version).await),
@@ -74,7 +76,6 @@ impl Vault {
         let inner = &self.inner;
         // An attempt whose answer was lost may land during a later one.
         let mut nonces = Vec::new();
-        inner.put_entries(&[names::live(room)], now_ms).await?;
         for _ in 0..LOOKS_MAX {
             let seen = inner.read_head_and_surroundings(room).await?;
             let (seen, version) = seen.ok_or(VaultError::NoCheckpoint)?;
@@ -86,6 +87,9 @@ impl Vault {
             }
             let next = seen.claimed(inner.hand(now_ms)?);
             nonces.push(next.nonce);
+            inner
+                .put_entries(&[names::live(room, next.fence)], now_ms)
+                .await?;
             match inner.put_head(&next, Condition::Matches(version)).await? {
                 Put::Done(version) => return self.mark(next, version).await,
                 Put::Look => {}
@@ -138,6 +142,20 @@ impl Vault {
         let sealed = inner.sealer.seal(&place, &Claim::of(&head).encode())?;
         let key = names::claim(head.room, head.fence);
         inner.store.put(&key, sealed, Condition::None).await?;
+        // What an older owner left in the index.
+        let old: Vec<_> = inner
+            .index(&names::live_of(head.room))
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|entry| entry.number < head.fence.0)
+            .map(|entry| entry.key)
+            .collect();
+        if !old.is_empty()
+            && let Err(error) = inner.delete(&old).await
+        {
+            tracing::debug!(room = %head.room, %error, "an older owner's index entry stays");
+        }
         Ok(self.lease(head, version).await)
     }
 
@@ -188,7 +206,9 @@ impl Vault {
             // Never name what cannot be had.
             inner.read_object(room, object).await?;
         }
-        inner.put_entries(&[names::live(room)], now_ms).await?;
+        inner
+            .put_entries(&[names::live(room, head.fence)], now_ms)
+            .await?;
         match inner.put_head(&head, condition).await? {
             Put::Done(version) => self.mark(head, version).await,
             Put::Look => match inner.read_head(room).await? {

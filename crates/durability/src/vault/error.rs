@@ -88,6 +88,11 @@ pub enum VaultError {
         "this store needs a key: give `Sealing::Keys`, or open a directory with `DirStore::unsealed_for_development`"
     )]
     KeyRequired,
+    /// The store ignores the conditions of puts, so two processes would overwrite each other.
+    #[error(
+        "the store does not honour conditional writes: wrap it in `SingleWriter`, and let one process alone write it"
+    )]
+    NeedsSingleWriter,
     /// The record could not be sealed.
     #[error("cannot seal")]
     Seal(#[from] SealError),

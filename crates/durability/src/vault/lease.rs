@@ -258,7 +258,9 @@ impl Lease {
         self.put_object(packed).await?;
         // Before the head: a parked room that nobody finds would be lost, an entry for a room that
         // is not parked is not shown.
-        let entries = self.inner.parked_entries(self.room, &header);
+        let entries = self
+            .inner
+            .parked_entries(self.room, packed.epoch(), &header);
         self.inner.put_entries(&entries, now_ms).await?;
         let advanced = self
             .advance(&mut seen, now_ms, |head, hand| {
@@ -270,7 +272,7 @@ impl Lease {
         }
         seen.spent = true;
         drop(seen);
-        let live = [names::live(self.room)];
+        let live = [names::live(self.room, self.fence)];
         if let Err(error) = self.inner.delete(&live).await {
             tracing::debug!(room = %self.room, %error, "index entry of a parked room stays");
         }
@@ -437,7 +439,7 @@ fn overtaken() -> VaultError {
 
 impl Inner {
     /// Deletes what the store has of a room that is over or expired; the head last but one, then the
-    /// entry it is found by.
+    /// entries it is found by.
     pub(super) async fn erase(&self, head: &Head) -> Result<(), VaultError> {
         let room = head.room;
         let mut keys: Vec<Key> = self
@@ -446,16 +448,11 @@ impl Inner {
             .into_iter()
             .map(|object: RoomObject| Self::object_key(room, object))
             .collect();
-        if let Some(header) = &head.header {
-            keys.extend(
-                self.parked_entries_of_all_keys(room, header)
-                    .into_iter()
-                    .filter(|key| *key != names::parked(room)),
-            );
-        }
+        keys.extend(self.player_entries(head));
         self.delete(&keys).await?;
         self.delete(&[names::head(room)]).await?;
-        self.delete(&[names::live(room), names::parked(room)]).await
+        self.drop_index(&names::parked_of(room)).await?;
+        self.drop_index(&names::live_of(room)).await
     }
 
     pub(super) async fn note_aside(&self, room: RoomId, reason: &str) -> Result<(), VaultError> {
@@ -463,7 +460,7 @@ impl Inner {
         self.store
             .put(&names::aside(room), note, Condition::None)
             .await?;
-        self.delete(&[names::live(room)]).await
+        self.drop_index(&names::live_of(room)).await
     }
 }
 

@@ -36,10 +36,12 @@ pub use sweep::{SweepPolicy, Swept};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::head::{HEAD_BYTES_MAX, Hand, Head, ObjectRef};
 use crate::ids::{Epoch, Fence, OwnerId, RoomId};
-use crate::names::{self, RoomObject};
+use crate::names::{self, IndexEntry, RoomObject};
 use crate::retention::{Floor, is_object, outdated};
 use crate::seal::{Kind, Place, Sealer, Sealing, Wanted};
-use crate::store::{BlobStore, Condition, DELETE_KEYS_MAX, Key, StoreError, Version, Want};
+use crate::store::{
+    BlobStore, Condition, Conditional, DELETE_KEYS_MAX, Key, StoreError, Version, Want, probe,
+};
 
 /// Requests of one call that may be under way at once.
 const PARALLEL: usize = 16;
@@ -118,7 +120,30 @@ pub struct Checkpoint {
 }
 
 impl Vault {
-    /// A vault in `store`.
+    /// A vault in `store`, once the store has shown that it honours conditional writes: about eight
+    /// small requests.
+    ///
+    /// # Errors
+    /// [`VaultError::NeedsSingleWriter`] when it does not: wrap it in
+    /// [`SingleWriter`](crate::store::SingleWriter) and run one process alone;
+    /// [`VaultError::KeyRequired`] when nothing is to be sealed and the store is not one where that
+    /// is allowed; [`VaultError::Unavailable`].
+    pub async fn start(
+        store: Arc<dyn BlobStore>,
+        sealing: Sealing,
+        options: VaultOptions,
+    ) -> Result<Self, VaultError> {
+        let vault = Self::open(store, sealing, options)?;
+        let inner = &vault.inner;
+        let random = inner.sealer.draw()?;
+        match probe(&*inner.store, &names::probes(), random).await? {
+            Conditional::Honoured => Ok(vault),
+            Conditional::Ignored => Err(VaultError::NeedsSingleWriter),
+        }
+    }
+
+    /// A vault in a store that is known to honour conditional writes: in memory, in a directory, or
+    /// probed before. For any other use [`Vault::start`].
     ///
     /// # Errors
     /// [`VaultError::KeyRequired`] when nothing is to be sealed and the store is not one where that
@@ -203,7 +228,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Unavailable`] when it cannot be listed.
     pub async fn live_rooms(&self) -> Result<Vec<(RoomId, Result<Head, VaultError>)>, VaultError> {
-        let rooms = self.inner.index(names::LIVE).await?;
+        let rooms = rooms(self.inner.index(names::LIVE).await?);
         let heads = self.inner.heads(rooms).await;
         Ok(heads
             .into_iter()
@@ -216,6 +241,14 @@ impl Vault {
             })
             .collect())
     }
+}
+
+/// The rooms of an index, each once.
+pub(crate) fn rooms(entries: Vec<IndexEntry>) -> Vec<RoomId> {
+    let mut rooms: Vec<RoomId> = entries.into_iter().map(|entry| entry.room).collect();
+    rooms.sort_unstable();
+    rooms.dedup();
+    rooms
 }
 
 /// What [`VaultError::Corrupt`] says of an object that is not there.
@@ -417,25 +450,36 @@ impl Inner {
         Ok(())
     }
 
-    /// The rooms an index names.
-    pub(crate) async fn index(&self, prefix: &str) -> Result<Vec<RoomId>, VaultError> {
-        let mut rooms = Vec::new();
+    /// The entries of an index.
+    pub(crate) async fn index(&self, prefix: &str) -> Result<Vec<IndexEntry>, VaultError> {
+        let mut entries = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let page = self
                 .store
                 .list(prefix, after.as_deref(), DELETE_KEYS_MAX)
                 .await?;
-            rooms.extend(
+            entries.extend(
                 page.entries
                     .iter()
-                    .filter_map(|entry| names::room_of(&entry.key)),
+                    .filter_map(|entry| IndexEntry::parse(&entry.key)),
             );
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(rooms),
+                None => return Ok(entries),
             }
         }
+    }
+
+    /// Deletes every index entry of one room that begins so.
+    pub(crate) async fn drop_index(&self, prefix: &str) -> Result<(), VaultError> {
+        let keys: Vec<Key> = self
+            .index(prefix)
+            .await?
+            .into_iter()
+            .map(|entry| entry.key)
+            .collect();
+        self.delete(&keys).await
     }
 
     pub(crate) async fn heads(

@@ -6,7 +6,7 @@ use std::fmt;
 use cabinet_wire::ArtifactDigest;
 
 use super::claim::standing;
-use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, check_artifact};
+use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, check_artifact, rooms};
 use crate::head::{Head, Header, Standing};
 use crate::ids::{Epoch, RoomId};
 use crate::names;
@@ -107,8 +107,6 @@ impl Vault {
         let room = parked.room();
         // An attempt whose answer was lost may land during a later one.
         let mut nonces = Vec::new();
-        // Before the head: a live room that is in no index would not be claimed when we die.
-        inner.put_entries(&[names::live(room)], now_ms).await?;
         for _ in 0..LOOKS_MAX {
             let seen = inner.read_head_and_surroundings(room).await?;
             let (seen, version) = seen.ok_or(VaultError::AlreadyResumed)?;
@@ -124,6 +122,10 @@ impl Vault {
                 }
                 let next = seen.claimed(inner.hand(now_ms)?);
                 nonces.push(next.nonce);
+                // Before the head: a live room in no index would not be claimed when we die.
+                inner
+                    .put_entries(&[names::live(room, next.fence)], now_ms)
+                    .await?;
                 match inner.put_head(&next, Condition::Matches(version)).await? {
                     Put::Done(version) => Some((next, version)),
                     Put::Look => None,
@@ -131,11 +133,10 @@ impl Vault {
             };
             if let Some((head, version)) = won {
                 let lease = self.mark(head, version).await?;
-                if let Some(header) = parked.header() {
-                    let entries = inner.parked_entries_of_all_keys(room, header);
-                    if let Err(error) = inner.delete(&entries).await {
-                        tracing::debug!(%room, %error, "index entries of a resumed room stay");
-                    }
+                let mut entries = inner.player_entries(&parked.head);
+                entries.push(names::parked(room, parked.head.epoch()));
+                if let Err(error) = inner.delete(&entries).await {
+                    tracing::debug!(%room, %error, "index entries of a resumed room stay");
                 }
                 return Ok(lease);
             }
@@ -149,7 +150,7 @@ impl Vault {
     /// [`VaultError::Unavailable`] when they cannot be listed; a room that cannot be read is counted
     /// and left out.
     pub async fn parked(&self) -> Result<ParkedRooms, VaultError> {
-        let rooms = self.inner.index(names::PARKED).await?;
+        let rooms = rooms(self.inner.index(names::PARKED).await?);
         self.show(rooms, |_| true).await
     }
 
@@ -162,11 +163,11 @@ impl Vault {
         if account.is_empty() {
             return Ok(ParkedRooms::default());
         }
-        let mut rooms = BTreeSet::new();
+        let mut entries = Vec::new();
         for pseudonym in self.inner.sealer.pseudonyms(ACCOUNT, account) {
-            rooms.extend(self.inner.index(&names::players_of(&pseudonym)).await?);
+            entries.extend(self.inner.index(&names::players_of(&pseudonym)).await?);
         }
-        self.show(rooms.into_iter().collect(), |header| header.has(account))
+        self.show(rooms(entries), |header| header.has(account))
             .await
     }
 
@@ -235,34 +236,42 @@ impl Vault {
 pub(super) const ACCOUNT: &str = "account";
 
 impl Inner {
-    /// The index entries of a parked room.
-    pub(super) fn parked_entries(&self, room: RoomId, header: &Header) -> Vec<Key> {
-        self.entries(room, header, 1)
-    }
-
-    /// As [`Self::parked_entries`], and those an older key may have left.
-    pub(super) fn parked_entries_of_all_keys(&self, room: RoomId, header: &Header) -> Vec<Key> {
-        self.entries(room, header, usize::MAX)
-    }
-
-    fn entries(&self, room: RoomId, header: &Header, keys: usize) -> Vec<Key> {
-        let accounts: BTreeSet<&str> = header
-            .roster
-            .iter()
-            .map(|member| member.account.as_str())
-            .filter(|account| !account.is_empty())
-            .collect();
-        let players = accounts.into_iter().flat_map(|account| {
-            let names = self.sealer.pseudonyms(ACCOUNT, account);
-            names
+    /// The index entries of a room that is about to be parked.
+    pub(super) fn parked_entries(&self, room: RoomId, epoch: Epoch, header: &Header) -> Vec<Key> {
+        let players = accounts(header).into_iter().filter_map(|account| {
+            let name = self
+                .sealer
+                .pseudonyms(ACCOUNT, account)
                 .into_iter()
-                .take(keys)
-                .map(|name| names::player(&name, room))
+                .next()?;
+            Some(names::player(&name, room, epoch))
         });
-        std::iter::once(names::parked(room))
+        std::iter::once(names::parked(room, epoch))
             .chain(players)
             .collect()
     }
+
+    /// The players' entries that a head's parking left, under whichever key it was.
+    pub(super) fn player_entries(&self, head: &Head) -> Vec<Key> {
+        let Some(header) = &head.header else {
+            return Vec::new();
+        };
+        accounts(header)
+            .into_iter()
+            .flat_map(|account| self.sealer.pseudonyms(ACCOUNT, account))
+            .map(|name| names::player(&name, head.room, head.epoch()))
+            .collect()
+    }
+}
+
+/// The accounts of a roster, each once. The empty one is nobody's.
+fn accounts(header: &Header) -> BTreeSet<&str> {
+    header
+        .roster
+        .iter()
+        .map(|member| member.account.as_str())
+        .filter(|account| !account.is_empty())
+        .collect()
 }
 
 impl fmt::Debug for ParkedRoom {

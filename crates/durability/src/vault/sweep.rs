@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Inner, Put, Vault, VaultError};
 use crate::head::{Head, Standing};
 use crate::ids::RoomId;
-use crate::names::{self, RoomObject};
+use crate::names::{self, IndexEntry, RoomObject};
 use crate::store::{Condition, DELETE_KEYS_MAX, Key, Want};
 
 /// What a sweep takes away.
@@ -68,25 +68,25 @@ impl Vault {
         let inner = &self.inner;
         let mut swept = Swept::default();
         let parked = inner.index(names::PARKED).await?;
-        for (room, head) in inner.heads(parked.clone()).await {
-            let done = inner.sweep_parked(room, head, policy, now_ms, &mut swept);
+        for (entry, head) in inner.heads_of(&parked).await {
+            let done = inner.sweep_parked(entry, head, policy, now_ms, &mut swept);
             if let Err(error) = done.await {
-                tracing::warn!(%room, %error, "room not swept");
+                tracing::warn!(room = %entry.room, %error, "room not swept");
                 swept.failed += 1;
             }
         }
         let live = inner.index(names::LIVE).await?;
-        for (room, head) in inner.heads(live).await {
-            let done = inner.sweep_live(room, head, policy, now_ms, &mut swept);
+        for (entry, head) in inner.heads_of(&live).await {
+            let done = inner.sweep_live(entry, head, policy, now_ms, &mut swept);
             if let Err(error) = done.await {
-                tracing::warn!(%room, %error, "room not swept");
+                tracing::warn!(room = %entry.room, %error, "room not swept");
                 swept.failed += 1;
             }
         }
         if policy.deep {
-            let parked: HashSet<RoomId> = parked.into_iter().collect();
+            let parked = parked.iter().map(|entry| (entry.room, entry.number));
             inner
-                .sweep_players(&parked, policy, now_ms, &mut swept)
+                .sweep_players(&parked.collect(), policy, now_ms, &mut swept)
                 .await?;
             inner.sweep_orphans(policy, now_ms, &mut swept).await?;
         }
@@ -100,9 +100,23 @@ fn is_past(at_ms: u64, age: Duration, now_ms: u64) -> bool {
 }
 
 impl Inner {
+    /// The heads of the rooms an index names, entry by entry.
+    async fn heads_of<'a>(
+        &self,
+        entries: &'a [IndexEntry],
+    ) -> Vec<(&'a IndexEntry, Result<Option<Head>, VaultError>)> {
+        let rooms = entries.iter().map(|entry| entry.room).collect();
+        let heads = self.heads(rooms).await;
+        entries
+            .iter()
+            .zip(heads)
+            .map(|(entry, (_, head))| (entry, head))
+            .collect()
+    }
+
     async fn sweep_parked(
         &self,
-        room: RoomId,
+        entry: &IndexEntry,
         head: Result<Option<Head>, VaultError>,
         policy: &SweepPolicy,
         now_ms: u64,
@@ -117,9 +131,13 @@ impl Inner {
             }
         };
         match head {
+            // One of an earlier parking leads nowhere.
+            Some(head) if head.epoch().0 != entry.number => {
+                self.drop_entry(&entry.key, policy, now_ms, swept).await
+            }
             Some(head) if head.standing == Standing::Parked => {
                 if is_past(head.at_ms, policy.parked_for, now_ms) {
-                    self.expire(room, now_ms, swept).await?;
+                    self.expire(entry.room, now_ms, swept).await?;
                 }
                 Ok(())
             }
@@ -137,32 +155,28 @@ impl Inner {
                 swept.erased += 1;
                 Ok(())
             }
-            _ => {
-                self.drop_entry(&names::parked(room), policy, now_ms, swept)
-                    .await
-            }
+            _ => self.drop_entry(&entry.key, policy, now_ms, swept).await,
         }
     }
 
     async fn sweep_live(
         &self,
-        room: RoomId,
+        entry: &IndexEntry,
         head: Result<Option<Head>, VaultError>,
         policy: &SweepPolicy,
         now_ms: u64,
         swept: &mut Swept,
     ) -> Result<(), VaultError> {
         match head {
-            Ok(Some(head)) if head.standing == Standing::Live => Ok(()),
+            Ok(Some(head)) if head.standing == Standing::Live && head.fence.0 == entry.number => {
+                Ok(())
+            }
             Ok(Some(head)) if head.standing == Standing::Ended => {
                 self.erase(&head).await?;
                 swept.erased += 1;
                 Ok(())
             }
-            Ok(_) => {
-                self.drop_entry(&names::live(room), policy, now_ms, swept)
-                    .await
-            }
+            Ok(_) => self.drop_entry(&entry.key, policy, now_ms, swept).await,
             Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => Err(error),
             Err(_) => {
                 swept.damaged += 1;
@@ -196,7 +210,7 @@ impl Inner {
     /// by stay.
     async fn empty(&self, head: &Head) -> Result<(), VaultError> {
         let room = head.room;
-        let mut keys: Vec<Key> = self
+        let objects: Vec<Key> = self
             .list_room(room)
             .await?
             .into_iter()
@@ -204,17 +218,12 @@ impl Inner {
             .filter(|object| matches!(object, RoomObject::Checkpoint(_)))
             .map(|object| Self::object_key(room, object))
             .collect();
-        if keys.is_empty() {
+        if objects.is_empty() {
             return Ok(());
         }
-        if let Some(header) = &head.header {
-            let entries = self.parked_entries_of_all_keys(room, header);
-            keys.extend(
-                entries
-                    .into_iter()
-                    .filter(|key| *key != names::parked(room)),
-            );
-        }
+        // The state last: while there is some the entries are deleted again.
+        let mut keys = self.player_entries(head);
+        keys.extend(objects);
         self.delete(&keys).await
     }
 
@@ -243,7 +252,7 @@ impl Inner {
 
     async fn sweep_players(
         &self,
-        parked: &HashSet<RoomId>,
+        parked: &HashSet<(RoomId, u64)>,
         policy: &SweepPolicy,
         now_ms: u64,
         swept: &mut Swept,
@@ -255,7 +264,8 @@ impl Inner {
                 .list(names::PLAYERS, after.as_deref(), DELETE_KEYS_MAX)
                 .await?;
             for entry in &page.entries {
-                if names::room_of(&entry.key).is_none_or(|room| !parked.contains(&room)) {
+                let found = IndexEntry::parse(&entry.key);
+                if found.is_none_or(|found| !parked.contains(&(found.room, found.number))) {
                     self.drop_entry(&entry.key, policy, now_ms, swept).await?;
                 }
             }
@@ -305,11 +315,8 @@ impl Inner {
             });
             // A head that was lost is rebuilt from these: they go only when the room is in no index
             // either.
-            let entries = [names::live(room), names::parked(room)];
-            let mut indexed = false;
-            for key in &entries {
-                indexed |= self.store.get(key, Want::First(1)).await?.is_some();
-            }
+            let indexed = !self.index(&names::live_of(room)).await?.is_empty()
+                || !self.index(&names::parked_of(room)).await?.is_empty();
             if !young && !indexed {
                 let keys: Vec<Key> = listed
                     .into_iter()

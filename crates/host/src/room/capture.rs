@@ -91,7 +91,9 @@ impl Room {
         let kernel_memory_pages = core.shared().kernel.memory_pages();
         let shared = core.shared();
         let memory = match &shared.guest {
-            Some(guest) => MemoryImage::capture_into(guest.bytes(), buffer).map_err(CaptureError::Limit)?,
+            Some(guest) => {
+                MemoryImage::capture_into(guest.bytes(), buffer).map_err(CaptureError::Limit)?
+            }
             None => return Err(CaptureError::NotLive),
         };
         Ok(Snapshot {

@@ -578,6 +578,9 @@ fn a_capture_into_used_memory_holds_what_a_fresh_one_holds() {
         assert_eq!(again, fresh);
         let kept = again.into_buffer();
         assert_eq!(kept.len(), 8_192);
-        assert!(room < 8_192 || kept.as_ptr() == address, "a large one is used as it is");
+        assert!(
+            room < 8_192 || kept.as_ptr() == address,
+            "a large one is used as it is"
+        );
     }
 }

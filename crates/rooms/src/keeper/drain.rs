@@ -6,7 +6,7 @@ use std::time::Duration;
 use cabinet_durability::{Epoch, RoomId};
 use futures_util::StreamExt as _;
 use futures_util::future::{self, Either};
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream;
 
 use super::Keeper;
 use super::error_line;
@@ -80,21 +80,18 @@ impl fmt::Display for DrainReport {
 impl Keeper {
     /// Parks every room whose lifecycle knows it, and writes a last checkpoint of every other, under
     /// an epoch above all that were written. Each room stops here as it is captured, so that nothing
-    /// it does afterwards is lost. What is not done when `budget` has passed is left running and
-    /// named.
+    /// it does afterwards is lost. What is not done when `budget` has passed is named, and goes on;
+    /// the few that were being written then may still be parked a moment later.
     ///
     /// Open nothing meanwhile, and shut the runtime down after it.
     pub async fn drain(&self, budget: Duration) -> DrainReport {
         let inner = &self.inner;
         let rooms = inner.all();
-        let mut waiting: FuturesUnordered<_> = rooms
-            .iter()
-            .enumerate()
-            .map(|(at, kept)| async move {
-                let parked = kept.handle().hibernate().await;
-                (at, parked)
-            })
-            .collect();
+        // Only so many are asked at once: a room that is not asked when the budget is over goes on.
+        let asked = inner.options.in_flight_max.max(1) * 2;
+        let mut waiting = stream::iter(rooms.iter().enumerate())
+            .map(|(at, kept)| async move { (at, kept.handle().hibernate().await) })
+            .buffer_unordered(asked);
         let mut outcomes: Vec<Option<Drained>> = vec![None; rooms.len()];
         let mut budget = Box::pin(inner.sleep(budget));
         loop {
@@ -102,10 +99,15 @@ impl Keeper {
                 Either::Left((Some((at, parked)), _)) => {
                     let kept = &rooms[at];
                     let stored = kept.lease().map_or(Epoch::NONE, |lease| lease.epoch());
+                    let safe = if kept.parks() {
+                        Drained::Parked
+                    } else {
+                        Drained::Checkpointed(stored)
+                    };
                     outcomes[at] = Some(match parked {
-                        Ok(()) if kept.parks() => Drained::Parked,
-                        Ok(()) => Drained::Checkpointed(stored),
+                        Ok(()) => safe,
                         Err(HibernateError::Closed) => match kept.handle().ending() {
+                            Some(ending) if ending.reason == EndReason::Hibernated => safe,
                             Some(ending) if ending.reason == EndReason::Moved => Drained::Fenced,
                             Some(ending) => Drained::Ended(ending.reason),
                             None => Drained::Ended(EndReason::Closed),

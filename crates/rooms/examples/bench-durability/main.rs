@@ -1,0 +1,82 @@
+//! `cargo xtask bench durability`: what it costs that rooms outlive their process.
+//!
+//! Prints a table with its targets and exits 1 when one is missed. See `docs/ARCHITECTURE.md`,
+//! Measuring.
+
+use std::process::ExitCode;
+
+mod guest;
+mod many;
+mod one;
+mod server;
+
+/// Why nothing could be measured.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ran = runtime.map_err(Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            let mut table = Table::default();
+            one::pause(&mut table)?;
+            one::checkpoints(&mut table).await?;
+            one::restore(&mut table)?;
+            one::park_to_first_frame(&mut table).await?;
+            many::drain(&mut table).await?;
+            many::list(&mut table).await?;
+            Ok(table.met)
+        })
+    });
+    match ran {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench durability: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What was measured, printed as it comes.
+struct Table {
+    met: bool,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { met: true }
+    }
+}
+
+impl Table {
+    fn heading(&self, text: &str) {
+        println!("\n{text}");
+    }
+
+    fn row(&self, what: &str, measured: impl std::fmt::Display) {
+        println!("  {what:<52} {measured}");
+    }
+
+    /// A row with a target.
+    fn judged(&mut self, what: &str, measured: impl std::fmt::Display, target: &str, met: bool) {
+        self.met &= met;
+        let verdict = if met { "" } else { "  MISSED" };
+        println!("  {what:<52} {measured}   {target}{verdict}");
+    }
+}
+
+/// CPU time all threads of this process have had, milliseconds.
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses: user and system time are fields 14 and 15, in hundredths.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) * 10.0
+}
