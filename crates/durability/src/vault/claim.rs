@@ -3,7 +3,7 @@
 use cabinet_wire::ArtifactDigest;
 
 use super::lease::Lease;
-use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, sha256};
+use super::{Checkpoint, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, sha256};
 use crate::head::{Claim, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName};
@@ -58,12 +58,23 @@ impl Vault {
         now_ms: u64,
     ) -> Result<(Lease, Option<Checkpoint>), VaultError> {
         let lease = self.claim_only(room, now_ms, &[Standing::Live]).await?;
-        let object = lease.object().await;
-        let checkpoint = match object {
-            Some(object) => Some(self.inner.read_object(room, &object).await?),
-            None => None,
+        let Some(object) = lease.object().await else {
+            return Ok((lease, None));
         };
-        Ok((lease, checkpoint))
+        match self.inner.read_object(room, &object).await {
+            Err(VaultError::Corrupt { what: MISSING, .. }) => {
+                // Somebody may have claimed the room since, gone on, and deleted what is old.
+                match self.inner.read_head(room).await? {
+                    Some((head, _)) if head.fence == lease.fence() => {
+                        Err(VaultError::corrupt(MISSING))
+                    }
+                    head => Err(VaultError::Fenced {
+                        by: head.map_or(Fence::NONE, |(head, _)| head.fence),
+                    }),
+                }
+            }
+            read => Ok((lease, Some(read?))),
+        }
     }
 
     /// Takes a room without reading its state.

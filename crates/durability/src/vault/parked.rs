@@ -6,7 +6,7 @@ use std::fmt;
 use cabinet_wire::ArtifactDigest;
 
 use super::claim::standing;
-use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, check_artifact, rooms};
+use super::{Checkpoint, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, check_artifact, rooms};
 use crate::head::{Head, Header, Standing};
 use crate::ids::{Epoch, RoomId};
 use crate::names;
@@ -36,6 +36,12 @@ impl ParkedRoom {
     #[must_use]
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// The bytes of its state, taken out.
+    #[must_use]
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.checkpoint.bytes)
     }
 }
 
@@ -93,8 +99,20 @@ impl Vault {
             (other, _) => return Err(standing(other)),
         };
         check_artifact(&object, artifact)?;
-        let checkpoint = self.inner.read_object(room, &object).await?;
-        Ok(ParkedRoom { head, checkpoint })
+        match self.inner.read_object(room, &object).await {
+            Err(VaultError::Corrupt { what: MISSING, .. }) => {
+                // Somebody may have resumed the room since, gone on, and deleted what is old.
+                match self.inner.read_head(room).await? {
+                    Some((now, _)) if now.fence == head.fence => Err(VaultError::corrupt(MISSING)),
+                    Some((now, _)) if now.standing == Standing::Expired => Err(VaultError::Expired),
+                    _ => Err(VaultError::AlreadyResumed),
+                }
+            }
+            checkpoint => Ok(ParkedRoom {
+                head,
+                checkpoint: checkpoint?,
+            }),
+        }
     }
 
     /// Takes a parked room that was read. Of everybody who tries exactly one succeeds.

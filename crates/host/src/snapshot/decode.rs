@@ -72,7 +72,7 @@ impl Decoder {
             .inflater
             .inflate(frame, length as usize)
             .map_err(|_| SnapshotError::Damaged("compressed content"))?;
-        read_payload(payload)
+        read_payload(payload, 0)
     }
 
     /// Takes a snapshot that is no longer needed, so that the next one is read into its memory.
@@ -83,9 +83,10 @@ impl Decoder {
 
 const CUT: SnapshotError = SnapshotError::Damaged("cut short");
 
-pub(super) fn read_payload(payload: Vec<u8>) -> Result<Snapshot, SnapshotError> {
+/// Reads the payload that begins at `start`.
+pub(super) fn read_payload(payload: Vec<u8>, start: usize) -> Result<Snapshot, SnapshotError> {
     let mut parser = Parser {
-        bytes: Reader::new(&payload),
+        bytes: Reader::new(payload.get(start..).ok_or(CUT)?),
     };
     let snapshot = parser.snapshot()?;
     let (wasm_pages, pages) = parser.memory()?;

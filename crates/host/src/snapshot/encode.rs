@@ -11,7 +11,8 @@ use crate::player::Player;
 use crate::slots::{Baseline, SlotState, SlotsState};
 
 pub(super) fn encode(snapshot: &Snapshot, level: i32) -> Result<Vec<u8>, SnapshotError> {
-    let payload = Writer::payload(snapshot)?;
+    let mut payload = Vec::new();
+    self::payload(snapshot, &mut payload)?;
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len() / 4);
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());
@@ -20,8 +21,13 @@ pub(super) fn encode(snapshot: &Snapshot, level: i32) -> Result<Vec<u8>, Snapsho
     Ok(out)
 }
 
-pub(super) fn payload(snapshot: &Snapshot) -> Result<Vec<u8>, SnapshotError> {
-    Writer::payload(snapshot)
+pub(super) fn payload(snapshot: &Snapshot, out: &mut Vec<u8>) -> Result<(), SnapshotError> {
+    let mut writer = Writer {
+        out: std::mem::take(out),
+    };
+    let written = writer.payload(snapshot);
+    *out = writer.out;
+    written
 }
 
 struct Writer {
@@ -29,19 +35,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn payload(snapshot: &Snapshot) -> Result<Vec<u8>, SnapshotError> {
+    fn payload(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         let estimate = 4096
             + snapshot.memory.pages().len() * (8 + PAGE_BYTES)
             + (snapshot.slots.slots.len() + 1) * 128
             + ROWS * ROW_BYTES;
-        let mut writer = Self {
-            out: Vec::with_capacity(estimate),
-        };
-        writer.head(snapshot);
-        writer.people(snapshot)?;
-        writer.slots(&snapshot.slots)?;
-        writer.guest(snapshot)?;
-        Ok(writer.out)
+        self.out.reserve(estimate);
+        self.head(snapshot);
+        self.people(snapshot)?;
+        self.slots(&snapshot.slots)?;
+        self.guest(snapshot)
     }
 
     fn head(&mut self, s: &Snapshot) {

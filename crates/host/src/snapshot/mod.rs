@@ -179,16 +179,26 @@ impl Snapshot {
     /// # Errors
     /// As for [`Self::encode`].
     pub fn payload(&self) -> Result<Vec<u8>, SnapshotError> {
-        encode::payload(self)
+        let mut out = Vec::new();
+        self.payload_into(&mut out)?;
+        Ok(out)
     }
 
-    /// Reads what [`Self::payload`] wrote, of which `bytes` is nothing but that. Pages stay where
-    /// they are in `bytes`.
+    /// As [`Self::payload`], appended to `out`.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`]; what was appended until then stays.
+    pub fn payload_into(&self, out: &mut Vec<u8>) -> Result<(), SnapshotError> {
+        encode::payload(self, out)
+    }
+
+    /// Reads what [`Self::payload`] wrote, of which `bytes` from `start` is nothing but that. Pages
+    /// stay where they are in `bytes`.
     ///
     /// # Errors
     /// Any [`SnapshotError`] when it is not exactly that.
-    pub fn from_payload(bytes: Vec<u8>) -> Result<Self, SnapshotError> {
-        decode::read_payload(bytes)
+    pub fn from_payload(bytes: Vec<u8>, start: usize) -> Result<Self, SnapshotError> {
+        decode::read_payload(bytes, start)
     }
 
     /// The memory this snapshot was captured into, for the next capture

@@ -557,12 +557,18 @@ fn a_decoder_reads_the_next_snapshot_into_the_memory_of_the_last() {
 fn a_payload_reads_back_and_nothing_else_does() {
     let snapshot = lived_in();
     let payload = snapshot.payload().unwrap();
-    assert_eq!(Snapshot::from_payload(payload.clone()), Ok(snapshot));
+    assert_eq!(Snapshot::from_payload(payload.clone(), 0), Ok(snapshot));
     for cut in [0, 1, payload.len() / 2, payload.len() - 1] {
-        assert!(Snapshot::from_payload(payload[..cut].to_vec()).is_err());
+        assert!(Snapshot::from_payload(payload[..cut].to_vec(), 0).is_err());
     }
-    let longer = [payload, vec![0]].concat();
-    assert!(Snapshot::from_payload(longer).is_err());
+    assert!(Snapshot::from_payload(payload.clone(), payload.len() + 1).is_err());
+    let mut longer = vec![9; 77];
+    let snapshot = lived_in();
+    snapshot.payload_into(&mut longer).unwrap();
+    assert_eq!(longer[77..], payload);
+    assert_eq!(Snapshot::from_payload(longer.clone(), 77), Ok(snapshot));
+    longer.push(0);
+    assert!(Snapshot::from_payload(longer, 77).is_err());
 }
 
 #[test]

@@ -20,12 +20,26 @@ fn main() -> ExitCode {
     let ran = runtime.map_err(Error::from).and_then(|runtime| {
         runtime.block_on(async {
             let mut table = Table::default();
-            one::pause(&mut table)?;
-            one::checkpoints(&mut table).await?;
-            one::restore(&mut table)?;
-            one::park_to_first_frame(&mut table).await?;
-            many::drain(&mut table).await?;
-            many::list(&mut table).await?;
+            let only = std::env::args().nth(1);
+            let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+            if wanted("pause") {
+                one::pause(&mut table)?;
+            }
+            if wanted("checkpoints") {
+                one::checkpoints(&mut table).await?;
+            }
+            if wanted("restore") {
+                one::restore(&mut table)?;
+            }
+            if wanted("park") {
+                one::park_to_first_frame(&mut table).await?;
+            }
+            if wanted("drain") {
+                many::drain(&mut table).await?;
+            }
+            if wanted("list") {
+                many::list(&mut table).await?;
+            }
             Ok(table.met)
         })
     });

@@ -144,7 +144,7 @@ pub fn restore(table: &mut Table) -> Result<(), Error> {
         for _ in 0..40 {
             let copy = payload.clone();
             let began = Instant::now();
-            let snapshot = Snapshot::from_payload(copy)?;
+            let snapshot = Snapshot::from_payload(copy, 0)?;
             decodes.push(began.elapsed());
             let began = Instant::now();
             let restored = game.restore(&snapshot, Box::new(MemoryServices::new()))?;
@@ -169,6 +169,11 @@ pub async fn taken(keeper: &Keeper) {
 /// A room of 2 MiB is parked, resumed, joined, and seen.
 pub async fn park_to_first_frame(table: &mut Table) -> Result<(), Error> {
     table.heading("park to first frame, 2 MiB: hibernate, resume, take, join, first frame");
+    let memory = run(table, "memory", Arc::new(MemoryStore::new()), 200, None).await?;
+    table.row(
+        "memory: CPU of all threads",
+        format!("{:.2} ms", memory.cpu),
+    );
     let folder = tempfile::tempdir()?;
     let store = Arc::new(DirStore::open(folder.path())?);
     let dir = run(table, "directory", store.clone(), 200, Some(&store)).await?;

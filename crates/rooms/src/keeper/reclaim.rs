@@ -106,7 +106,8 @@ impl Keeper {
         let (vault, room) = (self.vault(), head.room);
         if head.object.is_some() {
             let seen = vault.latest(room, None).await.map_err(ResumeError::of)?;
-            self.ready(room, &seen, registry).await?;
+            self.ready(room, seen.artifact, seen.bytes, registry)
+                .await?;
         }
         let now_ms = self.inner.now_ms();
         let claimed = vault.claim(room, now_ms).await;
@@ -117,7 +118,9 @@ impl Keeper {
             }
             return Ok(None);
         };
-        let ready = self.ready(room, &checkpoint, registry).await?;
+        let ready = self
+            .ready(room, checkpoint.artifact, checkpoint.bytes, registry)
+            .await?;
         let spec = spec(ready.listed.slug());
         let board = spec.services.leaderboard.clone();
         let (handle, posts) = self.build(runtime, ready, room, spec).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cabinet_durability::{Checkpoint, ParkedRooms, RoomId, VaultError};
+use cabinet_durability::{ParkedRooms, RoomId, VaultError};
 use cabinet_wire::ArtifactDigest;
 
 use super::state::{self, RoomState, StateError};
@@ -130,12 +130,14 @@ impl Keeper {
         account: &str,
         spec: RoomSpec,
     ) -> Result<RoomHandle, ResumeError> {
-        let parked = self
+        let mut parked = self
             .vault()
             .open_parked(room, Some(account), None)
             .await
             .map_err(ResumeError::of)?;
-        let ready = self.ready(room, parked.checkpoint(), registry).await?;
+        let artifact = parked.checkpoint().artifact;
+        let bytes = parked.take_bytes();
+        let ready = self.ready(room, artifact, bytes, registry).await?;
         let board = spec.services.leaderboard.clone();
         let (handle, posts) = self.build(runtime, ready, room, spec).await?;
         let lease = match self.vault().take(&parked, self.inner.now_ms()).await {
@@ -157,10 +159,10 @@ impl Keeper {
     pub(super) async fn ready(
         &self,
         room: RoomId,
-        checkpoint: &Checkpoint,
+        stored: ArtifactDigest,
+        bytes: Vec<u8>,
         registry: &Registry,
     ) -> Result<Ready, ResumeError> {
-        let bytes = checkpoint.bytes.clone();
         let decoding = self
             .inner
             .options
@@ -171,7 +173,7 @@ impl Keeper {
             .map_err(|error| ResumeError::Corrupt(error.into()))?
             .map_err(ResumeError::of_state)?;
         let listed = offered(registry, state.slug.as_str())?;
-        let (stored, now) = (checkpoint.artifact, listed.game().digest());
+        let now = listed.game().digest();
         if stored != now {
             return Err(ResumeError::Retired {
                 stored,

@@ -81,8 +81,9 @@ pub enum StateError {
 
 /// The bytes of a captured room.
 pub(crate) fn encode(captured: &Captured) -> Result<Vec<u8>, StateError> {
-    let snapshot = captured.snapshot.payload().map_err(StateError::Snapshot)?;
-    let mut out = Writer(Vec::with_capacity(snapshot.len() + 4_096));
+    let mut out = Writer(Vec::with_capacity(
+        captured.snapshot.page_bytes() + captured.snapshot.page_bytes() / 64 + 65_536,
+    ));
     out.0.extend(MAGIC);
     out.u32(VERSION);
     out.0.push(match captured.lifecycle {
@@ -110,12 +111,15 @@ pub(crate) fn encode(captured: &Captured) -> Result<Vec<u8>, StateError> {
                 .push(line.status.map_or(STATUS_UNKNOWN, |status| status as u8));
         }
     }
-    out.0.extend_from_slice(&snapshot);
+    captured
+        .snapshot
+        .payload_into(&mut out.0)
+        .map_err(StateError::Snapshot)?;
     Ok(out.0)
 }
 
 /// Reads the bytes of a room, which were authenticated and bounded before.
-pub(crate) fn decode(room: RoomId, mut bytes: Vec<u8>) -> Result<RoomState, StateError> {
+pub(crate) fn decode(room: RoomId, bytes: Vec<u8>) -> Result<RoomState, StateError> {
     let mut fields = Reader(&bytes);
     if fields.array() != Some(MAGIC) {
         return Err(StateError::NotAState);
@@ -143,9 +147,7 @@ pub(crate) fn decode(room: RoomId, mut bytes: Vec<u8>) -> Result<RoomState, Stat
         posts.push(fields.post(&slug, room)?);
     }
     let before = bytes.len() - fields.0.len();
-    // The rest, moved to the front of the same memory.
-    bytes.drain(..before);
-    let snapshot = Snapshot::from_payload(bytes).map_err(StateError::Snapshot)?;
+    let snapshot = Snapshot::from_payload(bytes, before).map_err(StateError::Snapshot)?;
     Ok(RoomState {
         slug,
         lifecycle,
