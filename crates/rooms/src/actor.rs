@@ -185,7 +185,11 @@ impl Actor {
                     .unwrap_or(u32::from(game.meta().min_players));
                 Ok(game.room(config, services))
             }
-            Origin::Snapshot(snapshot) => game.restore(&snapshot, services),
+            Origin::Snapshot(snapshot) => {
+                let room = game.restore(&snapshot, services);
+                self.env.captures.give(snapshot.into_buffer());
+                room
+            }
             Origin::Sck1(blob) => {
                 game.restore_sck1(&blob, lifecycle == Lifecycle::Resident, services)
             }

@@ -111,6 +111,14 @@ impl Recycler {
     pub(crate) fn recycle(&self, snapshot: Snapshot) {
         self.0.give(snapshot.into_buffer());
     }
+
+    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
+        self.0.take(bytes)
+    }
+
+    pub(crate) fn give(&self, buffer: Vec<u8>) {
+        self.0.give(buffer);
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use record::{
 };
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::aead;
 use zeroize::Zeroizing;
@@ -47,6 +47,36 @@ pub enum Sealing {
 pub struct Sealer {
     sealing: Sealing,
     entropy: Arc<dyn Entropy>,
+    compressors: Spares<zstd::bulk::Compressor<'static>>,
+    decompressors: Spares<zstd::bulk::Decompressor<'static>>,
+    memory: Spares<Vec<u8>>,
+}
+
+/// Things that are costly to make, a few of which are kept for the next time.
+struct Spares<T>(Mutex<Vec<T>>);
+
+/// How many of each are kept.
+const SPARES_MAX: usize = 4;
+
+impl<T> Spares<T> {
+    fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn take(&self) -> Option<T> {
+        self.lock().pop()
+    }
+
+    fn give(&self, spare: T) {
+        let mut spares = self.lock();
+        if spares.len() < SPARES_MAX {
+            spares.push(spare);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A record was not written.
@@ -109,7 +139,20 @@ impl Sealer {
     /// A sealer with these keys. `entropy` gives the salts.
     #[must_use]
     pub fn new(sealing: Sealing, entropy: Arc<dyn Entropy>) -> Self {
-        Self { sealing, entropy }
+        Self {
+            sealing,
+            entropy,
+            compressors: Spares::new(),
+            decompressors: Spares::new(),
+            memory: Spares::new(),
+        }
+    }
+
+    /// Gives memory for what is decoded next, which saves page faults. A few pieces are kept.
+    pub fn lend_memory(&self, memory: Vec<u8>) {
+        if memory.capacity() > 0 {
+            self.memory.give(memory);
+        }
     }
 
     /// Whether records are sealed under a key.

@@ -153,13 +153,16 @@ impl Sealer {
             HEADER_BYTES + zstd::zstd_safe::compress_bound(raw.len()) + TAG_BYTES,
         );
         out.resize(HEADER_BYTES, 0);
-        let mut compressor =
-            zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(SealError::Compress)?;
+        let mut compressor = match self.compressors.take() {
+            Some(compressor) => compressor,
+            None => zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(SealError::Compress)?,
+        };
         let mut body = std::io::Cursor::new(out);
         body.set_position(HEADER_BYTES as u64);
         compressor
             .compress_to_buffer(raw, &mut body)
             .map_err(SealError::Compress)?;
+        self.compressors.give(compressor);
         let mut out = body.into_inner();
         let (form, key) = match &self.sealing {
             Sealing::Keys(ring) => (SEALED, Some(ring.current())),
@@ -212,7 +215,7 @@ impl Sealer {
     ) -> Result<(Place, Vec<u8>), OpenError> {
         let verified = Unverified::parse(bytes)?.verify(self, wanted)?;
         let place = *verified.place();
-        Ok((place, verified.decode(raw_max)?))
+        Ok((place, verified.decode_with(self, raw_max)?))
     }
 }
 
@@ -404,6 +407,29 @@ impl Verified {
     /// # Errors
     /// [`OpenError::TooLarge`] before anything is allocated, [`OpenError::Damaged`].
     pub fn decode(&self, raw_max: u64) -> Result<Vec<u8>, OpenError> {
+        let length = self.bounded(raw_max)?;
+        let mut zstd = zstd::bulk::Decompressor::new().map_err(|_| NO_CONTEXT)?;
+        self.inflate(&mut zstd, Vec::new(), length)
+    }
+
+    /// As [`Verified::decode`], with what the sealer keeps for it.
+    fn decode_with(&self, sealer: &Sealer, raw_max: u64) -> Result<Vec<u8>, OpenError> {
+        let length = self.bounded(raw_max)?;
+        let mut zstd = match sealer.decompressors.take() {
+            Some(zstd) => zstd,
+            None => zstd::bulk::Decompressor::new().map_err(|_| NO_CONTEXT)?,
+        };
+        let memory = if length >= LENT_FROM {
+            sealer.memory.take().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let out = self.inflate(&mut zstd, memory, length)?;
+        sealer.decompressors.give(zstd);
+        Ok(out)
+    }
+
+    fn bounded(&self, raw_max: u64) -> Result<usize, OpenError> {
         let raw = self.header.raw;
         let length = match usize::try_from(raw) {
             Ok(length) if raw <= raw_max => length,
@@ -415,12 +441,23 @@ impl Verified {
             }
         };
         let declared = zstd::zstd_safe::get_frame_content_size(&self.body);
-        if !matches!(declared, Ok(Some(size)) if size == raw) {
-            return Err(OpenError::Damaged("compressed frame"));
+        if matches!(declared, Ok(Some(size)) if size == raw) {
+            Ok(length)
+        } else {
+            Err(OpenError::Damaged("compressed frame"))
         }
-        let mut out = Vec::with_capacity(length);
-        let written = zstd::bulk::Decompressor::new()
-            .and_then(|mut zstd| zstd.decompress_to_buffer(&self.body, &mut out))
+    }
+
+    fn inflate(
+        &self,
+        zstd: &mut zstd::bulk::Decompressor<'_>,
+        mut out: Vec<u8>,
+        length: usize,
+    ) -> Result<Vec<u8>, OpenError> {
+        out.clear();
+        out.reserve_exact(length);
+        let written = zstd
+            .decompress_to_buffer(&self.body, &mut out)
             .map_err(|_| OpenError::Damaged("compressed content"))?;
         if written == length {
             Ok(out)
@@ -429,3 +466,7 @@ impl Verified {
         }
     }
 }
+
+const NO_CONTEXT: OpenError = OpenError::Damaged("no memory to decompress it");
+/// What is shorter does not get lent memory: heads and claims are a few hundred bytes.
+const LENT_FROM: usize = 64 << 10;

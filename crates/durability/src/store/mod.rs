@@ -74,7 +74,8 @@ pub trait BlobStore: Send + Sync {
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes, condition: Condition) -> Answer<'a, Version>;
 
     /// Deletes up to [`DELETE_KEYS_MAX`] objects, in no particular order. One that is not there is
-    /// deleted already. After an error, [`StoreError::Unavailable`] too, some may be gone.
+    /// deleted already. After an error, [`StoreError::Unavailable`] too, some may be gone; and after a
+    /// crash of the machine that keeps them some may be back.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Refused`], [`StoreError::TooMany`].

@@ -87,22 +87,24 @@ impl Vault {
         let inner = &self.inner;
         // An attempt whose answer was lost may land during a later one.
         let mut nonces = Vec::new();
+        let mut taken_from = None;
         for _ in 0..LOOKS_MAX {
             let seen = inner.read_head_and_surroundings(room).await?;
             let (seen, version) = seen.ok_or(VaultError::NoCheckpoint)?;
             if nonces.contains(&seen.nonce) {
-                return self.mark(seen, version).await;
+                return self.mark(seen, version, taken_from).await;
             }
             if !from.contains(&seen.standing) {
                 return Err(standing(seen.standing));
             }
             let next = seen.claimed(inner.hand(now_ms)?);
             nonces.push(next.nonce);
+            taken_from = Some(seen.fence);
             inner
                 .put_entries(&[names::live(room, next.fence)], now_ms)
                 .await?;
             match inner.put_head(&next, Condition::Matches(version)).await? {
-                Put::Done(version) => return self.mark(next, version).await,
+                Put::Done(version) => return self.mark(next, version, taken_from).await,
                 Put::Look => {}
             }
         }
@@ -127,21 +129,35 @@ impl Vault {
                 Ok(Some((head, version))) => {
                     let next = head.closed(Standing::Aside, inner.hand(now_ms)?);
                     match inner.put_head(&next, Condition::Matches(version)).await? {
-                        Put::Done(_) => return inner.note_aside(room, reason).await,
+                        Put::Done(_) => {
+                            let live = names::live(room, head.fence);
+                            return inner.note_aside(room, reason, &[live]).await;
+                        }
                         Put::Look => {}
                     }
                 }
                 Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
                     return Err(error);
                 }
-                Ok(None) | Err(_) => return inner.note_aside(room, reason).await,
+                Ok(None) | Err(_) => {
+                    // Under which fence it was is not known.
+                    let live = inner.index(&names::live_of(room)).await?;
+                    let live: Vec<_> = live.into_iter().map(|entry| entry.key).collect();
+                    return inner.note_aside(room, reason, &live).await;
+                }
             }
         }
         Err(VaultError::busy())
     }
 
-    /// Leaves the claim beside the checkpoints; only then does the room change hands.
-    pub(super) async fn mark(&self, head: Head, version: Version) -> Result<Lease, VaultError> {
+    /// Leaves the claim beside the checkpoints; only then does the room change hands. `taken_from` is
+    /// the fence of who had it live.
+    pub(super) async fn mark(
+        &self,
+        head: Head,
+        version: Version,
+        taken_from: Option<Fence>,
+    ) -> Result<Lease, VaultError> {
         let inner = &self.inner;
         let place = Place {
             kind: Kind::Claim,
@@ -153,17 +169,9 @@ impl Vault {
         let sealed = inner.sealer.seal(&place, &Claim::of(&head).encode())?;
         let key = names::claim(head.room, head.fence);
         inner.store.put(&key, sealed, Condition::None).await?;
-        // What an older owner left in the index.
-        let old: Vec<_> = inner
-            .index(&names::live_of(head.room))
-            .await
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|entry| entry.number < head.fence.0)
-            .map(|entry| entry.key)
-            .collect();
-        if !old.is_empty()
-            && let Err(error) = inner.delete(&old).await
+        // What the older owner left in the index.
+        if let Some(older) = taken_from
+            && let Err(error) = inner.delete(&[names::live(head.room, older)]).await
         {
             tracing::debug!(room = %head.room, %error, "an older owner's index entry stays");
         }
@@ -221,9 +229,11 @@ impl Vault {
             .put_entries(&[names::live(room, head.fence)], now_ms)
             .await?;
         match inner.put_head(&head, condition).await? {
-            Put::Done(version) => self.mark(head, version).await,
+            Put::Done(version) => self.mark(head, version, None).await,
             Put::Look => match inner.read_head(room).await? {
-                Some((seen, version)) if seen.nonce == head.nonce => self.mark(head, version).await,
+                Some((seen, version)) if seen.nonce == head.nonce => {
+                    self.mark(head, version, None).await
+                }
                 _ => Err(VaultError::HeadIntact),
             },
         }

@@ -317,7 +317,8 @@ impl Lease {
         let mut seen = self.lock().await?;
         self.close(&mut seen, Standing::Aside, now_ms).await?;
         drop(seen);
-        self.inner.note_aside(self.room, reason).await
+        let live = [names::live(self.room, self.fence)];
+        self.inner.note_aside(self.room, reason, &live).await
     }
 
     /// Deletes old checkpoints. One listing, and one request for up to a thousand of them. May fail
@@ -451,16 +452,27 @@ impl Inner {
         keys.extend(self.player_entries(head));
         self.delete(&keys).await?;
         self.delete(&[names::head(room)]).await?;
-        self.drop_index(&names::parked_of(room)).await?;
-        self.drop_index(&names::live_of(room)).await
+        // A head that was closed has the fence after that of who had the room.
+        let owners = Fence(head.fence.0.saturating_sub(1));
+        self.delete(&[
+            names::parked(room, head.epoch()),
+            names::live(room, owners),
+            names::live(room, head.fence),
+        ])
+        .await
     }
 
-    pub(super) async fn note_aside(&self, room: RoomId, reason: &str) -> Result<(), VaultError> {
+    pub(super) async fn note_aside(
+        &self,
+        room: RoomId,
+        reason: &str,
+        live: &[Key],
+    ) -> Result<(), VaultError> {
         let note = Bytes::copy_from_slice(reason.as_bytes());
         self.store
             .put(&names::aside(room), note, Condition::None)
             .await?;
-        self.drop_index(&names::live_of(room)).await
+        self.delete(live).await
     }
 }
 

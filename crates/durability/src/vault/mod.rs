@@ -174,6 +174,11 @@ impl Vault {
         &self.inner.store
     }
 
+    /// Gives memory that was used before for the next checkpoint that is read.
+    pub fn lend_memory(&self, memory: Vec<u8>) {
+        self.inner.sealer.lend_memory(memory);
+    }
+
     /// The name this process claims rooms under.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
@@ -469,17 +474,6 @@ impl Inner {
                 None => return Ok(entries),
             }
         }
-    }
-
-    /// Deletes every index entry of one room that begins so.
-    pub(crate) async fn drop_index(&self, prefix: &str) -> Result<(), VaultError> {
-        let keys: Vec<Key> = self
-            .index(prefix)
-            .await?
-            .into_iter()
-            .map(|entry| entry.key)
-            .collect();
-        self.delete(&keys).await
     }
 
     pub(crate) async fn heads(

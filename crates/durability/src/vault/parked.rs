@@ -10,12 +10,13 @@ use super::{Checkpoint, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, check
 use crate::head::{Head, Header, Standing};
 use crate::ids::{Epoch, RoomId};
 use crate::names;
-use crate::store::{Condition, Key};
+use crate::store::{Condition, Key, Version};
 use crate::vault::lease::Lease;
 
 /// A parked room that was read: verified, and nobody's yet.
 pub struct ParkedRoom {
     head: Head,
+    version: Version,
     checkpoint: Checkpoint,
 }
 
@@ -72,7 +73,8 @@ pub struct ParkedRooms {
 
 impl Vault {
     /// Reads a parked room for somebody who was in it (`account`), or for an operator (`None`). It
-    /// stays parked: build the room, then [`Vault::take`] it. Two requests.
+    /// stays parked: build the room, then [`Vault::take`] it. Two requests and a listing, which
+    /// finds out a head that was put back alone.
     ///
     /// # Errors
     /// [`VaultError::NoCheckpoint`] when there is no such room, [`VaultError::NotAMember`],
@@ -84,8 +86,8 @@ impl Vault {
         account: Option<&str>,
         artifact: Option<ArtifactDigest>,
     ) -> Result<ParkedRoom, VaultError> {
-        let head = self.inner.read_head(room).await?;
-        let (head, _) = head.ok_or(VaultError::NoCheckpoint)?;
+        let head = self.inner.read_head_and_surroundings(room).await?;
+        let (head, version) = head.ok_or(VaultError::NoCheckpoint)?;
         let header = head.header.as_ref();
         // Before anything else is said of the room; a live one has no header to ask.
         if let (Some(account), Some(header)) = (account, header)
@@ -110,6 +112,7 @@ impl Vault {
             }
             checkpoint => Ok(ParkedRoom {
                 head,
+                version,
                 checkpoint: checkpoint?,
             }),
         }
@@ -125,8 +128,13 @@ impl Vault {
         let room = parked.room();
         // An attempt whose answer was lost may land during a later one.
         let mut nonces = Vec::new();
+        // As it was when it was read; looked at again only if it is not that any more.
+        let mut found = Some((parked.head.clone(), parked.version.clone()));
         for _ in 0..LOOKS_MAX {
-            let seen = inner.read_head_and_surroundings(room).await?;
+            let seen = match found.take() {
+                Some(seen) => Some(seen),
+                None => inner.read_head_and_surroundings(room).await?,
+            };
             let (seen, version) = seen.ok_or(VaultError::AlreadyResumed)?;
             let won = if nonces.contains(&seen.nonce) {
                 Some((seen, version))
@@ -150,7 +158,7 @@ impl Vault {
                 }
             };
             if let Some((head, version)) = won {
-                let lease = self.mark(head, version).await?;
+                let lease = self.mark(head, version, None).await?;
                 let mut entries = inner.player_entries(&parked.head);
                 entries.push(names::parked(room, parked.head.epoch()));
                 if let Err(error) = inner.delete(&entries).await {

@@ -1,5 +1,5 @@
-//! The guest that is measured: a memory of so many pages, all of it in use, and a whole frame on every
-//! callback.
+//! The guest that is measured: a memory of so many pages, all or part of it in use, and a whole frame
+//! on every callback.
 
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use cabinet_wire::Lifecycle;
 
 use super::Error;
 
-/// A game with that much memory, in MiB.
-pub fn game(mib: u32) -> Result<Game, Error> {
+/// A game with that much memory, in MiB, every so manieth page of 4 KiB in use.
+pub fn game(mib: u32, every: u32) -> Result<Game, Error> {
     let mut options = GameOptions::default();
     options.deadline = std::time::Duration::from_secs(10);
-    Ok(Host::new(HostOptions::default())?.load(&wat::parse_str(text(mib * 16))?, &options)?)
+    Ok(Host::new(HostOptions::default())?
+        .load(&wat::parse_str(text(mib * 16, every))?, &options)?)
 }
 
 /// A registry that offers it.
@@ -24,8 +25,9 @@ pub fn offer(game: Game) -> Result<(Registry, Arc<Listed>), Error> {
 }
 
 /// Cells of 24 bytes, as games keep them: a letter, its colours, the rest of the row alike.
-fn text(pages: u32) -> String {
+fn text(pages: u32, every: u32) -> String {
     let bytes = u64::from(pages) * 65_536;
+    let gap = u64::from(every - 1) * 4_096;
     format!(
         r#"(module
   (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
@@ -51,6 +53,8 @@ fn text(pages: u32) -> String {
         (i64.add (i64.const 0x0030_2010_0000_0041)
           (i64.and (i64.shr_u (i64.mul (local.get $at) (i64.const 0x9E3779B97F4A7C15)) (i64.const 58)) (i64.const 25))))
       (local.set $at (i64.add (local.get $at) (i64.const 24)))
+      (if (i64.lt_u (i64.and (local.get $at) (i64.const 4095)) (i64.const 24))
+        (then (local.set $at (i64.add (local.get $at) (i64.const {gap})))))
       (br_if $more (i64.lt_u (local.get $at) (i64.const {last})))))
   (func $draw (local $left i64) (local $frame i64)
     (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))

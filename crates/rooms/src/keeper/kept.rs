@@ -243,9 +243,14 @@ impl Kept {
         let lease = Arc::clone(self.lease.get().ok_or(KeepError::NotTaken)?);
         let packing = inner.options.executor.spawn_blocking(move || {
             let artifact = captured.snapshot.artifact();
-            let encoded = state::encode(&captured);
+            let mut bytes = recycler.take(state::bytes_about(&captured));
+            let encoded = state::encode(&captured, &mut bytes);
             recycler.recycle(captured.snapshot);
-            Ok(lease.pack(epoch, artifact, &encoded?, now_ms)?)
+            let packed = encoded
+                .map_err(KeepError::from)
+                .and_then(|()| Ok(lease.pack(epoch, artifact, &bytes, now_ms)?));
+            recycler.give(bytes);
+            packed
         });
         packing.await.map_err(KeepError::Executor)?
     }
@@ -336,7 +341,7 @@ impl Kept {
             self.end(lease).await;
         }
         if let Some(inner) = self.inner.upgrade() {
-            inner.forget(self.room());
+            inner.forget(self);
         }
     }
 

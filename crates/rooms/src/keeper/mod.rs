@@ -262,8 +262,19 @@ impl Inner {
         all
     }
 
-    pub(crate) fn forget(&self, room: RoomId) {
-        let gone = self.lock().remove(&room);
+    /// Forgets this room, and not one that was resumed under its id since.
+    pub(crate) fn forget(&self, kept: &Kept) {
+        let gone = {
+            let mut rooms = self.lock();
+            let same = rooms
+                .get(&kept.room())
+                .is_some_and(|there| std::ptr::eq(&**there, kept));
+            if same {
+                rooms.remove(&kept.room())
+            } else {
+                None
+            }
+        };
         drop(gone);
     }
 

@@ -130,6 +130,7 @@ impl Keeper {
         account: &str,
         spec: RoomSpec,
     ) -> Result<RoomHandle, ResumeError> {
+        self.lend(runtime);
         let mut parked = self
             .vault()
             .open_parked(room, Some(account), None)
@@ -153,6 +154,12 @@ impl Keeper {
         }
         self.watch(runtime, handle.clone(), Some(lease));
         Ok(handle)
+    }
+
+    /// Gives the vault warm memory for what it reads next.
+    pub(super) fn lend(&self, runtime: &Runtime) {
+        // The smallest; what is read is often small.
+        self.vault().lend_memory(runtime.recycler().take(0));
     }
 
     /// Reads what a checkpoint holds, and finds the game it is of.

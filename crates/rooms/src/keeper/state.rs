@@ -79,11 +79,23 @@ pub enum StateError {
     Snapshot(#[source] SnapshotError),
 }
 
-/// The bytes of a captured room.
-pub(crate) fn encode(captured: &Captured) -> Result<Vec<u8>, StateError> {
-    let mut out = Writer(Vec::with_capacity(
-        captured.snapshot.page_bytes() + captured.snapshot.page_bytes() / 64 + 65_536,
-    ));
+/// How many bytes a captured room comes to, or a little more.
+pub(crate) fn bytes_about(captured: &Captured) -> usize {
+    let pages = captured.snapshot.page_bytes();
+    pages + pages / 64 + 65_536
+}
+
+/// Writes the bytes of a captured room in place of what `bytes` holds.
+pub(crate) fn encode(captured: &Captured, bytes: &mut Vec<u8>) -> Result<(), StateError> {
+    bytes.clear();
+    bytes.reserve(bytes_about(captured));
+    let mut out = Writer(std::mem::take(bytes));
+    let written = write(captured, &mut out);
+    *bytes = out.0;
+    written
+}
+
+fn write(captured: &Captured, out: &mut Writer) -> Result<(), StateError> {
     out.0.extend(MAGIC);
     out.u32(VERSION);
     out.0.push(match captured.lifecycle {
@@ -114,8 +126,7 @@ pub(crate) fn encode(captured: &Captured) -> Result<Vec<u8>, StateError> {
     captured
         .snapshot
         .payload_into(&mut out.0)
-        .map_err(StateError::Snapshot)?;
-    Ok(out.0)
+        .map_err(StateError::Snapshot)
 }
 
 /// Reads the bytes of a room, which were authenticated and bounded before.

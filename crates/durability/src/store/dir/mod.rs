@@ -4,6 +4,7 @@
 //! - A put is written to a temporary file, synced, and renamed; its directory is synced before the
 //!   answer. So it is whole or not there after a crash, and there once it was answered `Ok`, as far as
 //!   the disk keeps what it said it synced.
+//! - A delete is not synced: after a crash of the machine an object that was deleted may be back.
 //! - Conditions hold between threads, stores and processes of one machine: the check and the rename
 //!   happen under a lock file. A network file system has to have `flock` for that.
 //! - A call that is dropped before its answer still runs to its end on its own thread.
@@ -363,20 +364,10 @@ impl Inner {
 
     fn delete(&self, keys: &[Key]) -> Result<(), StoreError> {
         self.writable()?;
-        let mut directories = HashSet::new();
         for key in keys {
             let path = self.root.join(Layout::Marked.path(key));
             let _lock = self.lock(key).map_err(failure)?;
             match self.files.remove(&path) {
-                Ok(()) => {}
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(failure(error)),
-            }
-            // Also when it was gone: whoever removed it may not have synced yet.
-            directories.extend(path.parent().map(Path::to_path_buf));
-        }
-        for directory in directories {
-            match self.files.sync_directory(&directory) {
                 Err(error) if !is_missing(&error) => return Err(failure(error)),
                 _ => {}
             }
