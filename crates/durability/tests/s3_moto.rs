@@ -7,7 +7,7 @@ use cabinet_durability::store::suite::SuiteOptions;
 use cabinet_durability::store::{Conditional, SingleWriter, probe};
 
 use common::moto::Moto;
-use common::{key, options, passes, store};
+use common::{key, options, passes, say, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_moto_keeps_the_promises() {
@@ -18,7 +18,7 @@ async fn a_bucket_of_moto_keeps_the_promises() {
     let honoured = probe(&bucket, &key("probe"), [1; 16])
         .await
         .expect("an answer");
-    eprintln!("moto's conditions: {honoured:?}");
+    say(&format!("moto's conditions: {honoured:?}"));
     let mut limits = SuiteOptions::default();
     limits.conditional_writes = honoured == Conditional::Honoured;
     // Its server is threaded, and checks and writes in two steps.
