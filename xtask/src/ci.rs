@@ -85,6 +85,11 @@ const STEPS: &[Step] = &[
         run: test,
     },
     Step {
+        name: "stores",
+        proves: "buckets keep their promises, and killed processes break none (moto where it is found)",
+        run: stores,
+    },
+    Step {
         name: "conformance",
         proves: "the README's first command passes on the committed fixtures",
         run: conformance,
@@ -400,6 +405,22 @@ fn test(workspace: &Workspace) -> Result<(), Failure> {
         "--test",
         "metrics_allocations",
     ]))
+}
+
+/// What a newcomer does not build either: the S3 client. Its tests start servers of their own.
+fn stores(workspace: &Workspace) -> Result<(), Failure> {
+    crate::run::find_moto();
+    let mut test = workspace.cargo(&[
+        "test",
+        "--package",
+        "cabinet-durability",
+        "--features",
+        "s3",
+    ]);
+    for name in ["s3_in_process", "s3_faults", "s3_moto", "kill_nine"] {
+        test.args(["--test", name]);
+    }
+    execute(&mut test)
 }
 
 fn conformance(workspace: &Workspace) -> Result<(), Failure> {

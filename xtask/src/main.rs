@@ -9,9 +9,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chaos;
 mod ci;
 mod conformance;
 mod fixtures;
+mod run;
+mod stores;
 mod trace;
 
 /// Cabinet's chores.
@@ -32,6 +35,10 @@ enum Command {
     Fixtures(fixtures::Args),
     /// Measure: `host` (call, create, restore costs) or `kill` (how soon endless work dies).
     Bench(bench::Args),
+    /// Break what is stored: simulated stores that fail, and real processes that are killed.
+    Chaos(chaos::Args),
+    /// Run the store suite on every store there is here.
+    Stores(stores::Args),
     /// Everything `.ci/run` runs, step by step.
     Ci(ci::Args),
 }
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args),
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
+        Command::Stores(args) => stores::run(&args),
         Command::Ci(args) => ci::run(&args),
     }
 }

@@ -9,7 +9,14 @@ use std::path::{Path, PathBuf};
 use super::{Failure, Workspace, execute, read};
 
 /// The library crates, in the order of their dependencies. Each has a consumer in `ci/consumers/<name>`.
-const LIBRARIES: &[&str] = &["wire", "guest", "host", "conformance", "rooms"];
+const LIBRARIES: &[&str] = &[
+    "wire",
+    "guest",
+    "durability",
+    "host",
+    "conformance",
+    "rooms",
+];
 
 /// Packages, unpacks and checks each consumer alone, so that no crate lives on another's features.
 pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {

@@ -200,7 +200,11 @@ const TERRITORIES: &[Territory] = &[
     },
     Territory {
         word: "aws_sdk_s3",
-        folder: "crates/durability/",
+        folder: "crates/durability/src/store/s3",
+    },
+    Territory {
+        word: "aws_smithy_http_client",
+        folder: "crates/durability/src/store/s3",
     },
 ];
 

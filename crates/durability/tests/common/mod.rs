@@ -1,9 +1,11 @@
 //! What the tests of the S3 store share.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub mod moto;
 pub mod proxy;
 pub mod server;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,12 @@ pub fn options(address: SocketAddr) -> S3Options {
 
 pub fn store(options: S3Options) -> S3Store {
     S3Store::new(options, Arc::new(SeededEntropy::new(1)))
+}
+
+/// Prints a line even where a test's output is kept back.
+pub fn say(line: &str) {
+    // Where there is no standard error nobody reads it.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 pub async fn passes(store: &dyn BlobStore, options: &SuiteOptions) -> Report {

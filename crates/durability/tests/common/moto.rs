@@ -1,0 +1,105 @@
+//! A moto server, in a process of its own.
+//!
+//! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::BUCKET;
+
+/// Moto's own server is threaded, and checks a condition and writes in two steps. Here each request
+/// has its turn, so that the conditions hold.
+const ONE_AT_A_TIME: &str = "
+import sys, threading
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+app = DomainDispatcherApplication(create_backend_app)
+turn = threading.Lock()
+def answer(environ, start_response):
+    with turn:
+        return app(environ, start_response)
+run_simple('127.0.0.1', int(sys.argv[1]), answer, threaded=True, request_handler=MotoRequestHandler)
+";
+
+/// A server with an empty bucket; gone when it is dropped.
+pub struct Moto {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // One that has ended already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Moto {
+    /// Starts one as it comes. Where there is none, says so on one line and answers `None`.
+    pub async fn start() -> Option<Self> {
+        Self::run(&["-m", "moto.server", "-H", "127.0.0.1", "-p"]).await
+    }
+
+    /// Starts one that answers one request after the other.
+    pub async fn start_one_at_a_time() -> Option<Self> {
+        Self::run(&["-c", ONE_AT_A_TIME]).await
+    }
+
+    /// Starts Python with these arguments and a port.
+    async fn run(args: &[&str]) -> Option<Self> {
+        let python = std::env::var("CABINET_MOTO").unwrap_or_else(|_| "python3".into());
+        let has_moto = Command::new(&python)
+            .args(["-c", "import moto.server, flask"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if !has_moto.is_ok_and(|status| status.success()) {
+            super::say(&format!(
+                "SKIPPED: no moto in {python}; set CABINET_MOTO to a Python that has it"
+            ));
+            return None;
+        }
+        // Nobody else takes the port between here and there, or the start below fails.
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let child = Command::new(&python)
+            .args(args)
+            .arg(address.port().to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python starts");
+        let mut moto = Self { child, address };
+        moto.make_bucket().await;
+        Some(moto)
+    }
+
+    /// Asks for the bucket until somebody answers.
+    async fn make_bucket(&mut self) {
+        loop {
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "moto ended: {ended:?}");
+            if let Ok(mut stream) = TcpStream::connect(self.address).await {
+                let request = format!(
+                    "PUT /{BUCKET} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                    self.address
+                );
+                stream
+                    .write_all(request.as_bytes())
+                    .await
+                    .expect("it is sent");
+                let mut reply = String::new();
+                stream.read_to_string(&mut reply).await.expect("a reply");
+                assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
