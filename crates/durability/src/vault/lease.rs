@@ -32,6 +32,9 @@ pub struct Lease {
 struct Seen {
     head: Head,
     version: Version,
+    /// Nonces of heads that were put in place of `version` and whose answer was lost, in this call
+    /// or one before it. None of them lands once the version has changed.
+    attempts: Vec<[u8; 16]>,
     /// It was parked, ended or set aside: nothing is written any more.
     spent: bool,
 }
@@ -93,6 +96,7 @@ impl Lease {
             seen: Mutex::new(Seen {
                 head,
                 version,
+                attempts: Vec::new(),
                 spent: false,
             }),
         }
@@ -179,6 +183,9 @@ impl Lease {
     /// somebody put an older head back; [`VaultError::Unavailable`].
     pub async fn write(&self, packed: &Packed, now_ms: u64) -> Result<Written, VaultError> {
         let mut seen = self.lock().await?;
+        if seen.head.object == Some(packed.object) && seen.head.standing == Standing::Live {
+            return Ok(Written::Newest);
+        }
         if self.has_passed(&seen, packed) {
             return Ok(Written::Superseded);
         }
@@ -359,27 +366,36 @@ impl Lease {
         now_ms: u64,
         successor: impl Fn(&Head, Hand) -> Head,
     ) -> Result<Advanced, VaultError> {
-        let mut nonces = Vec::new();
         for _ in 0..LOOKS_MAX {
             let next = successor(&seen.head, self.inner.hand(now_ms)?);
-            nonces.push(next.nonce);
+            // Before the put: whoever drops this future leaves it under way.
+            seen.attempts.push(next.nonce);
             let condition = if planted(Bug::UnconditionalHead) {
                 Condition::None
             } else {
                 Condition::Matches(seen.version.clone())
             };
-            match self.inner.put_head(&next, condition).await? {
-                Put::Done(version) => {
+            match self.inner.put_head(&next, condition).await {
+                Ok(Put::Done(version)) => {
                     self.adopt(seen, next, version).await;
                     return Ok(Advanced::Done);
                 }
-                Put::Look => {}
+                Ok(Put::Look) => {}
+                Err(error) => {
+                    // Nothing was done.
+                    seen.attempts.pop();
+                    return Err(error);
+                }
             }
             let Some((found, version)) = self.inner.read_head(self.room).await? else {
                 // Whoever takes a head away has claimed the room first.
                 return Err(VaultError::Fenced { by: Fence::NONE });
             };
-            if nonces.contains(&found.nonce) {
+            // An attempt of an earlier call counts when it came to the same.
+            let same = found.object == next.object
+                && found.standing == next.standing
+                && found.header == next.header;
+            if same && seen.attempts.contains(&found.nonce) {
                 self.adopt(seen, found, version).await;
                 return Ok(Advanced::Done);
             }
@@ -401,6 +417,9 @@ impl Lease {
 
     async fn adopt(&self, seen: &mut Seen, head: Head, version: Version) {
         self.epoch.fetch_max(head.epoch().0, Ordering::AcqRel);
+        if seen.version != version {
+            seen.attempts.clear();
+        }
         seen.head = head;
         seen.version = version;
         self.inner.raise_floor(&seen.head).await;

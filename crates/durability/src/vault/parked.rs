@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use cabinet_wire::ArtifactDigest;
+use tokio::sync::Mutex;
 
 use super::claim::standing;
 use super::{Checkpoint, Inner, LOOKS_MAX, Put, Vault, VaultError, check_artifact};
@@ -17,6 +18,17 @@ use crate::vault::lease::Lease;
 pub struct ParkedRoom {
     head: Head,
     checkpoint: Checkpoint,
+    /// Held while it is taken.
+    takes: Mutex<Takes>,
+}
+
+/// What became of attempts to take a room.
+#[derive(Default)]
+struct Takes {
+    /// Nonces of heads that were put. An attempt whose answer was lost may land during a later one.
+    nonces: Vec<[u8; 16]>,
+    /// One succeeded.
+    taken: bool,
 }
 
 impl ParkedRoom {
@@ -94,10 +106,16 @@ impl Vault {
         };
         check_artifact(&object, artifact)?;
         let checkpoint = self.inner.read_object(room, &object).await?;
-        Ok(ParkedRoom { head, checkpoint })
+        Ok(ParkedRoom {
+            head,
+            checkpoint,
+            takes: Mutex::default(),
+        })
     }
 
-    /// Takes a parked room that was read. Of everybody who tries exactly one succeeds.
+    /// Takes a parked room that was read. Of everybody who tries exactly one succeeds. After an
+    /// error that passes, try again with the same [`ParkedRoom`]: it knows an attempt of its own
+    /// that went through.
     ///
     /// # Errors
     /// [`VaultError::AlreadyResumed`]: drop what was built. [`VaultError::Expired`],
@@ -105,14 +123,16 @@ impl Vault {
     pub async fn take(&self, parked: &ParkedRoom, now_ms: u64) -> Result<Lease, VaultError> {
         let inner = &self.inner;
         let room = parked.room();
-        // An attempt whose answer was lost may land during a later one.
-        let mut nonces = Vec::new();
+        let mut takes = parked.takes.lock().await;
+        if takes.taken {
+            return Err(VaultError::AlreadyResumed);
+        }
         // Before the head: a live room that is in no index would not be claimed when we die.
         inner.put_entries(&[names::live(room)], now_ms).await?;
         for _ in 0..LOOKS_MAX {
             let seen = inner.read_head_and_surroundings(room).await?;
             let (seen, version) = seen.ok_or(VaultError::AlreadyResumed)?;
-            let won = if nonces.contains(&seen.nonce) {
+            let won = if takes.nonces.contains(&seen.nonce) {
                 Some((seen, version))
             } else {
                 match seen.standing {
@@ -123,7 +143,7 @@ impl Vault {
                     other => return Err(standing(other)),
                 }
                 let next = seen.claimed(inner.hand(now_ms)?);
-                nonces.push(next.nonce);
+                takes.nonces.push(next.nonce);
                 match inner.put_head(&next, Condition::Matches(version)).await? {
                     Put::Done(version) => Some((next, version)),
                     Put::Look => None,
@@ -131,6 +151,7 @@ impl Vault {
             };
             if let Some((head, version)) = won {
                 let lease = self.mark(head, version).await?;
+                takes.taken = true;
                 if let Some(header) = parked.header() {
                     let entries = inner.parked_entries_of_all_keys(room, header);
                     if let Err(error) = inner.delete(&entries).await {
