@@ -35,7 +35,7 @@ pub use residents::ResidentPointer;
 pub use sweep::{SweepPolicy, Swept};
 
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::head::{HEAD_BYTES_MAX, Hand, Head, ObjectRef};
+use crate::head::{HEAD_BYTES_MAX, Hand, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, OwnerId, RoomId};
 use crate::names::{self, RoomObject};
 use crate::retention::{Floor, is_object, outdated};
@@ -170,7 +170,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NoCheckpoint`], [`VaultError::Corrupt`], [`VaultError::ArtifactMismatch`] when
-    /// it is not of `artifact`, and as for [`Vault::head`].
+    /// it is not of `artifact`, [`VaultError::Expired`] and [`VaultError::Standing`] when the room is
+    /// over and its state goes, and as for [`Vault::head`].
     pub async fn latest(
         &self,
         room: RoomId,
@@ -182,13 +183,23 @@ impl Vault {
         };
         // The head may move, and what it named go, between two requests.
         for _ in 0..LOOKS_MAX {
+            match head.standing {
+                Standing::Expired => return Err(VaultError::Expired),
+                Standing::Ended => return Err(VaultError::Standing(Standing::Ended)),
+                Standing::Live | Standing::Parked | Standing::Aside => {}
+            }
             let object = head.object.ok_or(VaultError::NoCheckpoint)?;
             check_artifact(&object, artifact)?;
             match self.inner.read_object(room, &object).await {
                 Err(VaultError::Corrupt { what: MISSING, .. }) => {
                     let again = self.inner.read_head(room).await?;
                     match again {
-                        Some((again, _)) if again.object != head.object => head = again,
+                        Some((again, _))
+                            if again.object != head.object || again.standing != head.standing =>
+                        {
+                            head = again;
+                        }
+                        None => return Err(VaultError::NoCheckpoint),
                         _ => return Err(VaultError::corrupt(MISSING)),
                     }
                 }
@@ -211,7 +222,7 @@ impl Vault {
             .filter_map(|(room, head)| match head {
                 // An index entry that outlived its room, or came before it.
                 Ok(None) => None,
-                Ok(Some(head)) if head.standing != crate::head::Standing::Live => None,
+                Ok(Some(head)) if head.standing != Standing::Live => None,
                 Ok(Some(head)) => Some((room, Ok(head))),
                 Err(error) => Some((room, Err(error))),
             })
