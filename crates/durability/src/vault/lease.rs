@@ -454,7 +454,8 @@ impl Inner {
         }
         self.delete(&keys).await?;
         self.delete(&[names::head(room)]).await?;
-        self.delete(&[names::live(room), names::parked(room)]).await
+        let entries = [names::live(room), names::parked(room), names::aside(room)];
+        self.delete(&entries).await
     }
 
     pub(super) async fn note_aside(&self, room: RoomId, reason: &str) -> Result<(), VaultError> {
