@@ -14,7 +14,7 @@ use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName, RoomObject};
 use crate::planted::{Bug, planted};
 use crate::retention::Retention;
-use crate::seal::{Kind, Place, Sealer};
+use crate::seal::{Kind, Place};
 use crate::store::{Condition, Key, StoreError, Version, Want};
 
 /// A room this process may write, until somebody takes it. Dropping it leaves the room as it is:
@@ -180,13 +180,14 @@ impl Lease {
     ///
     /// # Errors
     /// [`VaultError::Fenced`] when another process has the room; [`VaultError::RolledBack`] when
-    /// somebody put an older head back; [`VaultError::Unavailable`].
+    /// somebody put an older head back; [`VaultError::EpochSkipped`] above
+    /// [`Lease::next_epoch`]; [`VaultError::Unavailable`].
     pub async fn write(&self, packed: &Packed, now_ms: u64) -> Result<Written, VaultError> {
         let mut seen = self.lock().await?;
         if seen.head.object == Some(packed.object) && seen.head.standing == Standing::Live {
             return Ok(Written::Newest);
         }
-        if self.has_passed(&seen, packed) {
+        if self.has_passed(&seen, packed)? {
             return Ok(Written::Superseded);
         }
         self.put_object(packed).await?;
@@ -215,13 +216,17 @@ impl Lease {
         Ok(seen)
     }
 
-    fn has_passed(&self, seen: &Seen, packed: &Packed) -> bool {
+    fn has_passed(&self, seen: &Seen, packed: &Packed) -> Result<bool, VaultError> {
         let newest = seen.head.epoch();
-        if planted(Bug::EpochReused) {
-            packed.epoch() < newest
-        } else {
-            packed.epoch() <= newest
+        if packed.epoch() > newest.next() {
+            return Err(VaultError::EpochSkipped {
+                next: newest.next(),
+            });
         }
+        if planted(Bug::EpochReused) {
+            return Ok(packed.epoch() < newest);
+        }
+        Ok(packed.epoch() <= newest)
     }
 
     /// Writes the room's last state and parks it: whoever `header` lists finds it and may resume
@@ -239,7 +244,7 @@ impl Lease {
     ) -> Result<(), VaultError> {
         header.check()?;
         let mut seen = self.lock().await?;
-        if self.has_passed(&seen, packed) {
+        if self.has_passed(&seen, packed)? {
             return Err(overtaken());
         }
         self.put_object(packed).await?;
@@ -336,7 +341,7 @@ impl Lease {
             match put {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Precondition) => {
-                    let max = Sealer::bytes_max(self.inner.raw_max);
+                    let max = packed.object.bytes;
                     let there = match store.get(&key, Want::Whole { max }).await {
                         Err(StoreError::TooLarge { .. }) => None,
                         got => got?,
