@@ -138,7 +138,7 @@ impl Inner {
                 Ok(())
             }
             _ => {
-                self.drop_entry(&names::parked(room), policy, now_ms, swept)
+                self.drop_entry(&names::parked(room), room, policy, now_ms, swept)
                     .await
             }
         }
@@ -160,7 +160,7 @@ impl Inner {
                 Ok(())
             }
             Ok(_) => {
-                self.drop_entry(&names::live(room), policy, now_ms, swept)
+                self.drop_entry(&names::live(room), room, policy, now_ms, swept)
                     .await
             }
             Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => Err(error),
@@ -222,6 +222,7 @@ impl Inner {
     async fn drop_entry(
         &self,
         key: &Key,
+        room: RoomId,
         policy: &SweepPolicy,
         now_ms: u64,
         swept: &mut Swept,
@@ -237,8 +238,25 @@ impl Inner {
         if is_past(at_ms, policy.grace, now_ms) {
             self.delete(std::slice::from_ref(key)).await?;
             swept.entries += 1;
+            // Nothing keeps the room from being parked or taken between the look and the deletion.
+            if let Some((head, _)) = self.read_head(room).await?
+                && self.leads_to(key, &head)
+            {
+                self.put_entries(std::slice::from_ref(key), now_ms).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether a room with this head is to be found by that entry.
+    fn leads_to(&self, key: &Key, head: &Head) -> bool {
+        match (head.standing, &head.header) {
+            (Standing::Live, _) => *key == names::live(head.room),
+            (Standing::Parked, Some(header)) => self
+                .parked_entries_of_all_keys(head.room, header)
+                .contains(key),
+            _ => false,
+        }
     }
 
     async fn sweep_players(
@@ -255,8 +273,26 @@ impl Inner {
                 .list(names::PLAYERS, after.as_deref(), DELETE_KEYS_MAX)
                 .await?;
             for entry in &page.entries {
-                if names::room_of(&entry.key).is_none_or(|room| !parked.contains(&room)) {
-                    self.drop_entry(&entry.key, policy, now_ms, swept).await?;
+                let Some(room) = names::room_of(&entry.key) else {
+                    continue;
+                };
+                if parked.contains(&room) {
+                    continue;
+                }
+                // The head counts, not the other index.
+                match self.read_head(room).await {
+                    Ok(Some((head, _))) if self.leads_to(&entry.key, &head) => {
+                        let parked = [names::parked(room)];
+                        self.put_entries(&parked, now_ms).await?;
+                    }
+                    Ok(_) => {
+                        self.drop_entry(&entry.key, room, policy, now_ms, swept)
+                            .await?;
+                    }
+                    Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                        return Err(error);
+                    }
+                    Err(_) => swept.damaged += 1,
                 }
             }
             match page.next {
