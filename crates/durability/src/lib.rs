@@ -9,6 +9,7 @@ mod head;
 mod ids;
 mod names;
 mod planted;
+pub mod reference;
 mod retention;
 pub mod seal;
 pub mod store;
