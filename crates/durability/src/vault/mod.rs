@@ -468,10 +468,13 @@ impl Inner {
 
     /// Index entries say when they were written, so that a sweep leaves alone what is under way.
     pub(crate) async fn put_entries(&self, keys: &[Key], at_ms: u64) -> Result<(), VaultError> {
-        let mut puts = stream::iter(keys)
+        let at = Bytes::copy_from_slice(&at_ms.to_le_bytes());
+        // Owned keys: a closure over borrowed ones makes every future of a vault one that cannot be
+        // spawned (rust-lang/rust#102211).
+        let mut puts = stream::iter(keys.to_vec())
             .map(|key| {
-                let at = Bytes::copy_from_slice(&at_ms.to_le_bytes());
-                self.store.put(key, at, Condition::None)
+                let at = at.clone();
+                async move { self.store.put(&key, at, Condition::None).await }
             })
             .buffer_unordered(PARALLEL);
         while let Some(put) = puts.next().await {
