@@ -366,11 +366,5 @@ fn any_limit_at_all_may_be_set() {
 fn nothing_secret_is_printed() {
     let sealer = sealer(1);
     let printed = format!("{sealer:?}");
-    for byte in forge::master(1) {
-        assert!(
-            !printed.contains(&format!("{byte:02x}")) || byte < 0x10,
-            "{printed}"
-        );
-    }
     assert_eq!(printed, "Sealer { sealing: Keys([MasterKey(1)]), .. }");
 }
