@@ -5,6 +5,8 @@
 pub mod cadence;
 mod codec;
 mod entropy;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod ids;
 mod names;
