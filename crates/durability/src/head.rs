@@ -19,6 +19,10 @@ use crate::seal::{Kind, Place};
 pub const ROSTER_MAX: usize = 65_535;
 /// Bytes of a head at most, before compression: a full roster of long names.
 pub const HEAD_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a header at most: what a head leaves it.
+const HEADER_BYTES_MAX: u64 = HEAD_BYTES_MAX - FIXED_BYTES_MAX;
+/// Bytes of a head's other fields at most.
+const FIXED_BYTES_MAX: u64 = 256;
 
 /// How a room is, as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,6 +140,12 @@ pub enum HeadError {
     /// A slug, account or handle is longer than 4,096 bytes.
     #[error("a text of {0} bytes, more than the {TEXT_BYTES_MAX} a header holds")]
     Text(usize),
+    /// All texts together are longer than a head may be.
+    #[error("{bytes} bytes, more than the {HEADER_BYTES_MAX} a header has")]
+    Bytes {
+        /// How many there are.
+        bytes: u64,
+    },
     /// The bytes are no head.
     #[error("the head does not read: {0}")]
     Malformed(&'static str),
@@ -285,7 +295,7 @@ impl Header {
     /// Whether it fits a head.
     ///
     /// # Errors
-    /// [`HeadError::Roster`], [`HeadError::Text`].
+    /// [`HeadError::Roster`], [`HeadError::Text`], [`HeadError::Bytes`].
     pub fn check(&self) -> Result<(), HeadError> {
         if self.roster.len() > ROSTER_MAX {
             return Err(HeadError::Roster(self.roster.len()));
@@ -294,14 +304,19 @@ impl Header {
             .roster
             .iter()
             .flat_map(|member| [&member.account, &member.handle]);
-        match texts
-            .chain([&self.slug])
-            .map(String::len)
-            .find(|length| *length > TEXT_BYTES_MAX)
-        {
-            Some(length) => Err(HeadError::Text(length)),
-            None => Ok(()),
+        // The time and the count of members.
+        let mut bytes = 8 + 4;
+        for length in texts.chain([&self.slug]).map(String::len) {
+            if length > TEXT_BYTES_MAX {
+                return Err(HeadError::Text(length));
+            }
+            bytes += 2 + length as u64;
         }
+        // A head that nobody may read would be a room that is lost.
+        if bytes > HEADER_BYTES_MAX {
+            return Err(HeadError::Bytes { bytes });
+        }
+        Ok(())
     }
 
     fn encode(&self, out: &mut Writer) -> Result<(), HeadError> {

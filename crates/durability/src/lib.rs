@@ -7,10 +7,13 @@ pub mod cadence;
 mod chaos;
 mod codec;
 mod entropy;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod ids;
 mod names;
 mod planted;
+pub mod reference;
 mod retention;
 pub mod seal;
 pub mod store;

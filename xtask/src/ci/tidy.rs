@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/host/tests/rewrite_semantics.rs",
     "crates/host/tests/rewrite_stops.rs",
     // Test allocators that count.
+    "crates/durability/tests/bombs.rs",
     "crates/guest/tests/allocations.rs",
     "crates/host/tests/common/counting.rs",
     "crates/wire/tests/allocations.rs",

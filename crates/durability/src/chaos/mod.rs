@@ -67,14 +67,14 @@ fn asked(variable: &str, default: u64) -> u64 {
 fn no_seed_breaks_a_promise() {
     let (from, seeds) = (
         asked("CABINET_CHAOS_FROM", 0),
-        asked("CABINET_CHAOS_SEEDS", 400),
+        asked("CABINET_CHAOS_SEEDS", 2_000),
     );
     let seen = run(from, seeds, true).unwrap_or_else(|broken| panic!("{broken}"));
     println!("chaos: {seeds} seeds from {from}, no promise broken; they saw");
     for (what, times) in &seen {
         println!("  {what:<14} {times:>9}");
     }
-    if seeds >= 400 {
+    if seeds >= 2_000 {
         for what in MUST_SEE {
             assert!(seen.contains_key(what), "no seed saw this: {what}");
         }

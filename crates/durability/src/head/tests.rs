@@ -114,6 +114,36 @@ fn a_header_takes_the_longest_text_and_the_largest_roster_and_no_more() {
 }
 
 #[test]
+fn a_header_that_would_make_a_head_nobody_reads_is_refused_before_it_is_written() {
+    let mut wide = header(ROSTER_MAX);
+    let used: usize = 12
+        + 2
+        + wide.slug.len()
+        + wide
+            .roster
+            .iter()
+            .map(|member| 4 + member.account.len() + member.handle.len())
+            .sum::<usize>();
+    let mut left = HEADER_BYTES_MAX as usize - used;
+    for member in &mut wide.roster {
+        let more = left.min(TEXT_BYTES_MAX - member.handle.len());
+        member.handle.push_str(&"h".repeat(more));
+        left -= more;
+    }
+    assert_eq!(wide.check(), Ok(()));
+    let parked = Head::first(room(), hand(1)).parked(object(1, 1), wide.clone(), hand(2));
+    let bytes = parked.encode().expect("it fits");
+    assert!(bytes.len() as u64 <= HEAD_BYTES_MAX);
+    wide.slug.push('x');
+    assert_eq!(
+        wide.check(),
+        Err(HeadError::Bytes {
+            bytes: HEADER_BYTES_MAX + 1
+        })
+    );
+}
+
+#[test]
 fn a_head_that_makes_no_sense_is_not_read() {
     let head = Head::first(room(), hand(1)).advanced(object(4, 1), hand(2));
     let bytes = head.encode().expect("it fits");

@@ -101,12 +101,12 @@ impl MasterKey {
     /// The key of one record: HKDF-SHA256 of the room's key, which is HKDF-SHA256 of the master key,
     /// with the record's salt.
     pub(super) fn object_key(&self, room: RoomId, salt: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-        let room_key = derive(b"", &*self.bytes, &[b"cabinet room 1", room.as_bytes()]);
-        derive(salt, &*room_key, &[b"cabinet record 1"])
+        let room_key = derive(b"", &self.bytes, &[b"cabinet room 1", room.as_bytes()]);
+        derive(salt, &room_key, &[b"cabinet record 1"])
     }
 
     pub(super) fn pseudonym(&self, domain: &str, text: &str) -> String {
-        let key = derive(b"", &*self.bytes, &[b"cabinet names 1"]);
+        let key = derive(b"", &self.bytes, &[b"cabinet names 1"]);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*key);
         let mut context = hmac::Context::with_key(&key);
         // The length keeps the two apart.

@@ -198,7 +198,10 @@ impl Sealer {
     /// The most bytes a record of so many raw bytes has.
     #[must_use]
     pub fn bytes_max(raw_max: u64) -> u64 {
-        let raw = usize::try_from(raw_max).unwrap_or(usize::MAX / 2);
+        // Past a quarter of all addresses nothing can be held, and the bound would overflow.
+        let raw = usize::try_from(raw_max)
+            .unwrap_or(usize::MAX)
+            .min(usize::MAX / 4);
         (HEADER_BYTES + TAG_BYTES + zstd::zstd_safe::compress_bound(raw)) as u64
     }
 

@@ -9,7 +9,7 @@ use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName};
 use crate::retention::{RebuildFrom, rebuild};
 use crate::seal::{Kind, Place, Sealer, Unverified, Wanted};
-use crate::store::{Condition, Version, Want};
+use crate::store::{Blob, Condition, Key, StoreError, Version, Want};
 
 /// How far a rebuilt head's fence is above any that was seen: claims that were under way when the
 /// head was lost end below it.
@@ -234,7 +234,9 @@ impl Vault {
                 Some((seen, version)) if seen.nonce == head.nonce => {
                     self.mark(head, version, None).await
                 }
-                _ => Err(VaultError::HeadIntact),
+                Some(_) => Err(VaultError::HeadIntact),
+                // It was not done, and still is to be.
+                None => Err(VaultError::busy()),
             },
         }
     }
@@ -253,8 +255,7 @@ impl Inner {
     /// What a checkpoint is that only its name is known of.
     async fn identify(&self, room: RoomId, name: ObjectName) -> Result<ObjectRef, VaultError> {
         let max = Sealer::bytes_max(self.raw_max);
-        let blob = self.store.get(&name.key(room), Want::Whole { max }).await?;
-        let blob = blob.ok_or_else(VaultError::busy)?;
+        let blob = self.got(&name.key(room), max).await?;
         let digest = sha256(&blob.bytes);
         let bytes = blob.bytes.len() as u64;
         let mut wanted = Wanted::any(Kind::Checkpoint, room);
@@ -274,11 +275,20 @@ impl Inner {
         })
     }
 
+    /// An object that was listed just now.
+    async fn got(&self, key: &Key, max: u64) -> Result<Blob, VaultError> {
+        match self.store.get(key, Want::Whole { max }).await {
+            Ok(Some(blob)) => Ok(blob),
+            Ok(None) => Err(VaultError::busy()),
+            Err(StoreError::TooLarge { .. }) => Err(VaultError::corrupt("record too large")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn read_claim(&self, room: RoomId, fence: Fence) -> Result<Claim, VaultError> {
         let key = names::claim(room, fence);
         let max = Sealer::bytes_max(CLAIM_BYTES_MAX);
-        let blob = self.store.get(&key, Want::Whole { max }).await?;
-        let blob = blob.ok_or_else(VaultError::busy)?;
+        let blob = self.got(&key, max).await?;
         let mut wanted = Wanted::any(Kind::Claim, room);
         wanted.fence = Some(fence);
         let (place, body) = self

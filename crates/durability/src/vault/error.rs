@@ -4,7 +4,7 @@ use cabinet_wire::ArtifactDigest;
 
 use crate::entropy::NoRandomness;
 use crate::head::{HeadError, Standing};
-use crate::ids::Fence;
+use crate::ids::{Epoch, Fence};
 use crate::seal::{OpenError, SealError};
 use crate::store::{Cause, StoreError};
 
@@ -70,6 +70,13 @@ pub enum VaultError {
         bytes: u64,
         /// How many there may be.
         max: u64,
+    },
+    /// The checkpoint skips an epoch. One that is far above its head proves to a reader that the head
+    /// was put back, so it is not written.
+    #[error("the checkpoint skips an epoch: the next is {next}")]
+    EpochSkipped {
+        /// The next epoch.
+        next: Epoch,
     },
     /// More of something than is looked at.
     #[error("too many {0}")]

@@ -14,7 +14,7 @@ use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName, RoomObject};
 use crate::planted::{Bug, planted};
 use crate::retention::Retention;
-use crate::seal::{Kind, Place, Sealer};
+use crate::seal::{Kind, Place};
 use crate::store::{Condition, Key, StoreError, Version, Want};
 
 /// A room this process may write, until somebody takes it. Dropping it leaves the room as it is:
@@ -37,6 +37,9 @@ struct Seen {
     version: Version,
     /// When the newest capture was packed of which anything was sent.
     put_ms: u64,
+    /// Nonces of heads that were put in place of `version` and whose answer was lost, in this call
+    /// or one before it. None of them lands once the version has changed.
+    attempts: Vec<[u8; 16]>,
     /// It was parked, ended or set aside: nothing is written any more.
     spent: bool,
 }
@@ -100,6 +103,7 @@ impl Lease {
                 head,
                 version,
                 put_ms: 0,
+                attempts: Vec::new(),
                 spent: false,
             }),
         }
@@ -190,10 +194,14 @@ impl Lease {
     ///
     /// # Errors
     /// [`VaultError::Fenced`] when another process has the room; [`VaultError::RolledBack`] when
-    /// somebody put an older head back; [`VaultError::Unavailable`].
+    /// somebody put an older head back; [`VaultError::EpochSkipped`] above
+    /// [`Lease::next_epoch`]; [`VaultError::Unavailable`].
     pub async fn write(&self, packed: &Packed, now_ms: u64) -> Result<Written, VaultError> {
         let mut seen = self.lock().await?;
-        if self.has_passed(&seen, packed) {
+        if seen.head.object == Some(packed.object) && seen.head.standing == Standing::Live {
+            return Ok(Written::Newest);
+        }
+        if self.has_passed(&seen, packed)? {
             return Ok(Written::Superseded);
         }
         seen.put_ms = packed.object.name.at_ms;
@@ -223,17 +231,21 @@ impl Lease {
         Ok(seen)
     }
 
-    fn has_passed(&self, seen: &Seen, packed: &Packed) -> bool {
+    fn has_passed(&self, seen: &Seen, packed: &Packed) -> Result<bool, VaultError> {
         let newest = seen.head.epoch();
+        if packed.epoch() > newest.next() {
+            return Err(VaultError::EpochSkipped {
+                next: newest.next(),
+            });
+        }
         if packed.object.name.at_ms < seen.put_ms {
             // Of this epoch something later may be in the store.
-            return true;
+            return Ok(true);
         }
         if planted(Bug::EpochReused) {
-            packed.epoch() < newest
-        } else {
-            packed.epoch() <= newest
+            return Ok(packed.epoch() < newest);
         }
+        Ok(packed.epoch() <= newest)
     }
 
     /// Writes the room's last state and parks it: whoever `header` lists finds it and may resume
@@ -251,7 +263,7 @@ impl Lease {
     ) -> Result<(), VaultError> {
         header.check()?;
         let mut seen = self.lock().await?;
-        if self.has_passed(&seen, packed) {
+        if self.has_passed(&seen, packed)? {
             return Err(overtaken());
         }
         seen.put_ms = packed.object.name.at_ms;
@@ -352,7 +364,7 @@ impl Lease {
             match put {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Precondition) => {
-                    let max = Sealer::bytes_max(self.inner.raw_max);
+                    let max = packed.object.bytes;
                     let there = match store.get(&key, Want::Whole { max }).await {
                         Err(StoreError::TooLarge { .. }) => None,
                         got => got?,
@@ -382,27 +394,36 @@ impl Lease {
         now_ms: u64,
         successor: impl Fn(&Head, Hand) -> Head,
     ) -> Result<Advanced, VaultError> {
-        let mut nonces = Vec::new();
         for _ in 0..LOOKS_MAX {
             let next = successor(&seen.head, self.inner.hand(now_ms)?);
-            nonces.push(next.nonce);
+            // Before the put: whoever drops this future leaves it under way.
+            seen.attempts.push(next.nonce);
             let condition = if planted(Bug::UnconditionalHead) {
                 Condition::None
             } else {
                 Condition::Matches(seen.version.clone())
             };
-            match self.inner.put_head(&next, condition).await? {
-                Put::Done(version) => {
+            match self.inner.put_head(&next, condition).await {
+                Ok(Put::Done(version)) => {
                     self.adopt(seen, next, version).await;
                     return Ok(Advanced::Done);
                 }
-                Put::Look => {}
+                Ok(Put::Look) => {}
+                Err(error) => {
+                    // Nothing was done.
+                    seen.attempts.pop();
+                    return Err(error);
+                }
             }
             let Some((found, version)) = self.inner.read_head(self.room).await? else {
                 // Whoever takes a head away has claimed the room first.
                 return Err(VaultError::Fenced { by: Fence::NONE });
             };
-            if nonces.contains(&found.nonce) {
+            // An attempt of an earlier call counts when it came to the same.
+            let same = found.object == next.object
+                && found.standing == next.standing
+                && found.header == next.header;
+            if same && seen.attempts.contains(&found.nonce) {
                 self.adopt(seen, found, version).await;
                 return Ok(Advanced::Done);
             }
@@ -424,6 +445,9 @@ impl Lease {
 
     async fn adopt(&self, seen: &mut Seen, head: Head, version: Version) {
         self.epoch.fetch_max(head.epoch().0, Ordering::AcqRel);
+        if seen.version != version {
+            seen.attempts.clear();
+        }
         seen.head = head;
         seen.version = version;
         self.inner.raise_floor(&seen.head).await;
@@ -458,6 +482,7 @@ impl Inner {
             names::parked(room, head.epoch()),
             names::live(room, owners),
             names::live(room, head.fence),
+            names::aside(room),
         ])
         .await
     }

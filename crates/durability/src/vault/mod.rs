@@ -34,7 +34,7 @@ pub use residents::ResidentPointer;
 pub use sweep::{SweepPolicy, Swept};
 
 use crate::entropy::{Entropy, SystemEntropy};
-use crate::head::{HEAD_BYTES_MAX, Hand, Head, ObjectRef};
+use crate::head::{HEAD_BYTES_MAX, Hand, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, OwnerId, RoomId};
 use crate::names::{self, IndexEntry, RoomObject};
 use crate::retention::{Floor, is_object, outdated};
@@ -199,7 +199,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::NoCheckpoint`], [`VaultError::Corrupt`], [`VaultError::ArtifactMismatch`] when
-    /// it is not of `artifact`, and as for [`Vault::head`].
+    /// it is not of `artifact`, [`VaultError::Expired`] and [`VaultError::Standing`] when the room is
+    /// over and its state goes, and as for [`Vault::head`].
     pub async fn latest(
         &self,
         room: RoomId,
@@ -211,13 +212,23 @@ impl Vault {
         };
         // The head may move, and what it named go, between two requests.
         for _ in 0..LOOKS_MAX {
+            match head.standing {
+                Standing::Expired => return Err(VaultError::Expired),
+                Standing::Ended => return Err(VaultError::Standing(Standing::Ended)),
+                Standing::Live | Standing::Parked | Standing::Aside => {}
+            }
             let object = head.object.ok_or(VaultError::NoCheckpoint)?;
             check_artifact(&object, artifact)?;
             match self.inner.read_object(room, &object).await {
                 Err(VaultError::Corrupt { what: MISSING, .. }) => {
                     let again = self.inner.read_head(room).await?;
                     match again {
-                        Some((again, _)) if again.object != head.object => head = again,
+                        Some((again, _))
+                            if again.object != head.object || again.standing != head.standing =>
+                        {
+                            head = again;
+                        }
+                        None => return Err(VaultError::NoCheckpoint),
                         _ => return Err(VaultError::corrupt(MISSING)),
                     }
                 }
@@ -240,7 +251,7 @@ impl Vault {
             .filter_map(|(room, head)| match head {
                 // An index entry that outlived its room, or came before it.
                 Ok(None) => None,
-                Ok(Some(head)) if head.standing != crate::head::Standing::Live => None,
+                Ok(Some(head)) if head.standing != Standing::Live => None,
                 Ok(Some(head)) => Some((room, Ok(head))),
                 Err(error) => Some((room, Err(error))),
             })
@@ -296,13 +307,15 @@ impl Inner {
         let want = Want::Whole {
             max: Sealer::bytes_max(HEAD_BYTES_MAX),
         };
+        // Before the head: a floor that is raised while the head is on its way is of a later one.
+        let floor = self.floor(room).await?;
         let blob = match self.store.get(&key, want).await {
             Ok(blob) => blob,
             Err(StoreError::TooLarge { .. }) => return Err(VaultError::corrupt("head too large")),
             Err(error) => return Err(error.into()),
         };
         let Some(blob) = blob else {
-            if self.floor(room).await? > Floor::default() {
+            if floor > Floor::default() {
                 return Err(VaultError::RolledBack);
             }
             return Ok(None);
@@ -313,7 +326,7 @@ impl Inner {
             .open(blob.bytes, &wanted, HEAD_BYTES_MAX)
             .map_err(VaultError::opening)?;
         let head = Head::decode(&place, &body).map_err(|_| VaultError::corrupt("head"))?;
-        if !self.floor(room).await?.admits(&head) {
+        if !floor.admits(&head) {
             return Err(VaultError::RolledBack);
         }
         Ok(Some((head, blob.version)))

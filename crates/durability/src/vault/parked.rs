@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use cabinet_wire::ArtifactDigest;
+use tokio::sync::Mutex;
 
 use super::claim::standing;
 use super::{Checkpoint, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, check_artifact, rooms};
@@ -18,6 +19,17 @@ pub struct ParkedRoom {
     head: Head,
     version: Version,
     checkpoint: Checkpoint,
+    /// Held while it is taken.
+    takes: Mutex<Takes>,
+}
+
+/// What became of attempts to take a room.
+#[derive(Default)]
+struct Takes {
+    /// Nonces of heads that were put. An attempt whose answer was lost may land during a later one.
+    nonces: Vec<[u8; 16]>,
+    /// One succeeded.
+    taken: bool,
 }
 
 impl ParkedRoom {
@@ -114,11 +126,14 @@ impl Vault {
                 head,
                 version,
                 checkpoint: checkpoint?,
+                takes: Mutex::default(),
             }),
         }
     }
 
-    /// Takes a parked room that was read. Of everybody who tries exactly one succeeds.
+    /// Takes a parked room that was read. Of everybody who tries exactly one succeeds. After an
+    /// error that passes, try again with the same [`ParkedRoom`]: it knows an attempt of its own
+    /// that went through.
     ///
     /// # Errors
     /// [`VaultError::AlreadyResumed`]: drop what was built. [`VaultError::Expired`],
@@ -126,8 +141,10 @@ impl Vault {
     pub async fn take(&self, parked: &ParkedRoom, now_ms: u64) -> Result<Lease, VaultError> {
         let inner = &self.inner;
         let room = parked.room();
-        // An attempt whose answer was lost may land during a later one.
-        let mut nonces = Vec::new();
+        let mut takes = parked.takes.lock().await;
+        if takes.taken {
+            return Err(VaultError::AlreadyResumed);
+        }
         // As it was when it was read; looked at again only if it is not that any more.
         let mut found = Some((parked.head.clone(), parked.version.clone()));
         for _ in 0..LOOKS_MAX {
@@ -136,7 +153,7 @@ impl Vault {
                 None => inner.read_head_and_surroundings(room).await?,
             };
             let (seen, version) = seen.ok_or(VaultError::AlreadyResumed)?;
-            let won = if nonces.contains(&seen.nonce) {
+            let won = if takes.nonces.contains(&seen.nonce) {
                 Some((seen, version))
             } else {
                 match seen.standing {
@@ -147,7 +164,7 @@ impl Vault {
                     other => return Err(standing(other)),
                 }
                 let next = seen.claimed(inner.hand(now_ms)?);
-                nonces.push(next.nonce);
+                takes.nonces.push(next.nonce);
                 // Before the head: a live room in no index would not be claimed when we die.
                 inner
                     .put_entries(&[names::live(room, next.fence)], now_ms)
@@ -159,6 +176,7 @@ impl Vault {
             };
             if let Some((head, version)) = won {
                 let lease = self.mark(head, version, None).await?;
+                takes.taken = true;
                 let mut entries = inner.player_entries(&parked.head);
                 entries.push(names::parked(room, parked.head.epoch()));
                 if let Err(error) = inner.delete(&entries).await {

@@ -97,12 +97,15 @@ impl Vault {
         };
         match inner.store.put(&key, sealed, condition).await {
             Ok(_) => Ok(()),
-            Err(StoreError::Precondition | StoreError::Conflict | StoreError::Ambiguous(_)) => {
-                match self.resident(slug).await? {
-                    Some(now) if now.room == room => Ok(()),
-                    _ => Err(VaultError::AlreadyResumed),
-                }
-            }
+            Err(
+                error
+                @ (StoreError::Precondition | StoreError::Conflict | StoreError::Ambiguous(_)),
+            ) => match self.resident(slug).await? {
+                Some(now) if now.room == room => Ok(()),
+                // Nobody was first: it was not done.
+                now if now.as_ref() == old && error.is_passing() => Err(error.into()),
+                _ => Err(VaultError::AlreadyResumed),
+            },
             Err(error) => Err(error.into()),
         }
     }

@@ -133,7 +133,8 @@ impl Inner {
         match head {
             // One of an earlier parking leads nowhere.
             Some(head) if head.epoch().0 != entry.number => {
-                self.drop_entry(&entry.key, policy, now_ms, swept).await
+                self.drop_entry(&entry.key, entry.room, policy, now_ms, swept)
+                    .await
             }
             Some(head) if head.standing == Standing::Parked => {
                 if is_past(head.at_ms, policy.parked_for, now_ms) {
@@ -155,7 +156,10 @@ impl Inner {
                 swept.erased += 1;
                 Ok(())
             }
-            _ => self.drop_entry(&entry.key, policy, now_ms, swept).await,
+            _ => {
+                self.drop_entry(&entry.key, entry.room, policy, now_ms, swept)
+                    .await
+            }
         }
     }
 
@@ -176,7 +180,10 @@ impl Inner {
                 swept.erased += 1;
                 Ok(())
             }
-            Ok(_) => self.drop_entry(&entry.key, policy, now_ms, swept).await,
+            Ok(_) => {
+                self.drop_entry(&entry.key, entry.room, policy, now_ms, swept)
+                    .await
+            }
             Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => Err(error),
             Err(_) => {
                 swept.damaged += 1;
@@ -231,6 +238,7 @@ impl Inner {
     async fn drop_entry(
         &self,
         key: &Key,
+        room: RoomId,
         policy: &SweepPolicy,
         now_ms: u64,
         swept: &mut Swept,
@@ -246,8 +254,26 @@ impl Inner {
         if is_past(at_ms, policy.grace, now_ms) {
             self.delete(std::slice::from_ref(key)).await?;
             swept.entries += 1;
+            // Nothing keeps the room from being parked or taken between the look and the deletion.
+            if let Some((head, _)) = self.read_head(room).await?
+                && self.leads_to(key, &head)
+            {
+                self.put_entries(std::slice::from_ref(key), now_ms).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether a room with this head is to be found by that entry.
+    fn leads_to(&self, key: &Key, head: &Head) -> bool {
+        match (head.standing, &head.header) {
+            (Standing::Live, _) => *key == names::live(head.room, head.fence),
+            (Standing::Parked, Some(_)) => {
+                *key == names::parked(head.room, head.epoch())
+                    || self.player_entries(head).contains(key)
+            }
+            _ => false,
+        }
     }
 
     async fn sweep_players(
@@ -264,9 +290,27 @@ impl Inner {
                 .list(names::PLAYERS, after.as_deref(), DELETE_KEYS_MAX)
                 .await?;
             for entry in &page.entries {
-                let found = IndexEntry::parse(&entry.key);
-                if found.is_none_or(|found| !parked.contains(&(found.room, found.number))) {
-                    self.drop_entry(&entry.key, policy, now_ms, swept).await?;
+                let Some(found) = IndexEntry::parse(&entry.key) else {
+                    continue;
+                };
+                let room = found.room;
+                if parked.contains(&(room, found.number)) {
+                    continue;
+                }
+                // The head counts, not the other index.
+                match self.read_head(room).await {
+                    Ok(Some((head, _))) if self.leads_to(&entry.key, &head) => {
+                        let parked = [names::parked(room, head.epoch())];
+                        self.put_entries(&parked, now_ms).await?;
+                    }
+                    Ok(_) => {
+                        self.drop_entry(&entry.key, room, policy, now_ms, swept)
+                            .await?;
+                    }
+                    Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                        return Err(error);
+                    }
+                    Err(_) => swept.damaged += 1,
                 }
             }
             match page.next {

@@ -1,0 +1,4 @@
+//! Feeds `fuzzing::reference_pointer`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cabinet_durability::fuzzing::reference_pointer(bytes));

@@ -1,0 +1,14 @@
+//! What a vault keeps of rooms, whatever the store and other processes do.
+
+#[path = "../common/faulty.rs"]
+mod faulty;
+
+mod faults;
+mod floors;
+mod lease;
+mod parked;
+mod rebuild;
+mod residents;
+mod support;
+mod sweep;
+mod tamper;
