@@ -432,10 +432,16 @@ async fn a_sweep_that_is_stopped_anywhere_is_finished_by_the_next() {
         assert!(ending.end(NOW).await.is_err());
         bucket.0.settle().await;
         bucket
-            .put(&format!("v1/live/{}", room(4)), 0u64.to_le_bytes().to_vec())
+            .put(
+                &format!("v1/live/{}.{:020}", room(4), 1),
+                0u64.to_le_bytes().to_vec(),
+            )
             .await;
         bucket
-            .put(&format!("v1/players/{}/{}", "0".repeat(32), room(5)), "")
+            .put(
+                &format!("v1/players/{}/{}.{:020}", "0".repeat(32), room(5), 1),
+                "",
+            )
             .await;
 
         bucket.0.fail(n, fault);
@@ -465,7 +471,7 @@ async fn a_sweep_that_is_stopped_anywhere_is_finished_by_the_next() {
         left.retain(|key| !key.contains(&room(2).to_string()));
         let expected = [
             format!("v1/heads/{}", room(1)),
-            format!("v1/parked/{}", room(1)),
+            format!("v1/parked/{}.{:020}", room(1), 1),
         ];
         assert_eq!(left, expected, "{at}");
         a.sweep(&deep, later + 31 * DAY_MS).await.expect(&at);

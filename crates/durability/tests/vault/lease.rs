@@ -26,7 +26,8 @@ async fn a_room_is_written_and_read_back_by_whoever_claims_it() {
     let checkpoint = checkpoint.expect("it has one");
     assert_eq!(checkpoint.bytes, b"two");
     assert_eq!((checkpoint.epoch, checkpoint.fence), (Epoch(2), Fence(1)));
-    assert_eq!((checkpoint.artifact, checkpoint.at_ms), (GAME, NOW));
+    // Each capture is later than the one before, whatever the clock says.
+    assert_eq!((checkpoint.artifact, checkpoint.at_ms), (GAME, NOW + 1));
     assert_eq!((lease.fence(), lease.next_epoch()), (Fence(2), Epoch(3)));
     let head = a
         .head(room(1))
@@ -216,7 +217,7 @@ async fn old_checkpoints_and_claims_are_pruned_and_the_rest_is_kept() {
         0
     );
     assert_eq!(
-        lease.prune(&young, NOW + 60_000).await.expect("it prunes"),
+        lease.prune(&young, NOW + 60_010).await.expect("it prunes"),
         2
     );
     assert_eq!(state(&a, room(1)).await, [9]);
@@ -266,7 +267,9 @@ async fn live_rooms_are_found_with_their_owners() {
         .end(NOW)
         .await
         .expect("it ends");
-    bucket.put(&format!("v1/live/{}", room(4)), "stale").await;
+    bucket
+        .put(&format!("v1/live/{}.{:020}", room(4), 1), "stale")
+        .await;
     bucket.put("v1/live/not-a-room", "foreign").await;
     live(&a, room(5), b"x").await;
     bucket.put(&head_key(room(5)), "damaged").await;

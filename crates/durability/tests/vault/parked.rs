@@ -136,9 +136,13 @@ async fn damaged_stale_and_foreign_entries_are_counted_and_not_shown() {
         .expect("it");
     let folder = mine.rsplit_once('/').expect("a folder").0;
     bucket.put(&format!("{folder}/foreign"), "x").await;
-    bucket.put(&format!("{folder}/{}", room(5)), "x").await;
+    bucket
+        .put(&format!("{folder}/{}.{:020}", room(5), 1), "x")
+        .await;
     live(&a, room(6), b"x").await;
-    bucket.put(&format!("{folder}/{}", room(6)), "x").await;
+    bucket
+        .put(&format!("{folder}/{}.{:020}", room(6), 1), "x")
+        .await;
 
     let found = a.parked_of("ada").await.expect("it lists");
     let rooms: Vec<_> = found.rooms.iter().map(|entry| entry.room).collect();

@@ -77,13 +77,16 @@ async fn entries_that_lead_nowhere_go_when_they_are_old_enough() {
     let a = bucket.process("a");
     let at = NOW.to_le_bytes().to_vec();
     bucket
-        .put(&format!("v1/live/{}", room(1)), at.clone())
+        .put(&format!("v1/live/{}.{:020}", room(1), 1), at.clone())
         .await;
     bucket
-        .put(&format!("v1/parked/{}", room(2)), at.clone())
+        .put(&format!("v1/parked/{}.{:020}", room(2), 1), at.clone())
         .await;
     bucket
-        .put(&format!("v1/players/{}/{}", "0".repeat(32), room(3)), at)
+        .put(
+            &format!("v1/players/{}/{}.{:020}", "0".repeat(32), room(3), 1),
+            at,
+        )
         .await;
     let swept = a.sweep(&deep(), NOW + HOUR_MS).await.expect("it sweeps");
     assert_eq!(swept.entries, 0, "they are young");
@@ -110,8 +113,12 @@ async fn entries_of_a_room_that_is_elsewhere_go_and_its_own_stay() {
     live(&a, room(1), b"x").await;
     park(&a, room(2), header("g", 1, &["ada"])).await;
     let before = bucket.all().await;
-    bucket.put(&format!("v1/parked/{}", room(1)), "").await;
-    bucket.put(&format!("v1/live/{}", room(2)), "").await;
+    bucket
+        .put(&format!("v1/parked/{}.{:020}", room(1), 1), "")
+        .await;
+    bucket
+        .put(&format!("v1/live/{}.{:020}", room(2), 1), "")
+        .await;
     let swept = a.sweep(&deep(), NOW + DAY_MS).await.expect("it sweeps");
     assert_eq!(swept.entries, 2);
     assert_eq!(bucket.all().await, before);
@@ -122,7 +129,9 @@ async fn a_parked_room_that_is_missing_in_one_index_is_put_back_there() {
     let bucket = Bucket::new();
     let a = bucket.process("a");
     park(&a, room(1), header("g", 1, &["ada"])).await;
-    bucket.delete(&format!("v1/parked/{}", room(1))).await;
+    bucket
+        .delete(&format!("v1/parked/{}.{:020}", room(1), 1))
+        .await;
     assert!(a.parked().await.expect("it lists").rooms.is_empty());
     a.sweep(&deep(), NOW + DAY_MS).await.expect("it sweeps");
     assert_eq!(a.parked_of("ada").await.expect("it lists").rooms.len(), 1);
@@ -153,7 +162,7 @@ async fn checkpoints_without_a_room_go_in_a_deep_sweep_when_nothing_leads_to_the
     assert_eq!(swept.orphans, 0);
     bucket
         .put(
-            &format!("v1/live/{}", room(2)),
+            &format!("v1/live/{}.{:020}", room(2), 1),
             (NOW + DAY_MS).to_le_bytes().to_vec(),
         )
         .await;
