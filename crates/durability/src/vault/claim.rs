@@ -20,6 +20,9 @@ const CLAIM_BYTES_MAX: u64 = 1 << 10;
 impl Vault {
     /// Takes a new room: one whose id was made just now. Two requests.
     ///
+    /// Nothing tells a second call from somebody else's. When the first one failed, and the second
+    /// finds the room fenced, the first had made it: [`Vault::claim`] it, or take another id.
+    ///
     /// # Errors
     /// [`VaultError::Fenced`] when the store has a head of that room, [`VaultError::Unavailable`].
     pub async fn create(&self, room: RoomId, now_ms: u64) -> Result<Lease, VaultError> {

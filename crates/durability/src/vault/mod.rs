@@ -470,7 +470,7 @@ impl Inner {
     pub(crate) async fn put_entries(&self, keys: &[Key], at_ms: u64) -> Result<(), VaultError> {
         let at = Bytes::copy_from_slice(&at_ms.to_le_bytes());
         // Owned keys: a closure over borrowed ones makes every future of a vault one that cannot be
-        // spawned (rust-lang/rust#102211).
+        // spawned.
         let mut puts = stream::iter(keys.to_vec())
             .map(|key| {
                 let at = at.clone();
