@@ -7,7 +7,7 @@ use super::{Checkpoint, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, sha25
 use crate::head::{Claim, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName};
-use crate::retention::{RebuildFrom, rebuild};
+use crate::retention::{RebuildFrom, outdated, rebuild};
 use crate::seal::{Kind, Place, Sealer, Unverified, Wanted};
 use crate::store::{Blob, Condition, Key, StoreError, Version, Want};
 
@@ -19,6 +19,9 @@ const CLAIM_BYTES_MAX: u64 = 1 << 10;
 
 impl Vault {
     /// Takes a new room: one whose id was made just now. Two requests.
+    ///
+    /// Nothing tells a second call from somebody else's. When the first one failed, and the second
+    /// finds the room fenced, the first had made it: [`Vault::claim`] it, or take another id.
     ///
     /// # Errors
     /// [`VaultError::Fenced`] when the store has a head of that room, [`VaultError::Unavailable`].
@@ -183,7 +186,7 @@ impl Vault {
         Lease::new(self.inner.clone(), head, version)
     }
 
-    /// Makes a head anew that was lost or is damaged, from the newest checkpoint of the newest
+    /// Makes a head anew that was lost, is damaged, or was put back to an older one, from the newest checkpoint of the newest
     /// owner, and takes the room. A room that was parked comes back live.
     ///
     /// It may be later than what the lost head named, by one checkpoint that its owner was still
@@ -196,10 +199,14 @@ impl Vault {
     pub async fn rebuild(&self, room: RoomId, now_ms: u64) -> Result<Lease, VaultError> {
         let inner = &self.inner;
         let condition = match inner.read_head(room).await {
+            // One that somebody put back is as good as lost.
+            Ok(Some((head, version))) if outdated(&head, &inner.list_room(room).await?) => {
+                Condition::Matches(version)
+            }
             Ok(Some(_)) => return Err(VaultError::HeadIntact),
-            // A floor speaks of the head that was lost.
-            Ok(None) | Err(VaultError::RolledBack) => Condition::Absent,
-            Err(VaultError::Corrupt { .. }) => {
+            Ok(None) => Condition::Absent,
+            // Damaged, below its floor, or gone where the floor remembers one.
+            Err(VaultError::Corrupt { .. } | VaultError::RolledBack) => {
                 let key = names::head(room);
                 match inner.store.get(&key, Want::First(1)).await? {
                     Some(blob) => Condition::Matches(blob.version),

@@ -476,6 +476,7 @@ impl Inner {
         keys.extend(self.player_entries(head));
         self.delete(&keys).await?;
         self.delete(&[names::head(room)]).await?;
+        self.forget_floor(room).await;
         // A head that was closed has the fence after that of who had the room.
         let owners = Fence(head.fence.0.saturating_sub(1));
         self.delete(&[

@@ -98,6 +98,10 @@ pub trait Floors: Send + Sync {
 
     /// Keeps a floor, if it is higher than what is kept. An error is logged and no reason to stop.
     fn raise(&self, room: RoomId, floor: Floor) -> FloorAnswer<'_, ()>;
+
+    /// Forgets a room that is over: its head is gone, and that is as it should be. An error is
+    /// logged; until it is forgotten, asking for the room says "rolled back" and not "none".
+    fn forget(&self, room: RoomId) -> FloorAnswer<'_, ()>;
 }
 
 /// What [`Floors`] returns.
@@ -526,6 +530,14 @@ impl Inner {
         match &self.floors {
             Some(floors) => floors.floor(room).await.map_err(VaultError::Floors),
             None => Ok(Floor::default()),
+        }
+    }
+
+    pub(crate) async fn forget_floor(&self, room: RoomId) {
+        if let Some(floors) = &self.floors
+            && let Err(error) = floors.forget(room).await
+        {
+            tracing::warn!(%room, %error, "cannot forget the floor of a room that is over");
         }
     }
 

@@ -63,7 +63,8 @@ impl Vault {
     }
 
     /// Says which room is a game's resident one from now on, in place of `old`. Of everybody who
-    /// tries with the same `old` exactly one succeeds.
+    /// tries with the same `old` exactly one succeeds, if all have the same current key: give a new
+    /// key to every process as an older one before any seals under it.
     ///
     /// # Errors
     /// [`VaultError::AlreadyResumed`] when somebody else was first, [`VaultError::Unavailable`],
@@ -86,17 +87,22 @@ impl Vault {
             artifact: ArtifactDigest([0; 32]),
         };
         let sealed = inner.sealer.seal(&place, slug.as_bytes())?;
-        let (key, condition) = match old {
-            Some(old) => (old.key.clone(), Condition::Matches(old.version.clone())),
-            None => {
-                let names = inner.sealer.pseudonyms(SLUG, slug);
-                // There is one for each key, and there is a key.
-                let name = names.first().map_or("", String::as_str);
-                (names::resident(name), Condition::Absent)
-            }
+        let pseudonyms = inner.sealer.pseudonyms(SLUG, slug);
+        // There is one for each key, and there is a key.
+        let current = names::resident(pseudonyms.first().map_or("", String::as_str));
+        let (condition, outdated) = match old {
+            Some(old) if old.key == current => (Condition::Matches(old.version.clone()), None),
+            // Under a name of an older key, which must not be needed for ever.
+            Some(old) => (Condition::Absent, Some(old.key.clone())),
+            None => (Condition::Absent, None),
         };
-        match inner.store.put(&key, sealed, condition).await {
-            Ok(_) => Ok(()),
+        match inner.store.put(&current, sealed, condition).await {
+            Ok(_) => {
+                if let Some(outdated) = outdated {
+                    inner.delete(&[outdated]).await?;
+                }
+                Ok(())
+            }
             Err(
                 error
                 @ (StoreError::Precondition | StoreError::Conflict | StoreError::Ambiguous(_)),

@@ -1,6 +1,8 @@
 //! A memory store that counts its requests and gets the n-th one wrong.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -54,7 +56,12 @@ struct Plan {
     stopped: bool,
     /// With the number of the request before which it is done.
     late: VecDeque<(u64, Write)>,
+    /// With the number of the request before which it comes.
+    between: Option<(u64, Between)>,
 }
+
+/// What somebody else does meanwhile.
+pub type Between = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What becomes of one request.
 enum Fate {
@@ -92,6 +99,18 @@ impl Faulty {
         plan.counts = Counts::default();
         plan.fault = Some((n, fault));
         plan.stopped = false;
+    }
+
+    /// Counts from zero, and has somebody else do something before request `n` from here.
+    pub fn interleave(&self, n: u64, between: Between) {
+        let mut plan = self.plan();
+        plan.counts = Counts::default();
+        plan.between = Some((n, between));
+    }
+
+    /// Whether what was to come between did. It does not come any more.
+    pub fn has_come(&self) -> bool {
+        self.plan().between.take().is_none()
     }
 
     /// Requests since the last [`Faulty::fail`] or [`Faulty::settle`].
@@ -135,7 +154,7 @@ impl Faulty {
     }
 
     async fn next(&self, count: impl Fn(&mut Counts) -> &mut u64) -> Fate {
-        let (due, fate) = {
+        let (due, between, fate) = {
             let mut plan = self.plan();
             let n = plan.counts.all();
             *count(&mut plan.counts) += 1;
@@ -149,10 +168,14 @@ impl Faulty {
                 }
                 _ => Fate::Good,
             };
-            (due, fate)
+            let between = plan.between.take_if(|(at, _)| *at == n);
+            (due, between.map(|(_, between)| between), fate)
         };
         for write in due {
             self.apply(write).await;
+        }
+        if let Some(between) = between {
+            between.await;
         }
         fate
     }

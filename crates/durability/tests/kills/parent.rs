@@ -226,7 +226,7 @@ impl Parent<'_> {
             let standing = head.standing;
             assert!(matches!(standing, Standing::Live | Standing::Parked));
         }
-        if let Place::Directory(root) = self.place {
+        if let Some(root) = self.place.directory() {
             self.leftovers += sweep(root).await;
         }
         nothing_is_torn(&self.place.store()).await;

@@ -51,6 +51,15 @@ impl Place {
         }
     }
 
+    /// The directory, where it is one.
+    pub fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Directory(root) => Some(root),
+            #[cfg(feature = "s3")]
+            Self::Bucket(_) => None,
+        }
+    }
+
     pub fn store(&self) -> Arc<dyn BlobStore> {
         match self {
             Self::Directory(root) => Arc::new(DirStore::open(root).expect("it opens")),

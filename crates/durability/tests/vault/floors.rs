@@ -43,6 +43,15 @@ impl Floors for Kept {
             Ok(())
         })
     }
+
+    fn forget(&self, room: RoomId) -> FloorAnswer<'_, ()> {
+        Box::pin(async move {
+            self.answer()?;
+            let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+            floors.remove(&room);
+            Ok(())
+        })
+    }
 }
 
 fn process(bucket: &Bucket, name: &str, kept: &Arc<Kept>) -> Vault {
@@ -126,6 +135,10 @@ impl Floors for Racing {
     fn raise(&self, room: RoomId, floor: Floor) -> FloorAnswer<'_, ()> {
         self.kept.raise(room, floor)
     }
+
+    fn forget(&self, room: RoomId) -> FloorAnswer<'_, ()> {
+        self.kept.forget(room)
+    }
 }
 
 #[tokio::test]
@@ -140,4 +153,36 @@ async fn a_reader_beside_a_writer_is_not_told_of_a_rollback() {
     let sealing = Sealing::Keys(Keyring::new(key(1)));
     let b = bucket.process_with("b", sealing, |options| options.floors = Some(racing));
     assert_eq!(state(&b, room(1)).await, b"two");
+}
+
+#[tokio::test]
+async fn a_room_that_is_over_has_no_floor_and_one_that_was_deleted_has() {
+    let bucket = Bucket::new();
+    let kept = Arc::new(Kept::default());
+    let a = process(&bucket, "a", &kept);
+    let lease = live(&a, room(1), b"one").await;
+    lease.end(NOW).await.expect("it ends");
+    assert!(a.head(room(1)).await.expect("it is over").is_none());
+    live(&a, room(2), b"one").await;
+    bucket.delete(&head_key(room(2))).await;
+    assert_eq!(failure(a.head(room(2)).await), "rolled back");
+    // The way out, once somebody has looked into it.
+    a.rebuild(room(2), NOW).await.expect("it rebuilds");
+    assert_eq!(state(&a, room(2)).await, b"one");
+}
+
+#[tokio::test]
+async fn a_head_that_was_put_back_is_made_anew_from_what_lies_beside_it() {
+    let bucket = Bucket::new();
+    let a = bucket.process("a");
+    let lease = live(&a, room(1), b"one").await;
+    let old = bucket.get(&head_key(room(1))).await.expect("it is there");
+    for state in [b"two", b"six"] {
+        write(&lease, state).await;
+    }
+    assert_eq!(failure(a.rebuild(room(1), NOW).await), "head intact");
+    bucket.put(&head_key(room(1)), old).await;
+    assert_eq!(failure(a.claim(room(1), NOW).await), "rolled back");
+    a.rebuild(room(1), NOW).await.expect("it rebuilds");
+    assert_eq!(state(&a, room(1)).await, b"six");
 }

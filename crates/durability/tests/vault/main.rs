@@ -3,6 +3,7 @@
 #[path = "../common/faulty.rs"]
 mod faulty;
 
+mod between;
 mod faults;
 mod floors;
 mod lease;

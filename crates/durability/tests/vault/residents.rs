@@ -135,3 +135,29 @@ async fn a_pointer_under_an_older_key_is_found_and_replaced() {
         .expect("it is there");
     assert_eq!(now.room, room(2));
 }
+
+#[tokio::test]
+async fn a_pointer_that_is_replaced_moves_to_the_name_of_the_current_key() {
+    let bucket = Bucket::new();
+    let ring = |current: u32, older: u32| {
+        let ring = Keyring::new(key(current)).with_older(key(older));
+        Sealing::Keys(ring.expect("two keys"))
+    };
+    let before = bucket.process_with("a", ring(1, 2), |_| {});
+    before
+        .set_resident("g", room(1), None)
+        .await
+        .expect("it sets");
+    let after = bucket.process_with("b", ring(2, 1), |_| {});
+    let old = after.resident("g").await.expect("it reads");
+    assert_eq!(old.as_ref().map(|old| old.room), Some(room(1)));
+    after
+        .set_resident("g", room(2), old.as_ref())
+        .await
+        .expect("it sets");
+    assert_eq!(bucket.keys("v1/residents/").await.len(), 1);
+    // The old key is not needed any more.
+    let alone = bucket.process_with("c", Sealing::Keys(Keyring::new(key(2))), |_| {});
+    let found = alone.resident("g").await.expect("it reads");
+    assert_eq!(found.map(|found| found.room), Some(room(2)));
+}
