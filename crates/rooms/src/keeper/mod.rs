@@ -13,9 +13,10 @@
 mod drain;
 mod kept;
 mod reclaim;
+mod reference;
 mod residents;
 mod resume;
-pub(crate) mod state;
+mod state;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,7 +33,7 @@ pub use drain::{DrainReport, Drained};
 pub use reclaim::{Reclaimed, ReclaimedRoom};
 pub use residents::{Resident, ResidentRoom};
 pub use resume::{PlayersRooms, ResumeError};
-pub use state::StateError;
+pub use state::{RoomState, StateError};
 
 use crate::captures::Captured;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};

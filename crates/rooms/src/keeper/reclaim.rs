@@ -37,6 +37,8 @@ pub enum Reclaimed {
 impl Keeper {
     /// Goes on with every live room whose owner is `dead`, from its newest checkpoint. The process
     /// that had one is fenced; if it was alive after all, it drops the room at its next checkpoint.
+    /// Rooms of this keeper's own name that it does not keep are looked at too if its name is
+    /// `dead`: those of the process that had the name before.
     ///
     /// `spec` gives each room its services. One room's trouble is that room's: it is reported, and
     /// the next one is looked at.

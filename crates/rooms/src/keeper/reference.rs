@@ -1,7 +1,7 @@
 //! Rooms of the reference host go on here, from then on in our own format.
 
-use cabinet_durability::RoomId;
-use cabinet_durability::reference::ReferenceStore;
+use cabinet_durability::reference::{ReferenceError, ReferenceStore};
+use cabinet_durability::{RoomId, VaultError};
 use cabinet_host::{Sck1, Sck1Error};
 
 use super::resume::{ResumeError, offered, started};
@@ -29,7 +29,7 @@ impl Keeper {
             .vault()
             .reference_parked(reference, room)
             .await
-            .map_err(ResumeError::of)?;
+            .map_err(of_reference)?;
         if !header.has(account) {
             return Err(ResumeError::NotFound);
         }
@@ -55,7 +55,7 @@ impl Keeper {
             .vault()
             .reference_latest(reference, room)
             .await
-            .map_err(ResumeError::of)?;
+            .map_err(of_reference)?;
         self.adopt_reference(runtime, registry, room, slug, &blob, spec)
             .await
     }
@@ -97,5 +97,16 @@ impl Keeper {
                 Err(ResumeError::of(error))
             }
         }
+    }
+}
+
+fn of_reference(error: ReferenceError) -> ResumeError {
+    match error {
+        ReferenceError::NoCheckpoint => ResumeError::NotFound,
+        ReferenceError::Corrupt(damage) => ResumeError::Corrupt(damage.into()),
+        ReferenceError::Moved => ResumeError::AlreadyResumed,
+        ReferenceError::Ours(error) => ResumeError::of(error),
+        ReferenceError::Unavailable(error) => ResumeError::Unavailable(error.into()),
+        other => ResumeError::Unavailable(VaultError::Floors(other.into())),
     }
 }

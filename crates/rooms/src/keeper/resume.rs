@@ -1,11 +1,12 @@
 //! Players come back to rooms that were parked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cabinet_durability::{ParkedRooms, RoomId, VaultError};
 use cabinet_wire::ArtifactDigest;
 
-use super::state::{self, RoomState, StateError};
+use super::state::{RoomState, StateError};
 use super::{Keeper, error_line};
 use crate::registry::{Listed, Registry};
 use crate::room::{Ending, RoomHandle};
@@ -94,6 +95,10 @@ impl ResumeError {
     }
 }
 
+/// How often a take that failed in passing is tried again, and the first wait before that.
+const TAKES_MAX: u32 = 4;
+const TAKE_AGAIN: Duration = Duration::from_millis(100);
+
 /// The rooms of one player.
 pub type PlayersRooms = ParkedRooms;
 
@@ -141,11 +146,19 @@ impl Keeper {
         let ready = self.ready(room, artifact, bytes, registry).await?;
         let board = spec.services.leaderboard.clone();
         let (handle, posts) = self.build(runtime, ready, room, spec).await?;
-        let lease = match self.vault().take(&parked, self.inner.now_ms()).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                handle.evict();
-                return Err(ResumeError::of(error));
+        let mut tries = 0;
+        let lease = loop {
+            match self.vault().take(&parked, self.inner.now_ms()).await {
+                Ok(lease) => break lease,
+                // An attempt whose answer was lost may have won: only this very room knows.
+                Err(error) if error.is_passing() && tries < TAKES_MAX => {
+                    tries += 1;
+                    self.inner.sleep(TAKE_AGAIN * tries).await;
+                }
+                Err(error) => {
+                    handle.evict();
+                    return Err(ResumeError::of(error));
+                }
             }
         };
         if let Some(board) = board {
@@ -174,7 +187,7 @@ impl Keeper {
             .inner
             .options
             .executor
-            .spawn_blocking(move || state::decode(room, bytes));
+            .spawn_blocking(move || RoomState::decode(room, bytes));
         let state = decoding
             .await
             .map_err(|error| ResumeError::Corrupt(error.into()))?

@@ -36,16 +36,24 @@ const STATUS_UNKNOWN: u8 = 255;
 /// Members of a roster, standings of a result: as many as the wire can number.
 const PLAYERS_MAX: usize = 65_535;
 
-/// What a checkpoint of a room holds.
+/// What a checkpoint of a room holds: for tools that look into one.
 #[derive(Debug)]
-pub(crate) struct RoomState {
-    pub(crate) slug: GameSlug,
-    pub(crate) lifecycle: Lifecycle,
-    pub(crate) at: i64,
-    pub(crate) joined: Vec<Player>,
-    pub(crate) roster: Vec<Player>,
-    pub(crate) posts: Vec<Post>,
-    pub(crate) snapshot: Snapshot,
+#[non_exhaustive]
+pub struct RoomState {
+    /// The game.
+    pub slug: GameSlug,
+    /// The lifecycle the room ran under.
+    pub lifecycle: Lifecycle,
+    /// When it was captured, Unix nanoseconds.
+    pub at: i64,
+    /// Everybody who was ever in it, in the order they came.
+    pub joined: Vec<Player>,
+    /// Who was in it last.
+    pub roster: Vec<Player>,
+    /// Leaderboard posts that were not recorded yet.
+    pub posts: Vec<Post>,
+    /// Everything else.
+    pub snapshot: Snapshot,
 }
 
 /// A room's state did not fit its bytes, or its bytes are no state.
@@ -129,45 +137,50 @@ fn write(captured: &Captured, out: &mut Writer) -> Result<(), StateError> {
         .map_err(StateError::Snapshot)
 }
 
-/// Reads the bytes of a room, which were authenticated and bounded before.
-pub(crate) fn decode(room: RoomId, bytes: Vec<u8>) -> Result<RoomState, StateError> {
-    let mut fields = Reader(&bytes);
-    if fields.array() != Some(MAGIC) {
-        return Err(StateError::NotAState);
+impl RoomState {
+    /// Reads the bytes of a checkpoint of `room`, which were authenticated and bounded before.
+    ///
+    /// # Errors
+    /// Any [`StateError`] when they are not exactly what a keeper writes.
+    pub fn decode(room: RoomId, bytes: Vec<u8>) -> Result<Self, StateError> {
+        let mut fields = Reader(&bytes);
+        if fields.array() != Some(MAGIC) {
+            return Err(StateError::NotAState);
+        }
+        let version = fields.u32().ok_or(CUT)?;
+        if version != VERSION {
+            return Err(StateError::Version { found: version });
+        }
+        let lifecycle = match fields.u8().ok_or(CUT)? {
+            0 => Lifecycle::Resumable,
+            1 => Lifecycle::Ephemeral,
+            2 => Lifecycle::Resident,
+            _ => return Err(StateError::Damaged("lifecycle")),
+        };
+        let slug: GameSlug = fields
+            .text()?
+            .parse()
+            .map_err(|_| StateError::Damaged("slug"))?;
+        let at = fields.i64().ok_or(CUT)?;
+        let joined = fields.players("players who were in the room", JOINED_MAX)?;
+        let roster = fields.players("members", PLAYERS_MAX)?;
+        let count = fields.count("posts", WAITING_OF_A_GAME_MAX)?;
+        let mut posts = Vec::new();
+        for _ in 0..count {
+            posts.push(fields.post(&slug, room)?);
+        }
+        let before = bytes.len() - fields.0.len();
+        let snapshot = Snapshot::from_payload(bytes, before).map_err(StateError::Snapshot)?;
+        Ok(Self {
+            slug,
+            lifecycle,
+            at,
+            joined,
+            roster,
+            posts,
+            snapshot,
+        })
     }
-    let version = fields.u32().ok_or(CUT)?;
-    if version != VERSION {
-        return Err(StateError::Version { found: version });
-    }
-    let lifecycle = match fields.u8().ok_or(CUT)? {
-        0 => Lifecycle::Resumable,
-        1 => Lifecycle::Ephemeral,
-        2 => Lifecycle::Resident,
-        _ => return Err(StateError::Damaged("lifecycle")),
-    };
-    let slug: GameSlug = fields
-        .text()?
-        .parse()
-        .map_err(|_| StateError::Damaged("slug"))?;
-    let at = fields.i64().ok_or(CUT)?;
-    let joined = fields.players("players who were in the room", JOINED_MAX)?;
-    let roster = fields.players("members", PLAYERS_MAX)?;
-    let count = fields.count("posts", WAITING_OF_A_GAME_MAX)?;
-    let mut posts = Vec::new();
-    for _ in 0..count {
-        posts.push(fields.post(&slug, room)?);
-    }
-    let before = bytes.len() - fields.0.len();
-    let snapshot = Snapshot::from_payload(bytes, before).map_err(StateError::Snapshot)?;
-    Ok(RoomState {
-        slug,
-        lifecycle,
-        at,
-        joined,
-        roster,
-        posts,
-        snapshot,
-    })
 }
 
 const CUT: StateError = StateError::Damaged("cut short");
@@ -325,3 +338,6 @@ impl<'a> Reader<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

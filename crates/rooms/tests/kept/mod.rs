@@ -1,6 +1,8 @@
 //! What the tests of kept rooms share: processes that have a runtime and a keeper on one store, and a
 //! store that can be down.
 
+#![allow(dead_code)] // each test binary uses its part
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
