@@ -32,6 +32,7 @@
 //! - [`Runtime`] opens and finds rooms; [`RoomHandle`] and [`Seat`] are what callers hold;
 //! - [`services`] is what guests ask of the world: in memory, on disk, or your own; [`board`] ranks
 //!   what they post, [`host_keys`] are the operator's settings;
+//! - [`keeper`] makes rooms outlive their process;
 //! - [`Registry`] lists games, [`Quarantine`] takes out those that fail too often, [`FaultReport`]
 //!   tells their authors why;
 //! - [`Recorder`] hears everything that happens, for metrics.

@@ -162,7 +162,7 @@ async fn a_parked_room_is_found_and_resumed_by_who_was_in_it_and_nobody_else() {
     };
     // Who left before is in its result and not in its roster.
     for stranger in ["a3", "a2", ""] {
-        let refused = resume(stranger).await.err().expect("refused");
+        let refused = resume(stranger).await.expect_err("refused");
         assert!(matches!(refused, ResumeError::NotFound), "{refused}");
         assert_eq!(refused.notice(), "gone");
     }
@@ -177,7 +177,7 @@ async fn a_parked_room_is_found_and_resumed_by_who_was_in_it_and_nobody_else() {
     assert_eq!(captured.joined[1], ada, "character and all");
     assert_eq!(captured.roster.len(), 2);
     assert_eq!(again.status().lifecycle, Lifecycle::Resumable);
-    let twice = resume("a1").await.err().expect("refused");
+    let twice = resume("a1").await.expect_err("refused");
     assert!(matches!(twice, ResumeError::AlreadyResumed), "{twice}");
     assert!(new.keeper.rooms_of("a1").await.unwrap().rooms.is_empty());
 
@@ -325,8 +325,7 @@ async fn a_players_resume_says_corrupt_expired_or_retired_by_an_update() {
             .keeper
             .resume(&process.runtime, &process.registry, room.id(), "a1", spec())
             .await
-            .err()
-            .expect("refused")
+            .expect_err("refused")
             .notice()
     };
     let none = process(&store, "none");

@@ -100,7 +100,7 @@ async fn resumes(game: Game, slug: &str, blob: &[u8]) {
             )
             .await
     };
-    let stranger = resume("a9").await.err().expect("refused");
+    let stranger = resume("a9").await.expect_err("refused");
     assert!(matches!(stranger, ResumeError::NotFound), "{stranger}");
     let room = resume("a1").await.unwrap();
     assert_eq!(room.id(), parked);
@@ -108,11 +108,11 @@ async fn resumes(game: Game, slug: &str, blob: &[u8]) {
     let before = seat.frames().next().await.expect("it draws").frame;
 
     // It is ours: parked here, it is found here, and never again there.
-    let again = resume("a1").await.err().expect("refused");
+    let again = resume("a1").await.expect_err("refused");
     assert!(matches!(again, ResumeError::AlreadyResumed), "{again}");
     room.hibernate().await.unwrap();
     drop(seat);
-    let again = resume("a1").await.err().expect("refused");
+    let again = resume("a1").await.expect_err("refused");
     assert!(matches!(again, ResumeError::AlreadyResumed), "{again}");
     let room = process
         .keeper
@@ -142,7 +142,7 @@ async fn resumes(game: Game, slug: &str, blob: &[u8]) {
     assert_eq!(head.epoch().0, 1);
     room.evict();
     room.ended().await;
-    let again = reclaim().await.err().expect("refused");
+    let again = reclaim().await.expect_err("refused");
     assert!(matches!(again, ResumeError::AlreadyResumed), "{again}");
 }
 

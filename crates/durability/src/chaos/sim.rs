@@ -55,6 +55,8 @@ enum Reply {
     Page(Page),
 }
 
+type Answered = Result<Reply, StoreError>;
+
 struct Waiting {
     ticket: u64,
     process: usize,
@@ -69,7 +71,7 @@ pub(super) struct State {
     waiting: Vec<Waiting>,
     /// Requests whose sender has given up, and which are done yet.
     late: Vec<Request>,
-    replies: BTreeMap<u64, (Option<Result<Reply, StoreError>>, Option<Waker>)>,
+    replies: BTreeMap<u64, (Option<Answered>, Option<Waker>)>,
     /// In percent; 0 is a good night.
     pub(super) trouble: usize,
 }
@@ -364,8 +366,10 @@ impl BlobStore for View {
 /// Futures by the process they run in.
 #[derive(Default)]
 pub(super) struct Tasks {
-    running: Vec<(usize, Pin<Box<dyn Future<Output = ()>>>, Arc<Flag>)>,
+    running: Vec<(usize, Task, Arc<Flag>)>,
 }
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Flag(AtomicBool);
 

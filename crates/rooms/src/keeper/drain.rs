@@ -94,32 +94,29 @@ impl Keeper {
             .buffer_unordered(asked);
         let mut outcomes: Vec<Option<Drained>> = vec![None; rooms.len()];
         let mut budget = Box::pin(inner.sleep(budget));
-        loop {
-            match future::select(waiting.next(), &mut budget).await {
-                Either::Left((Some((at, parked)), _)) => {
-                    let kept = &rooms[at];
-                    let stored = kept.lease().map_or(Epoch::NONE, |lease| lease.epoch());
-                    let safe = if kept.parks() {
-                        Drained::Parked
-                    } else {
-                        Drained::Checkpointed(stored)
-                    };
-                    outcomes[at] = Some(match parked {
-                        Ok(()) => safe,
-                        Err(HibernateError::Closed) => match kept.handle().ending() {
-                            Some(ending) if ending.reason == EndReason::Hibernated => safe,
-                            Some(ending) if ending.reason == EndReason::Moved => Drained::Fenced,
-                            Some(ending) => Drained::Ended(ending.reason),
-                            None => Drained::Ended(EndReason::Closed),
-                        },
-                        Err(error) => Drained::Left {
-                            stored,
-                            why: error_line(&error),
-                        },
-                    });
-                }
-                Either::Left((None, _)) | Either::Right(_) => break,
-            }
+        while let Either::Left((Some((at, parked)), _)) =
+            future::select(waiting.next(), &mut budget).await
+        {
+            let kept = &rooms[at];
+            let stored = kept.lease().map_or(Epoch::NONE, |lease| lease.epoch());
+            let safe = if kept.parks() {
+                Drained::Parked
+            } else {
+                Drained::Checkpointed(stored)
+            };
+            outcomes[at] = Some(match parked {
+                Ok(()) => safe,
+                Err(HibernateError::Closed) => match kept.handle().ending() {
+                    Some(ending) if ending.reason == EndReason::Hibernated => safe,
+                    Some(ending) if ending.reason == EndReason::Moved => Drained::Fenced,
+                    Some(ending) => Drained::Ended(ending.reason),
+                    None => Drained::Ended(EndReason::Closed),
+                },
+                Err(error) => Drained::Left {
+                    stored,
+                    why: error_line(&error),
+                },
+            });
         }
         let mut report = DrainReport::default();
         for (kept, outcome) in rooms.iter().zip(outcomes) {
