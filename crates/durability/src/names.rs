@@ -9,6 +9,7 @@
 //! v1/players/<pseudonym>/<room>.<epoch>                 index: a player's parked rooms
 //! v1/residents/<pseudonym>                              which room is a game's resident one
 //! v1/aside/<room>                                       rooms set aside, and why
+//! v1/adopted/<room>                                     rooms the reference host had; for good
 //! v1/probe/<random>                                     a store being tried out
 //! ```
 //!
@@ -69,6 +70,11 @@ pub(crate) fn players_of(pseudonym: &str) -> String {
 
 pub(crate) fn player(pseudonym: &str, room: RoomId, epoch: Epoch) -> Key {
     Key::known(format!("{PLAYERS}{pseudonym}/{room}.{:020}", epoch.0))
+}
+
+/// A room that was taken over from the reference host.
+pub(crate) fn adopted(room: RoomId) -> Key {
+    Key::known(format!("v1/adopted/{room}"))
 }
 
 /// Where a store is tried out.

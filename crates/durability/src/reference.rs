@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::codec::{Reader, TEXT_BYTES_MAX};
 use crate::head::{Header, Member};
 use crate::ids::{Epoch, RoomId};
+use crate::names;
 use crate::store::{BlobStore, Key, PAGE_KEYS_MAX, StoreError, Want};
 use crate::vault::{Vault, VaultError};
 
@@ -407,11 +408,29 @@ impl Vault {
         reference.parked(room).await
     }
 
+    /// Notes that a room of the reference host is Cabinet's for good, also when it is over here. Once
+    /// there is a checkpoint of ours.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`].
+    pub async fn adopted(&self, room: RoomId, now_ms: u64) -> Result<(), VaultError> {
+        self.inner
+            .put_entries(&[names::adopted(room)], now_ms)
+            .await
+    }
+
     /// A head that was taken away does not make the reference's older record the truth again: what
     /// lies beside it counts too.
     async fn not_ours(&self, room: RoomId) -> Result<(), ReferenceError> {
         match self.inner.read_head_and_surroundings(room).await {
-            Ok(None) => Ok(()),
+            Ok(None) => {
+                let note = names::adopted(room);
+                match self.inner.store.get(&note, Want::First(1)).await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(_)) => Err(ReferenceError::Moved),
+                    Err(error) => Err(ReferenceError::Ours(error.into())),
+                }
+            }
             Ok(Some(_)) => Err(ReferenceError::Moved),
             Err(error) => Err(ReferenceError::Ours(error)),
         }

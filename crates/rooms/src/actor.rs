@@ -167,6 +167,11 @@ impl Actor {
         let deadline = configured(HostKey::Deadline);
         let resident = configured(HostKey::Resident);
         let lifecycle = listing.lifecycle_of_new_room(host_keys::resident(resident.as_deref()));
+        // A room that goes on is what it was when nobody can say what it is to be.
+        let lifecycle = match spec.lifecycle {
+            Some(kept) if !asked => kept,
+            _ => lifecycle,
+        };
         let deadline = host_keys::deadline(deadline.as_deref(), listing.deadline());
 
         let services = Box::new(services);

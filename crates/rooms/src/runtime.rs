@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use cabinet_host::{Fault, Mode, Player, Sck1, Snapshot};
 
+use cabinet_wire::Lifecycle;
+
 use crate::actor::{Actor, Origin};
 use crate::blame::Evidence;
 use crate::captures::{CapturePool, Captured, Recycler};
@@ -52,7 +54,7 @@ pub(crate) struct Env {
     rooms: Mutex<HashMap<RoomId, RoomHandle>>,
     ids: Mutex<RoomIds>,
     opened: AtomicU64,
-    closing: AtomicBool,
+    closing: Arc<AtomicBool>,
 }
 
 /// Replaces what is known of a deadline kill before it is judged: for tests, and for machines that
@@ -176,6 +178,8 @@ pub struct RoomSpec {
     pub joined: Vec<Player>,
     /// Who was in it last ([`Captured::roster`]): whose room it stays until somebody joins.
     pub roster: Vec<Player>,
+    /// The lifecycle of the room that is resumed, where no configuration says otherwise.
+    pub(crate) lifecycle: Option<Lifecycle>,
     pub(crate) drawn_seed: i64,
 }
 
@@ -194,6 +198,7 @@ impl Default for RoomSpec {
             posts: Vec::new(),
             joined: Vec::new(),
             roster: Vec::new(),
+            lifecycle: None,
             drawn_seed: 0,
         }
     }
@@ -317,7 +322,7 @@ impl Runtime {
             rooms: Mutex::default(),
             ids: Mutex::default(),
             opened: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
+            closing: Arc::new(AtomicBool::new(false)),
         };
         Self {
             env: Arc::new(env),
@@ -465,6 +470,11 @@ impl Runtime {
     /// Takes back the memory of a capture that is not needed any more, for the next one.
     pub fn recycle(&self, snapshot: Snapshot) {
         self.recycler().recycle(snapshot);
+    }
+
+    /// Set once the runtime is shutting down.
+    pub(crate) fn closing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.env.closing)
     }
 
     pub(crate) fn recycler(&self) -> Recycler {

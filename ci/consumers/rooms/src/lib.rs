@@ -7,7 +7,7 @@ use cabinet_host::{GameOptions, Host, HostOptions, Input, Player};
 use cabinet_rooms::services::durable::{DurableOptions, DurableStore};
 use cabinet_rooms::services::{KvAddress, KvStore, MergeRule};
 use cabinet_rooms::{
-    EndReason, Listed, Listing, MetricsRecorder, Parked, Parking, Quarantine, QuarantinePolicy,
+    EndReason, Listed, Listing, MetricsRecorder, Captured, Parking, Quarantine, QuarantinePolicy,
     Registry, Reply, Resume, RoomHandle, RoomSpec, Runtime, RuntimeOptions,
 };
 
@@ -60,7 +60,7 @@ pub async fn play(runtime: &Runtime, listed: &Arc<Listed>, dir: &Path) -> Result
 pub fn resume(
     runtime: &Runtime,
     listed: &Arc<Listed>,
-    parked: Parked,
+    parked: Captured,
 ) -> Result<RoomHandle, Error> {
     let mut spec = RoomSpec::default();
     spec.id = Some(parked.room);
@@ -73,7 +73,7 @@ pub fn resume(
 pub struct Forgetful;
 
 impl Parking for Forgetful {
-    fn park(&self, _: Parked, reply: Reply<()>) {
+    fn park(&self, _: Captured, reply: Reply<()>) {
         reply.send(Ok(()));
     }
 }

@@ -133,6 +133,7 @@ impl Vault {
                     let next = head.closed(Standing::Aside, inner.hand(now_ms)?);
                     match inner.put_head(&next, Condition::Matches(version)).await? {
                         Put::Done(_) => {
+                            inner.raise_floor(&next).await;
                             let live = names::live(room, head.fence);
                             return inner.note_aside(room, reason, &[live]).await;
                         }

@@ -416,8 +416,7 @@ impl Lease {
                 }
             }
             let Some((found, version)) = self.inner.read_head(self.room).await? else {
-                // Whoever takes a head away has claimed the room first.
-                return Err(VaultError::Fenced { by: Fence::NONE });
+                return Err(self.without_a_head().await?);
             };
             // An attempt of an earlier call counts when it came to the same.
             let same = found.object == next.object
@@ -441,6 +440,22 @@ impl Lease {
             }
         }
         Err(VaultError::busy())
+    }
+
+    /// What it means that the head is gone: whoever ends a room takes what lies beside the head away
+    /// first, and has claimed it before.
+    async fn without_a_head(&self) -> Result<VaultError, VaultError> {
+        let listed = self.inner.list_room(self.room).await?;
+        let newest = listed.iter().map(|object| match object {
+            RoomObject::Claim(fence) => *fence,
+            RoomObject::Checkpoint(name) => name.fence,
+        });
+        Ok(match newest.max() {
+            Some(newest) if newest <= self.fence => VaultError::HeadLost,
+            newest => VaultError::Fenced {
+                by: newest.unwrap_or(Fence::NONE),
+            },
+        })
     }
 
     async fn adopt(&self, seen: &mut Seen, head: Head, version: Version) {

@@ -249,17 +249,21 @@ impl Vault {
     /// [`VaultError::Unavailable`] when it cannot be listed.
     pub async fn live_rooms(&self) -> Result<Vec<(RoomId, Result<Head, VaultError>)>, VaultError> {
         let rooms = rooms(self.inner.index(names::LIVE).await?);
-        let heads = self.inner.heads(rooms).await;
-        Ok(heads
-            .into_iter()
-            .filter_map(|(room, head)| match head {
+        let mut live = Vec::new();
+        for (room, head) in self.inner.heads(rooms).await {
+            match head {
+                Ok(Some(head)) if head.standing == Standing::Live => live.push((room, Ok(head))),
                 // An index entry that outlived its room, or came before it.
-                Ok(None) => None,
-                Ok(Some(head)) if head.standing != Standing::Live => None,
-                Ok(Some(head)) => Some((room, Ok(head))),
-                Err(error) => Some((room, Err(error))),
-            })
-            .collect())
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    if !self.inner.list_room(room).await?.is_empty() {
+                        live.push((room, Err(VaultError::HeadLost)));
+                    }
+                }
+                Err(error) => live.push((room, Err(error))),
+            }
+        }
+        Ok(live)
     }
 }
 

@@ -268,7 +268,10 @@ impl Vault {
             }
             let next = head.closed(Standing::Ended, inner.hand(now_ms)?);
             match inner.put_head(&next, Condition::Matches(version)).await? {
-                Put::Done(_) => return inner.erase(&next).await,
+                Put::Done(_) => {
+                    inner.raise_floor(&next).await;
+                    return inner.erase(&next).await;
+                }
                 Put::Look => {}
             }
         }

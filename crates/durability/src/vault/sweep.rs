@@ -138,7 +138,7 @@ impl Inner {
             }
             Some(head) if head.standing == Standing::Parked => {
                 if is_past(head.at_ms, policy.parked_for, now_ms) {
-                    self.expire(entry.room, now_ms, swept).await?;
+                    self.expire(entry, policy, now_ms, swept).await?;
                 }
                 Ok(())
             }
@@ -180,6 +180,11 @@ impl Inner {
                 swept.erased += 1;
                 Ok(())
             }
+            // Lost, and not over: there is a state to rebuild it from.
+            Ok(None) if !self.list_room(entry.room).await?.is_empty() => {
+                swept.damaged += 1;
+                Ok(())
+            }
             Ok(_) => {
                 self.drop_entry(&entry.key, entry.room, policy, now_ms, swept)
                     .await
@@ -194,16 +199,27 @@ impl Inner {
 
     /// The head says so first, then the state goes: whoever comes meanwhile is told "expired", and
     /// never finds half of a room.
-    async fn expire(&self, room: RoomId, now_ms: u64, swept: &mut Swept) -> Result<(), VaultError> {
-        let Some((head, version)) = self.read_head(room).await? else {
+    async fn expire(
+        &self,
+        entry: &IndexEntry,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        let Some((head, version)) = self.read_head(entry.room).await? else {
             return Ok(());
         };
-        if head.standing != Standing::Parked {
+        // It may have been resumed, and parked again, since it was looked at.
+        if head.standing != Standing::Parked
+            || head.epoch().0 != entry.number
+            || !is_past(head.at_ms, policy.parked_for, now_ms)
+        {
             return Ok(());
         }
         let next = head.closed(Standing::Expired, self.hand(now_ms)?);
         match self.put_head(&next, Condition::Matches(version)).await? {
             Put::Done(_) => {
+                self.raise_floor(&next).await;
                 self.empty(&next).await?;
                 swept.expired += 1;
                 Ok(())

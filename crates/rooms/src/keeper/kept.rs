@@ -1,6 +1,7 @@
 //! One room that is kept: taken in the store, checkpointed on its cadence, parked, ended.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use cabinet_durability::cadence::{CadenceRules, Fired, Scheduler};
 use cabinet_durability::{Epoch, Header, Lease, Member, Packed, RoomId, VaultError, Written};
 use cabinet_host::Player;
 use cabinet_wire::Lifecycle;
+use futures_util::future::{self, Either};
+use tokio::sync::watch;
 
 use super::{Inner, KeepError, error_line, state};
 use crate::captures::{Captured, Recycler};
-use crate::room::{EndReason, Phase, RoomHandle};
+use crate::room::{CheckpointError, EndReason, Phase, RoomHandle};
+use crate::runtime::Runtime;
 
 /// The wait before a room is taken, or ended, in the store the second time; doubles after that.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -33,19 +37,25 @@ pub(crate) struct Kept {
     /// The room's callbacks at the last capture that was written.
     written_at: AtomicU64,
     since_prune: AtomicU32,
+    /// The room is being parked: nothing else is captured.
+    parking: watch::Sender<bool>,
+    /// The runtime is shutting down.
+    closing: Arc<AtomicBool>,
 }
 
 impl Kept {
     pub(super) fn new(
         inner: &Arc<Inner>,
-        recycler: Recycler,
+        runtime: &Runtime,
         room: RoomHandle,
         rules: CadenceRules,
         lease: Option<Lease>,
     ) -> Arc<Self> {
         let kept = Self {
             inner: Arc::downgrade(inner),
-            recycler,
+            recycler: runtime.recycler(),
+            closing: runtime.closing(),
+            parking: watch::Sender::new(false),
             room,
             rules,
             lease: OnceLock::new(),
@@ -116,11 +126,25 @@ impl Kept {
                     let _ = self.lease.set(Arc::new(lease));
                     return true;
                 }
-                Err(VaultError::Fenced { by }) => {
-                    tracing::error!(room = %self.room(), %by, "a new room is in the store already");
-                    self.fenced(&inner);
-                    return false;
-                }
+                Err(VaultError::Fenced { by }) => match self.take_own(&inner).await {
+                    Ok(Some(lease)) => {
+                        // Nobody else takes this room.
+                        let _ = self.lease.set(Arc::new(lease));
+                        return true;
+                    }
+                    Ok(None) => {
+                        tracing::error!(room = %self.room(), %by, "a new room is in the store already");
+                        self.fenced(&inner);
+                        return false;
+                    }
+                    Err(error) => {
+                        inner.counts.failed.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(
+                            room = %self.room(), error = error_line(&error), again_in = ?wait,
+                            "room not taken in the store yet"
+                        );
+                    }
+                },
                 Err(error) => {
                     inner.counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(
@@ -135,6 +159,19 @@ impl Kept {
         true
     }
 
+    /// Takes the head that an earlier attempt of ours left, whose answer was lost. `None`: it is
+    /// somebody else's.
+    async fn take_own(&self, inner: &Inner) -> Result<Option<Lease>, VaultError> {
+        let vault = &inner.options.vault;
+        match vault.head(self.room()).await? {
+            Some(head) if head.owner == vault.owner() && head.object.is_none() => {
+                let (lease, _) = vault.claim(self.room(), inner.now_ms()).await?;
+                Ok(Some(lease))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Begins the cadence, at the epoch the lease is at.
     fn schedule(self: &Arc<Self>) {
         let (Some(inner), Some(lease)) = (self.inner.upgrade(), self.lease.get()) else {
@@ -144,7 +181,7 @@ impl Kept {
         let scheduler = Scheduler::new(self.rules, lease.next_epoch(), pace.now(), inner.draw());
         {
             let mut current = self.lock();
-            if self.room.status().phase.is_over() {
+            if current.is_some() || self.room.status().phase.is_over() {
                 return;
             }
             *current = Some(scheduler.clone());
@@ -181,20 +218,43 @@ impl Kept {
             match self.capture_and_write(None).await {
                 Ok(Written::Newest) => return Ok(()),
                 Ok(_) => {}
+                Err(Stopped::Over) if self.lease.get().is_none() => {
+                    return Err(KeepError::NotTaken);
+                }
                 Err(Stopped::Over) => return Err(KeepError::NotKept),
                 Err(Stopped::Fenced(error) | Stopped::Failed(error)) => return Err(error),
             }
         }
-        Err(KeepError::NotKept)
+        Err(KeepError::Overtaken)
     }
 
     async fn capture_and_write(&self, epoch: Option<Epoch>) -> Result<Written, Stopped> {
         let inner = self.inner.upgrade().ok_or(Stopped::Over)?;
         let lease = self.lease.get().ok_or(Stopped::Over)?;
         // Before the capture: what is captured is in memory until it is written.
-        let permit = Arc::clone(&inner.in_flight).acquire_owned().await;
-        let _permit = permit.map_err(|_| Stopped::Over)?;
-        let captured = self.room.capture().await.map_err(|_| Stopped::Over)?;
+        let capturing = pin!(async {
+            let permit = Arc::clone(&inner.in_flight).acquire_owned().await;
+            let permit = permit.map_err(|_| Stopped::Over)?;
+            match self.room.capture().await {
+                Ok(captured) => Ok((permit, captured)),
+                Err(CheckpointError::Closed) => Err(Stopped::Over),
+                Err(error) => {
+                    let error = KeepError::Capture(error);
+                    self.failed(&inner, "checkpoint", &error);
+                    Err(Stopped::Failed(error))
+                }
+            }
+        });
+        // A room that is being parked answers nobody, and parking waits for what is under way.
+        let mut parking = self.parking.subscribe();
+        let parks = pin!(async move {
+            // The sender lives as long as this room is kept.
+            let _ = parking.wait_for(|parks| *parks).await;
+        });
+        let (_permit, captured) = match future::select(capturing, parks).await {
+            Either::Left((captured, _)) => captured?,
+            Either::Right(_) => return Err(Stopped::Failed(KeepError::Parking)),
+        };
         let callbacks = captured.callbacks;
         let epoch = epoch.unwrap_or_else(|| lease.next_epoch());
         let written = async {
@@ -258,12 +318,17 @@ impl Kept {
     /// Parks the room, or, where its lifecycle knows no parking, leaves a last checkpoint for
     /// whoever reclaims it.
     pub(super) async fn park(self: &Arc<Self>, captured: Captured) -> Result<(), KeepError> {
-        // What the cadence has under way is written first; it would have our epoch.
+        // What the cadence has under way is written first, if it is captured; it would have our
+        // epoch.
+        self.parking.send_replace(true);
         let scheduler = self.lock().take();
         if let Some(scheduler) = scheduler {
             scheduler.close().await;
         }
         let parked = self.park_captured(captured).await;
+        if parked.is_err() {
+            self.parking.send_replace(false);
+        }
         if let (Err(error), Some(inner)) = (&parked, self.inner.upgrade())
             && !self.failed(&inner, "parking", error)
         {
@@ -335,6 +400,9 @@ impl Kept {
         let settled = match ending.reason {
             // Parked, somebody else's, or as it was.
             EndReason::Hibernated | EndReason::Moved | EndReason::NotResumed => false,
+            // Not its own end: it goes on from its last checkpoint wherever it is reclaimed.
+            EndReason::Host => false,
+            EndReason::Closed if self.closing.load(Ordering::Acquire) => false,
             _ => self.room.status().phase == Phase::Settled,
         };
         if settled && let Some(lease) = self.lease.get() {

@@ -18,7 +18,7 @@ mod residents;
 mod resume;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,7 +27,7 @@ use std::time::Duration;
 use cabinet_durability::cadence::{CadenceRules, Pace, TokioPace};
 use cabinet_durability::{Lease, Retention, RoomId, Vault, VaultError};
 use cabinet_host::ServiceError;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use drain::{DrainReport, Drained};
 pub use reclaim::{Reclaimed, ReclaimedRoom};
@@ -39,7 +39,7 @@ use crate::captures::Captured;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::registry::{GameSlug, Listed};
 use crate::reply::Reply;
-use crate::room::RoomHandle;
+use crate::room::{CheckpointError, RoomHandle};
 use crate::runtime::{OpenError, Parking, RoomSpec, Runtime};
 use kept::Kept;
 
@@ -122,6 +122,10 @@ pub struct KeeperStats {
 pub(crate) struct Inner {
     pub(crate) options: KeeperOptions,
     pub(crate) in_flight: Arc<Semaphore>,
+    /// Captures that wait to be parked, each of a room's memory.
+    parking: Arc<Semaphore>,
+    /// Rooms on their way into [`Self::rooms`].
+    transit: Mutex<HashSet<RoomId>>,
     rooms: Mutex<HashMap<RoomId, Arc<Kept>>>,
     pub(crate) counts: Counts,
 }
@@ -145,6 +149,15 @@ pub enum KeepError {
     /// It is not taken in the store yet; the keeper tries again.
     #[error("the room is not taken in the store yet")]
     NotTaken,
+    /// It is being parked.
+    #[error("the room is being parked")]
+    Parking,
+    /// It could not be captured.
+    #[error("the room cannot be captured")]
+    Capture(#[source] CheckpointError),
+    /// So many rooms are being parked that this one has to wait; it is tried again.
+    #[error("{0} rooms are being parked already")]
+    Crowded(usize),
     /// An earlier attempt, of which nobody knew, was written under the same epoch: capture again.
     #[error("an earlier attempt has the epoch")]
     Overtaken,
@@ -164,10 +177,13 @@ impl Keeper {
     #[must_use]
     pub fn new(options: KeeperOptions) -> Self {
         let in_flight = Arc::new(Semaphore::new(options.in_flight_max.max(1)));
+        let parking = Arc::new(Semaphore::new(parking_max(options.in_flight_max)));
         Self {
             inner: Arc::new(Inner {
                 options,
                 in_flight,
+                parking,
+                transit: Mutex::default(),
                 rooms: Mutex::default(),
                 counts: Counts::default(),
             }),
@@ -245,14 +261,55 @@ impl Keeper {
             .get(room.slug())
             .copied()
             .unwrap_or(self.inner.options.cadence);
-        let kept = Kept::new(&self.inner, runtime.recycler(), room, rules, lease);
+        let kept = Kept::new(&self.inner, runtime, room, rules, lease);
         self.inner.lock().insert(kept.room(), Arc::clone(&kept));
         kept.start();
         kept
     }
 }
 
+/// Rooms that may be captured to be parked at once, for so many in flight.
+fn parking_max(in_flight_max: usize) -> usize {
+    (in_flight_max * 4).max(32)
+}
+
+/// A room that is between the store and [`Inner::rooms`].
+pub(crate) struct Transit {
+    inner: Arc<Inner>,
+    room: RoomId,
+}
+
+impl Drop for Transit {
+    fn drop(&mut self) {
+        let mut transit = self.inner.transit.lock();
+        transit
+            .as_deref_mut()
+            .unwrap_or_else(|poisoned| poisoned.get_mut())
+            .remove(&self.room);
+    }
+}
+
 impl Inner {
+    fn parking_max(&self) -> usize {
+        parking_max(self.options.in_flight_max)
+    }
+
+    fn parking_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.parking).try_acquire_owned().ok()
+    }
+
+    /// Says that a room is on its way; `None` when it is already, or is kept.
+    pub(crate) fn transit(self: &Arc<Self>, room: RoomId) -> Option<Transit> {
+        let mut transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().contains_key(&room) || !transit.insert(room) {
+            return None;
+        }
+        Some(Transit {
+            inner: Arc::clone(self),
+            room,
+        })
+    }
+
     pub(crate) fn kept(&self, room: RoomId) -> Option<Arc<Kept>> {
         self.lock().get(&room).cloned()
     }
@@ -310,11 +367,22 @@ impl Parking for KeeperParking {
         };
         match inner.kept(captured.room) {
             Some(kept) => {
+                let Some(place) = inner.parking_place() else {
+                    let error = KeepError::Crowded(inner.parking_max());
+                    return reply.send(Err(ServiceError::Unavailable(error_line(&error))));
+                };
                 inner.options.executor.spawn(async move {
                     let parked = kept.park(captured).await;
+                    drop(place);
+                    let done = parked.is_ok();
                     reply.send(
                         parked.map_err(|error| ServiceError::Unavailable(error_line(&error))),
                     );
+                    if done {
+                        // If it had given up waiting it plays on, and is in the store as one that
+                        // does not: whoever was in it resumes it.
+                        kept.handle().evict();
+                    }
                 });
             }
             None => reply.send(Err(ServiceError::Unavailable(

@@ -1,10 +1,12 @@
 //! Rooms of a process that died go on here.
 
-use cabinet_durability::{Head, OwnerId, RoomId, VaultError};
+use std::sync::Arc;
+
+use cabinet_durability::{Epoch, Head, OwnerId, RoomId, VaultError};
 
 use super::resume::ResumeError;
 use super::{Keeper, error_line};
-use crate::registry::{GameSlug, Registry};
+use crate::registry::{GameSlug, Listed, Registry};
 use crate::room::RoomHandle;
 use crate::runtime::{RoomSpec, Runtime};
 
@@ -37,8 +39,9 @@ pub enum Reclaimed {
 impl Keeper {
     /// Goes on with every live room whose owner is `dead`, from its newest checkpoint. The process
     /// that had one is fenced; if it was alive after all, it drops the room at its next checkpoint.
-    /// Rooms of this keeper's own name that it does not keep are looked at too if its name is
-    /// `dead`: those of the process that had the name before.
+    /// Rooms of this keeper's own name that it does not keep are looked at too: those of the process
+    /// that had the name before, and those that could not be brought up here. So no two processes
+    /// may have one name.
     ///
     /// `spec` gives each room its services. One room's trouble is that room's: it is reported, and
     /// the next one is looked at.
@@ -57,8 +60,14 @@ impl Keeper {
             if self.inner.kept(room).is_some() {
                 continue;
             }
+            let head = match head {
+                // From what lies beside it; then it is ours, and goes on like any other.
+                Err(VaultError::HeadLost) => self.heal(room).await,
+                head => head,
+            };
+            let own = self.vault().owner();
             let (owner, outcome) = match head {
-                Ok(head) if !dead(&head.owner) => continue,
+                Ok(head) if head.owner != own && !dead(&head.owner) => continue,
                 Ok(head) => {
                     let owner = head.owner;
                     let outcome = self.reclaim_one(runtime, registry, &head, &spec).await;
@@ -79,6 +88,11 @@ impl Keeper {
             });
         }
         Ok(report)
+    }
+
+    async fn heal(&self, room: RoomId) -> Result<Head, VaultError> {
+        self.vault().rebuild(room, self.inner.now_ms()).await?;
+        self.vault().head(room).await?.ok_or(VaultError::HeadLost)
     }
 
     pub(super) async fn reclaim_one(
@@ -106,24 +120,50 @@ impl Keeper {
         spec: &impl Fn(&GameSlug) -> RoomSpec,
     ) -> Result<Option<RoomHandle>, ResumeError> {
         let (vault, room) = (self.vault(), head.room);
-        if head.object.is_some() {
-            let seen = vault.latest(room, None).await.map_err(ResumeError::of)?;
-            self.ready(room, seen.artifact, seen.bytes, registry)
-                .await?;
-        }
+        let seen = match head.object {
+            Some(_) => {
+                let seen = vault.latest(room, None).await.map_err(ResumeError::of)?;
+                let ready = self.ready(room, seen.artifact, seen.bytes, registry);
+                Some(ready.await?)
+            }
+            None => None,
+        };
+        let spec = match &seen {
+            Some(seen) => spec(seen.listed.slug()),
+            None => RoomSpec::default(),
+        };
+        // On a task of its own: whoever waits may leave, and nothing is left half done.
+        let (keeper, runtime) = (self.clone(), runtime.clone());
+        let game = seen.map(|seen| seen.listed);
+        self.apart(async move { keeper.claim_and_build(&runtime, room, game, spec).await })
+            .await
+    }
+
+    async fn claim_and_build(
+        &self,
+        runtime: &Runtime,
+        room: RoomId,
+        game: Option<Arc<Listed>>,
+        spec: RoomSpec,
+    ) -> Result<Option<RoomHandle>, ResumeError> {
+        let _transit = self
+            .inner
+            .transit(room)
+            .ok_or(ResumeError::AlreadyResumed)?;
         let now_ms = self.inner.now_ms();
-        let claimed = vault.claim(room, now_ms).await;
+        let claimed = self.vault().claim(room, now_ms).await;
         let (lease, checkpoint) = claimed.map_err(ResumeError::of)?;
-        let Some(checkpoint) = checkpoint else {
-            if let Err(error) = lease.end(now_ms).await {
+        let (Some(checkpoint), Some(game)) = (checkpoint, game) else {
+            if lease.epoch() == Epoch::NONE
+                && let Err(error) = lease.end(now_ms).await
+            {
                 tracing::debug!(%room, error = error_line(&error), "an empty room's head stays");
             }
             return Ok(None);
         };
         let ready = self
-            .ready(room, checkpoint.artifact, checkpoint.bytes, registry)
+            .ready_for(room, checkpoint.artifact, checkpoint.bytes, game)
             .await?;
-        let spec = spec(ready.listed.slug());
         let board = spec.services.leaderboard.clone();
         let (handle, posts) = self.build(runtime, ready, room, spec).await?;
         if let Some(board) = board {
@@ -136,7 +176,7 @@ impl Keeper {
     /// Sets a room aside whose state is the trouble; leaves any other.
     async fn trouble(&self, room: RoomId, error: ResumeError) -> Reclaimed {
         tracing::error!(%room, error = error_line(&error), "room not reclaimed");
-        if !matches!(error, ResumeError::Corrupt(_) | ResumeError::Restore(_)) {
+        if !error.is_corrupt() {
             return Reclaimed::Left(error);
         }
         let reason = error_line(&error);

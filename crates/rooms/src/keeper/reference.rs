@@ -5,7 +5,7 @@ use cabinet_durability::{RoomId, VaultError};
 use cabinet_host::{Sck1, Sck1Error};
 
 use super::resume::{ResumeError, offered, started};
-use super::{Keeper, error_line};
+use super::{KeepError, Keeper, error_line};
 use crate::registry::Registry;
 use crate::room::RoomHandle;
 use crate::runtime::{Resume, RoomSpec, Runtime};
@@ -79,6 +79,10 @@ impl Keeper {
                 listed: now,
             });
         }
+        let _transit = self
+            .inner
+            .transit(room)
+            .ok_or(ResumeError::AlreadyResumed)?;
         spec.id = Some(room);
         spec.parking = Some(self.parking());
         let resumed = runtime.resume(&listed, Resume::Sck1(Box::new(blob)), spec);
@@ -87,7 +91,17 @@ impl Keeper {
             Ok(lease) => {
                 let kept = self.watch(runtime, handle.clone(), Some(lease));
                 // From now on the room is ours, so it must be ours to read.
-                if let Err(error) = kept.checkpoint_now().await {
+                let written = kept.checkpoint_now().await;
+                let noted = match written {
+                    // Once the room is over here its old record must not come back.
+                    Ok(()) => self
+                        .vault()
+                        .adopted(room, self.inner.now_ms())
+                        .await
+                        .map_err(KeepError::from),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = noted {
                     tracing::warn!(%room, error = error_line(&error), "room of the reference not written yet");
                 }
                 Ok(handle)

@@ -112,7 +112,9 @@ impl Keeper {
             // It ended, or its state is gone.
             Ok(None) => None,
             Ok(Some(head)) if head.standing != Standing::Live => None,
-            Ok(Some(head)) if !dead(&head.owner) => return Ok(Resident::Elsewhere(head.owner)),
+            Ok(Some(head)) if head.owner != vault.owner() && !dead(&head.owner) => {
+                return Ok(Resident::Elsewhere(head.owner));
+            }
             Ok(Some(head)) => match self.reclaim_one(runtime, registry, &head, spec).await {
                 Reclaimed::Resumed(room) => return Ok(Resident::Restored(room)),
                 Reclaimed::NothingKept => None,
@@ -153,6 +155,10 @@ impl Keeper {
         wanted.id = None;
         wanted.parking = Some(self.parking());
         let room = runtime.open(listed, wanted).map_err(ResumeError::Open)?;
+        let _transit = self
+            .inner
+            .transit(room.id())
+            .ok_or(ResumeError::AlreadyResumed)?;
         let vault = self.vault();
         let lease = match vault.create(room.id(), self.inner.now_ms()).await {
             Ok(lease) => lease,

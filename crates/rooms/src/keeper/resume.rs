@@ -1,9 +1,11 @@
 //! Players come back to rooms that were parked.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_durability::{ParkedRooms, RoomId, VaultError};
+use cabinet_durability::{ParkedRoom, ParkedRooms, RoomId, VaultError};
+use cabinet_host::{RestoreError, SnapshotError};
 use cabinet_wire::ArtifactDigest;
 
 use super::state::{RoomState, StateError};
@@ -45,6 +47,10 @@ pub enum ResumeError {
     /// The runtime did not open it.
     #[error("the runtime did not open the room")]
     Open(#[source] OpenError),
+    /// This process cannot read it: another version, or limits it does not fit. Nothing is wrong with
+    /// what is stored.
+    #[error("the room cannot be read by this process")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It went down while it was being resumed.
     #[error("the room went down while it was being resumed")]
     WentDown,
@@ -59,14 +65,18 @@ impl ResumeError {
     #[must_use]
     pub fn notice(&self) -> &'static str {
         match self {
-            Self::Corrupt(_) | Self::Restore(_) => "corrupt",
+            Self::Corrupt(_) => "corrupt",
+            error @ Self::Restore(_) if error.is_corrupt() => "corrupt",
+            Self::Restore(_) => "not available now",
             Self::Expired => "expired",
             Self::Retired { .. } => "retired by an update",
             Self::AlreadyResumed => "resumed already",
             Self::NotFound => "gone",
-            Self::NotOffered(_) | Self::Open(_) | Self::WentDown | Self::Unavailable(_) => {
-                "not available now"
-            }
+            Self::NotOffered(_)
+            | Self::Open(_)
+            | Self::Unreadable(_)
+            | Self::WentDown
+            | Self::Unavailable(_) => "not available now",
         }
     }
 
@@ -81,17 +91,37 @@ impl ResumeError {
                 stored,
                 listed: wanted,
             },
-            error @ (VaultError::Corrupt { .. }
-            | VaultError::HeadLost
-            | VaultError::RolledBack
-            | VaultError::TooLarge { .. }
-            | VaultError::TooMany(_)) => Self::Corrupt(error.into()),
+            error
+            @ (VaultError::Corrupt { .. } | VaultError::HeadLost | VaultError::RolledBack) => {
+                Self::Corrupt(error.into())
+            }
+            error @ (VaultError::TooLarge { .. }
+            | VaultError::TooMany(_)
+            | VaultError::Unreadable(_)) => Self::Unreadable(error.into()),
             error => Self::Unavailable(error),
         }
     }
 
     fn of_state(error: StateError) -> Self {
-        Self::Corrupt(error.into())
+        match error {
+            error @ StateError::Version { .. } => Self::Unreadable(error.into()),
+            StateError::Snapshot(error @ SnapshotError::Version { .. }) => {
+                Self::Unreadable(error.into())
+            }
+            error => Self::Corrupt(error.into()),
+        }
+    }
+
+    /// Whether what is stored of the room is the trouble: it will not go on anywhere.
+    pub(super) fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Restore(ending) => matches!(
+                ending.restore,
+                Some(RestoreError::Misfit(_) | RestoreError::Dead)
+            ),
+            _ => false,
+        }
     }
 }
 
@@ -144,6 +174,24 @@ impl Keeper {
         let artifact = parked.checkpoint().artifact;
         let bytes = parked.take_bytes();
         let ready = self.ready(room, artifact, bytes, registry).await?;
+        // On a task of its own: whoever waits may leave, and nothing is left half done.
+        let (keeper, runtime) = (self.clone(), runtime.clone());
+        self.apart(async move { keeper.build_and_take(&runtime, ready, parked, spec).await })
+            .await
+    }
+
+    async fn build_and_take(
+        &self,
+        runtime: &Runtime,
+        ready: Ready,
+        parked: ParkedRoom,
+        spec: RoomSpec,
+    ) -> Result<RoomHandle, ResumeError> {
+        let room = parked.room();
+        let _transit = self
+            .inner
+            .transit(room)
+            .ok_or(ResumeError::AlreadyResumed)?;
         let board = spec.services.leaderboard.clone();
         let (handle, posts) = self.build(runtime, ready, room, spec).await?;
         let mut tries = 0;
@@ -169,6 +217,18 @@ impl Keeper {
         Ok(handle)
     }
 
+    /// Runs work to its end, whoever waits for it.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ResumeError>> + Send + 'static,
+    ) -> Result<T, ResumeError> {
+        match self.inner.options.executor.spawn(work).await {
+            Ok(done) => done,
+            // It panicked, or the executor is shutting down.
+            Err(_) => Err(ResumeError::WentDown),
+        }
+    }
+
     /// Gives the vault warm memory for what it reads next.
     pub(super) fn lend(&self, runtime: &Runtime) {
         // The smallest; what is read is often small.
@@ -183,24 +243,31 @@ impl Keeper {
         bytes: Vec<u8>,
         registry: &Registry,
     ) -> Result<Ready, ResumeError> {
-        let decoding = self
-            .inner
+        let state = self.read(room, bytes).await?;
+        let listed = offered(registry, state.slug.as_str())?;
+        fits(Ready { listed, state }, stored)
+    }
+
+    /// As [`Keeper::ready`], of a game that was found before.
+    pub(super) async fn ready_for(
+        &self,
+        room: RoomId,
+        stored: ArtifactDigest,
+        bytes: Vec<u8>,
+        listed: Arc<Listed>,
+    ) -> Result<Ready, ResumeError> {
+        let state = self.read(room, bytes).await?;
+        fits(Ready { listed, state }, stored)
+    }
+
+    async fn read(&self, room: RoomId, bytes: Vec<u8>) -> Result<RoomState, ResumeError> {
+        self.inner
             .options
             .executor
-            .spawn_blocking(move || RoomState::decode(room, bytes));
-        let state = decoding
+            .spawn_blocking(move || RoomState::decode(room, bytes))
             .await
-            .map_err(|error| ResumeError::Corrupt(error.into()))?
-            .map_err(ResumeError::of_state)?;
-        let listed = offered(registry, state.slug.as_str())?;
-        let now = listed.game().digest();
-        if stored != now {
-            return Err(ResumeError::Retired {
-                stored,
-                listed: now,
-            });
-        }
-        Ok(Ready { listed, state })
+            .map_err(|_| ResumeError::WentDown)?
+            .map_err(ResumeError::of_state)
     }
 
     /// Builds a room from its state. It runs no guest code until somebody joins, or, when it is
@@ -216,11 +283,21 @@ impl Keeper {
         spec.id = Some(room);
         spec.parking = Some(self.parking());
         spec.posts = Vec::new();
+        spec.lifecycle = Some(state.lifecycle);
         spec.joined = state.joined;
         spec.roster = state.roster;
         let snapshot = Resume::Snapshot(Box::new(state.snapshot));
         let handle = started(runtime.resume(&listed, snapshot, spec)).await?;
         Ok((handle, state.posts))
+    }
+}
+
+fn fits(ready: Ready, stored: ArtifactDigest) -> Result<Ready, ResumeError> {
+    let listed = ready.listed.game().digest();
+    if stored == listed {
+        Ok(ready)
+    } else {
+        Err(ResumeError::Retired { stored, listed })
     }
 }
 
