@@ -172,7 +172,8 @@ fn test_names(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut marked = false;
     for line in code.lines() {
-        marked |= line.trim_start().starts_with("#[test]");
+        let line = line.trim_start();
+        marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
         let mut words = code::words(line);
         if marked
             && words.any(|word| word == "fn")

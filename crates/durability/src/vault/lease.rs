@@ -416,7 +416,7 @@ impl Lease {
                 }
             }
             let Some((found, version)) = self.inner.read_head(self.room).await? else {
-                return Err(self.without_a_head().await?);
+                return Err(self.without_a_head(seen).await?);
             };
             // An attempt of an earlier call counts when it came to the same.
             let same = found.object == next.object
@@ -442,19 +442,28 @@ impl Lease {
         Err(VaultError::busy())
     }
 
-    /// What it means that the head is gone: whoever ends a room takes what lies beside the head away
-    /// first, and has claimed it before.
-    async fn without_a_head(&self) -> Result<VaultError, VaultError> {
+    /// What it means that the head is gone. Whoever ends a room has claimed it, and takes away what
+    /// lies beside the head first: what we have written since proves nothing, what was there before
+    /// does.
+    async fn without_a_head(&self, seen: &Seen) -> Result<VaultError, VaultError> {
         let listed = self.inner.list_room(self.room).await?;
-        let newest = listed.iter().map(|object| match object {
-            RoomObject::Claim(fence) => *fence,
-            RoomObject::Checkpoint(name) => name.fence,
+        let newest = listed.iter().filter_map(|object| match object {
+            RoomObject::Claim(fence) => Some(*fence),
+            RoomObject::Checkpoint(_) => None,
         });
-        Ok(match newest.max() {
-            Some(newest) if newest <= self.fence => VaultError::HeadLost,
-            newest => VaultError::Fenced {
-                by: newest.unwrap_or(Fence::NONE),
-            },
+        if let Some(by) = newest.max().filter(|newest| *newest > self.fence) {
+            return Ok(VaultError::Fenced { by });
+        }
+        let claim = RoomObject::Claim(self.fence);
+        let newest = seen
+            .head
+            .object
+            .map(|object| RoomObject::Checkpoint(object.name));
+        let lost = listed.contains(&claim) || newest.is_some_and(|newest| listed.contains(&newest));
+        Ok(if lost {
+            VaultError::HeadLost
+        } else {
+            VaultError::Fenced { by: Fence::NONE }
         })
     }
 

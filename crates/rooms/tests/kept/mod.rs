@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use cabinet_durability::cadence::CadenceRules;
@@ -17,6 +17,8 @@ use cabinet_rooms::keeper::{Keeper, KeeperOptions};
 use cabinet_rooms::{Listed, Listing, Registry, Runtime, RuntimeOptions, Seat};
 use cabinet_wire::Lifecycle;
 
+use tokio::sync::Notify;
+
 use super::common::{WIDE, fixture, game, load};
 
 /// A memory store that can be down, and counts its requests.
@@ -25,11 +27,42 @@ pub struct Store {
     inner: MemoryStore,
     down: AtomicBool,
     pub requests: AtomicU64,
+    /// Puts under keys that begin so wait until this is lifted.
+    held: Mutex<Option<&'static str>>,
+    lifted: Notify,
+    /// The next put of a head is done, and neither answered nor seen for a moment.
+    loses: AtomicBool,
 }
 
 impl Store {
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Holds every put under keys that begin so.
+    pub fn hold(&self, prefix: &'static str) {
+        *self.held.lock().unwrap() = Some(prefix);
+    }
+
+    pub fn lift(&self) {
+        *self.held.lock().unwrap() = None;
+        self.lifted.notify_waiters();
+    }
+
+    /// The next put of a head is done and its answer lost, and so is that of the read after it.
+    pub fn lose_a_head(&self) {
+        self.loses.store(true, Ordering::SeqCst);
+    }
+
+    async fn held(&self, key: &Key) {
+        loop {
+            let lifted = self.lifted.notified();
+            let held = *self.held.lock().unwrap();
+            if !held.is_some_and(|prefix| key.as_str().starts_with(prefix)) {
+                return;
+            }
+            lifted.await;
+        }
     }
 
     fn ask(&self) -> Result<(), StoreError> {
@@ -45,14 +78,22 @@ impl BlobStore for Store {
     fn get<'a>(&'a self, key: &'a Key, want: Want) -> Answer<'a, Option<Blob>> {
         Box::pin(async move {
             self.ask()?;
+            if key.as_str().starts_with("v1/heads/") && self.loses.swap(false, Ordering::SeqCst) {
+                return Err(StoreError::Unavailable("the answer was lost".into()));
+            }
             self.inner.get(key, want).await
         })
     }
 
     fn put<'a>(&'a self, key: &'a Key, bytes: Bytes, condition: Condition) -> Answer<'a, Version> {
         Box::pin(async move {
+            self.held(key).await;
             self.ask()?;
-            self.inner.put(key, bytes, condition).await
+            let done = self.inner.put(key, bytes, condition).await;
+            if key.as_str().starts_with("v1/heads/") && self.loses.load(Ordering::SeqCst) {
+                return Err(StoreError::Ambiguous("the answer was lost".into()));
+            }
+            done
         })
     }
 
@@ -101,6 +142,17 @@ pub fn vault(store: &Arc<Store>, owner: &str) -> Vault {
     Vault::open(store, Sealing::Keys(ring), options).unwrap()
 }
 
+/// A keeper's options under that name, whose cadence never comes.
+pub fn options(store: &Arc<Store>, owner: &str) -> KeeperOptions {
+    let handle = tokio::runtime::Handle::current();
+    let mut options = KeeperOptions::new(vault(store, owner), handle);
+    options.cadence = CadenceRules {
+        base: std::time::Duration::from_secs(1 << 20),
+        jitter: std::time::Duration::ZERO,
+    };
+    options
+}
+
 /// A process of that name, whose cadence never comes unless told.
 pub fn process(store: &Arc<Store>, owner: &str) -> Process {
     process_with(store, owner, |_| {})
@@ -111,15 +163,14 @@ pub fn process_with(
     owner: &str,
     change: impl FnOnce(&mut KeeperOptions),
 ) -> Process {
-    let handle = tokio::runtime::Handle::current();
-    let mut options = KeeperOptions::new(vault(store, owner), handle);
-    options.cadence = CadenceRules {
-        base: std::time::Duration::from_secs(1 << 20),
-        jitter: std::time::Duration::ZERO,
-    };
+    let mut options = options(store, owner);
     change(&mut options);
     let mut runtime = RuntimeOptions::default();
     runtime.threads = 1;
+    process_on(options, runtime)
+}
+
+pub fn process_on(options: KeeperOptions, runtime: RuntimeOptions) -> Process {
     Process {
         runtime: Runtime::new(runtime).unwrap(),
         registry: Registry::new(),
