@@ -7,7 +7,7 @@ use cabinet_host::{GameOptions, Host, HostOptions, Input, Player};
 use cabinet_rooms::services::durable::{DurableOptions, DurableStore};
 use cabinet_rooms::services::{KvAddress, KvStore, MergeRule};
 use cabinet_rooms::{
-    EndReason, Listed, Listing, MetricsRecorder, Captured, Parking, Quarantine, QuarantinePolicy,
+    Captured, EndReason, Listed, Listing, MetricsRecorder, Parking, Quarantine, QuarantinePolicy,
     Registry, Reply, Resume, RoomHandle, RoomSpec, Runtime, RuntimeOptions,
 };
 

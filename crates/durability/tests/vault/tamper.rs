@@ -1,6 +1,6 @@
 //! A bucket somebody else can write: what is put there is refused, by name, and never read.
 
-use cabinet_durability::{Epoch, Head, VaultError};
+use cabinet_durability::{Epoch, Head};
 
 use crate::support::{Bucket, GAME, NOW, failure, head_key, live, pack, room, state, write};
 
