@@ -55,6 +55,8 @@ mod cell;
 mod clock;
 mod controls;
 mod fault_report;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest_services;
 pub mod host_keys;
 pub mod keeper;

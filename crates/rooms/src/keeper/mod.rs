@@ -33,6 +33,7 @@ pub use drain::{DrainReport, Drained};
 pub use reclaim::{Reclaimed, ReclaimedRoom};
 pub use residents::{Resident, ResidentRoom};
 pub use resume::{PlayersRooms, ResumeError};
+pub(crate) use state::encode as encode_state;
 pub use state::{RoomState, StateError};
 
 use crate::captures::Captured;

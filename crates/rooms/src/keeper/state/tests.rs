@@ -208,3 +208,44 @@ fn counts_that_promise_more_than_there_may_be_are_refused_before_anything_is_rea
         }
     }
 }
+
+/// Where the fuzzer's corpus is.
+fn corpus() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/room_state")
+}
+
+#[test]
+fn every_state_of_the_corpus_is_taken_or_refused() {
+    if std::env::var_os("CABINET_WRITE_VECTORS").is_some() {
+        write_corpus();
+    }
+    let files: Vec<_> = std::fs::read_dir(corpus())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(files.len() >= 12, "a corpus of {} files", files.len());
+    for file in files {
+        println!("{}", file.display());
+        crate::fuzzing::room_state(&std::fs::read(&file).unwrap());
+    }
+}
+
+/// States, the same cut, and the same with a bit flipped.
+fn write_corpus() {
+    let ada = Player::member("a1", "ada", "c1");
+    let states = [
+        captured(Vec::new(), Vec::new(), Vec::new()),
+        captured(vec![ada.clone()], Vec::new(), Vec::new()),
+        captured(vec![ada.clone()], vec![ada.clone(); 3], Vec::new()),
+        captured(Vec::new(), Vec::new(), vec![post(vec![ada], -1, None)]),
+    ];
+    for (n, state) in states.iter().enumerate() {
+        let good = bytes_of(state);
+        let mut flipped = good.clone();
+        flipped[8 + n * 5] ^= 1 << n;
+        let cut = &good[..good.len() / (n + 2)];
+        for (name, bytes) in [("good", &good[..]), ("cut", cut), ("flipped", &flipped)] {
+            std::fs::write(corpus().join(format!("{name}-{n}")), bytes).unwrap();
+        }
+    }
+}
