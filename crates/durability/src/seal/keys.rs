@@ -40,7 +40,9 @@ pub enum KeyError {
     #[error("two keys have the id {0}")]
     SameId(u32),
     /// More than [`KEYS_MAX`].
-    #[error("more than {KEYS_MAX} keys: re-seal what is under the oldest and drop them")]
+    #[error(
+        "more than {KEYS_MAX} keys: drop the oldest, once no parked room is sealed under it any more"
+    )]
     TooMany,
     /// Every byte is the same: not drawn at random.
     #[error("the key is not random: draw 32 bytes, for example with `openssl rand -hex 32`")]
