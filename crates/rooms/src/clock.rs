@@ -1,9 +1,10 @@
 //! Time and randomness, passed in.
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use cabinet_durability::{SeededEntropy, SystemEntropy};
 
 /// Where a runtime's time comes from.
 pub trait Clock: Send + Sync {
@@ -91,48 +92,22 @@ pub trait Entropy: Send + Sync {
     fn draw(&self) -> Option<[u8; 8]>;
 }
 
-/// The system's randomness.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemEntropy;
-
 impl Entropy for SystemEntropy {
     fn draw(&self) -> Option<[u8; 8]> {
-        let mut bytes = [0; 8];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).ok()?;
-        Some(bytes)
-    }
-}
-
-/// A sequence everybody can guess, for tests that must repeat (splitmix64).
-pub struct SeededEntropy {
-    state: Mutex<u64>,
-}
-
-impl SeededEntropy {
-    /// The sequence of this seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self {
-            state: Mutex::new(seed),
-        }
-    }
-}
-
-impl fmt::Debug for SeededEntropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SeededEntropy(..)")
+        eight(self)
     }
 }
 
 impl Entropy for SeededEntropy {
     fn draw(&self) -> Option<[u8; 8]> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Some((mixed ^ (mixed >> 31)).to_le_bytes())
+        eight(self)
     }
+}
+
+fn eight(source: &impl cabinet_durability::Entropy) -> Option<[u8; 8]> {
+    let mut bytes = [0; 8];
+    source.fill(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]

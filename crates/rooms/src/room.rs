@@ -303,15 +303,12 @@ impl RoomHandle {
     /// # Errors
     /// [`JoinError`].
     pub async fn join(&self, player: Player) -> Result<Seat, JoinError> {
-        let permit = self.shared.permit().await.ok_or(JoinError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Join {
+        let asked = self.ask(|reply, permit| Command::Join {
             player,
             reply,
             _permit: permit,
-        };
-        self.shared.post(command).map_err(|_| JoinError::Closed)?;
-        answer.await.map_err(|_| JoinError::Closed)?
+        });
+        asked.await.unwrap_or(Err(JoinError::Closed))
     }
 
     /// Looks on without a seat: sees what is drawn for everybody.
@@ -385,14 +382,11 @@ impl RoomHandle {
 
     /// Where the room's memory is, measured now; `None` when the room is over.
     pub async fn footprint(&self) -> Option<Footprint> {
-        let permit = self.shared.permit().await?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Footprint {
+        self.ask(|reply, permit| Command::Footprint {
             reply,
             _permit: permit,
-        };
-        self.shared.post(command).ok()?;
-        answer.await.ok()
+        })
+        .await
     }
 
     /// Captures the room between two callbacks. It goes on.
@@ -400,16 +394,11 @@ impl RoomHandle {
     /// # Errors
     /// [`CheckpointError`].
     pub async fn checkpoint(&self) -> Result<Snapshot, CheckpointError> {
-        let permit = self.shared.permit().await.ok_or(CheckpointError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Checkpoint {
+        let asked = self.ask(|reply, permit| Command::Checkpoint {
             reply,
             _permit: permit,
-        };
-        self.shared
-            .post(command)
-            .map_err(|_| CheckpointError::Closed)?;
-        answer.await.map_err(|_| CheckpointError::Closed)?
+        });
+        asked.await.unwrap_or(Err(CheckpointError::Closed))
     }
 
     /// Captures the room between two callbacks, with everything that makes it go on elsewhere. It
@@ -418,16 +407,11 @@ impl RoomHandle {
     /// # Errors
     /// [`CheckpointError`].
     pub async fn capture(&self) -> Result<Captured, CheckpointError> {
-        let permit = self.shared.permit().await.ok_or(CheckpointError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Capture {
+        let asked = self.ask(|reply, permit| Command::Capture {
             reply,
             _permit: permit,
-        };
-        self.shared
-            .post(command)
-            .map_err(|_| CheckpointError::Closed)?;
-        answer.await.map_err(|_| CheckpointError::Closed)?
+        });
+        asked.await.unwrap_or(Err(CheckpointError::Closed))
     }
 
     /// Drops the room without a word to its guest: it goes on in another process, which has it from
@@ -467,16 +451,22 @@ impl RoomHandle {
     /// # Errors
     /// [`HibernateError`]; the room goes on unless it is closed.
     pub async fn hibernate(&self) -> Result<(), HibernateError> {
-        let permit = self.shared.permit().await.ok_or(HibernateError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Hibernate {
+        let asked = self.ask(|reply, permit| Command::Hibernate {
             reply,
             _permit: permit,
-        };
-        self.shared
-            .post(command)
-            .map_err(|_| HibernateError::Closed)?;
-        answer.await.map_err(|_| HibernateError::Closed)?
+        });
+        asked.await.unwrap_or(Err(HibernateError::Closed))
+    }
+
+    /// Asks the room for something and waits for it; `None` when it is over.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>, OwnedSemaphorePermit) -> Command,
+    ) -> Option<T> {
+        let permit = self.shared.permit().await?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.post(command(reply, permit)).ok()?;
+        answer.await.ok()
     }
 }
 

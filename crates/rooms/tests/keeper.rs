@@ -17,6 +17,8 @@ use cabinet_rooms::services::memory::MemoryStore as Values;
 use cabinet_rooms::{EndReason, RoomSpec};
 use cabinet_wire::Lifecycle;
 
+use futures_util::StreamExt as _;
+
 use common::{configure, player, spec};
 use kept::{Process, Store, names, process, process_with, vault, wakes_in, wakes_seen};
 
@@ -687,4 +689,83 @@ async fn a_resume_that_nobody_waits_for_is_done_all_the_same() {
     store.lift();
     until(async || process.keeper.stats().rooms == 1).await;
     process.keeper.checkpoint(room.id()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_game_with_rules_of_its_own_is_checkpointed_by_them() {
+    let store = store();
+    let process = process_with(&store, "p", |options| {
+        let often = CadenceRules {
+            base: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+        };
+        options
+            .cadence_of
+            .insert("ada/tour".parse().unwrap(), often);
+    });
+    let rarely = process.offers(Lifecycle::Ephemeral);
+    let listing =
+        cabinet_rooms::Listing::new(rarely.game().clone()).with_slug("ada/tour".parse().unwrap());
+    let often = process.registry.add(listing).unwrap();
+    let (a, b) = (
+        process
+            .keeper
+            .open(&process.runtime, &rarely, spec())
+            .unwrap(),
+        process
+            .keeper
+            .open(&process.runtime, &often, spec())
+            .unwrap(),
+    );
+    let _seats = (
+        a.join(player(1)).await.unwrap(),
+        b.join(player(2)).await.unwrap(),
+    );
+    until_taken(&process).await;
+    until(async || process.keeper.stats().checkpoints >= 5).await;
+    let epoch = async |id: RoomId| {
+        process
+            .keeper
+            .vault()
+            .head(id)
+            .await
+            .unwrap()
+            .unwrap()
+            .epoch()
+    };
+    assert_eq!(epoch(a.id()).await, Epoch::NONE);
+    assert!(epoch(b.id()).await >= Epoch(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_rooms_are_captured_to_be_parked_than_the_store_takes() {
+    let store = store();
+    let process = process_with(&store, "p", |options| options.in_flight_max = 1);
+    let listed = process.offers(Lifecycle::Resumable);
+    let rooms: Vec<_> = (0..40)
+        .map(|_| {
+            process
+                .keeper
+                .open(&process.runtime, &listed, spec())
+                .unwrap()
+        })
+        .collect();
+    until_taken(&process).await;
+    store.hold("v1/rooms/");
+    let mut parking: futures_util::stream::FuturesUnordered<_> = rooms
+        .iter()
+        .map(|room| async move { (room, room.hibernate().await) })
+        .collect();
+    // Eight are refused at once, and go on; the others wait for the store.
+    for _ in 0..8 {
+        let (room, refused) = parking.next().await.unwrap();
+        let refused = refused.expect_err("there is no place");
+        let why = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(why.contains("32 rooms are being parked already"), "{why}");
+        assert!(!room.status().phase.is_over());
+    }
+    store.lift();
+    while let Some((_, parked)) = parking.next().await {
+        parked.unwrap();
+    }
 }

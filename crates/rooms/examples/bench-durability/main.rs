@@ -29,7 +29,7 @@ fn main() -> ExitCode {
                 one::checkpoints(&mut table).await?;
             }
             if wanted("restore") {
-                one::restore(&mut table)?;
+                one::restore(&mut table).await?;
             }
             if wanted("park") {
                 one::park_to_first_frame(&mut table).await?;
