@@ -15,14 +15,16 @@ use super::BUCKET;
 /// has its turn, so that the conditions hold.
 const ONE_AT_A_TIME: &str = "
 import sys, threading
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import run_simple
+import moto.server
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, run_simple
+handler = getattr(moto.server, 'MotoRequestHandler', WSGIRequestHandler)
 app = DomainDispatcherApplication(create_backend_app)
 turn = threading.Lock()
 def answer(environ, start_response):
     with turn:
         return app(environ, start_response)
-run_simple('127.0.0.1', int(sys.argv[1]), answer, threaded=True, request_handler=MotoRequestHandler)
+run_simple('127.0.0.1', int(sys.argv[1]), answer, threaded=True, request_handler=handler)
 ";
 
 /// A server with an empty bucket; gone when it is dropped.
