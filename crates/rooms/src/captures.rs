@@ -4,7 +4,7 @@
 //! more than copying it. The pool holds what is not in use, up to a bound.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use cabinet_durability::RoomId;
 use cabinet_host::{Player, Snapshot};
@@ -100,24 +100,6 @@ impl fmt::Debug for CapturePool {
         f.debug_struct("CapturePool")
             .field("idle_bytes", &self.idle_bytes())
             .finish_non_exhaustive()
-    }
-}
-
-/// Where used capture memory goes back to. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Recycler(pub(crate) Arc<CapturePool>);
-
-impl Recycler {
-    pub(crate) fn recycle(&self, snapshot: Snapshot) {
-        self.0.give(snapshot.into_buffer());
-    }
-
-    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        self.0.take(bytes)
-    }
-
-    pub(crate) fn give(&self, buffer: Vec<u8>) {
-        self.0.give(buffer);
     }
 }
 

@@ -12,7 +12,7 @@ use cabinet_wire::Lifecycle;
 
 use crate::actor::{Actor, Origin};
 use crate::blame::Evidence;
-use crate::captures::{CapturePool, Captured, Recycler};
+use crate::captures::{CapturePool, Captured};
 use crate::cell::RoomCell;
 use crate::clock::{Clock, Entropy, ManualClock, SystemClock, SystemEntropy};
 use crate::guest_services::GuestServices;
@@ -469,7 +469,7 @@ impl Runtime {
 
     /// Takes back the memory of a capture that is not needed any more, for the next one.
     pub fn recycle(&self, snapshot: Snapshot) {
-        self.recycler().recycle(snapshot);
+        self.env.captures.give(snapshot.into_buffer());
     }
 
     /// Set once the runtime is shutting down.
@@ -477,8 +477,8 @@ impl Runtime {
         Arc::clone(&self.env.closing)
     }
 
-    pub(crate) fn recycler(&self) -> Recycler {
-        Recycler(Arc::clone(&self.env.captures))
+    pub(crate) fn captures(&self) -> &Arc<CapturePool> {
+        &self.env.captures
     }
 
     /// Runs every room that has something to do up to the time `until` of the clock the runtime

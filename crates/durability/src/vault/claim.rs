@@ -140,7 +140,7 @@ impl Vault {
                         Put::Look => {}
                     }
                 }
-                Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                Err(error) if error.is_outage() => {
                     return Err(error);
                 }
                 Ok(None) | Err(_) => {

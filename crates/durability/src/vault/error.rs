@@ -134,6 +134,11 @@ impl VaultError {
         ))
     }
 
+    /// Whether it says nothing of the room, only that what is kept elsewhere did not answer.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Floors(_))
+    }
+
     /// Whether the same call may succeed later with nothing changed.
     #[must_use]
     pub fn is_passing(&self) -> bool {

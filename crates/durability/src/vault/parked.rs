@@ -224,7 +224,7 @@ impl Vault {
         for (room, head) in self.inner.heads(rooms).await {
             let head = match head {
                 Ok(head) => head,
-                Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                Err(error) if error.is_outage() => {
                     return Err(error);
                 }
                 Err(_) => {

@@ -124,7 +124,7 @@ impl Inner {
     ) -> Result<(), VaultError> {
         let head = match head {
             Ok(head) => head,
-            Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => return Err(error),
+            Err(error) if error.is_outage() => return Err(error),
             Err(_) => {
                 swept.damaged += 1;
                 return Ok(());
@@ -189,7 +189,7 @@ impl Inner {
                 self.drop_entry(&entry.key, entry.room, policy, now_ms, swept)
                     .await
             }
-            Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => Err(error),
+            Err(error) if error.is_outage() => Err(error),
             Err(_) => {
                 swept.damaged += 1;
                 Ok(())
@@ -323,7 +323,7 @@ impl Inner {
                         self.drop_entry(&entry.key, room, policy, now_ms, swept)
                             .await?;
                     }
-                    Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                    Err(error) if error.is_outage() => {
                         return Err(error);
                     }
                     Err(_) => swept.damaged += 1,

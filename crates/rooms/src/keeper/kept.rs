@@ -13,7 +13,7 @@ use futures_util::future::{self, Either};
 use tokio::sync::watch;
 
 use super::{Inner, KeepError, error_line, state};
-use crate::captures::{Captured, Recycler};
+use crate::captures::{CapturePool, Captured};
 use crate::room::{CheckpointError, EndReason, Phase, RoomHandle};
 use crate::runtime::Runtime;
 
@@ -28,7 +28,7 @@ const NEVER: u64 = u64::MAX;
 
 pub(crate) struct Kept {
     inner: Weak<Inner>,
-    recycler: Recycler,
+    captures: Arc<CapturePool>,
     room: RoomHandle,
     rules: CadenceRules,
     lease: OnceLock<Arc<Lease>>,
@@ -53,7 +53,7 @@ impl Kept {
     ) -> Arc<Self> {
         let kept = Self {
             inner: Arc::downgrade(inner),
-            recycler: runtime.recycler(),
+            captures: Arc::clone(runtime.captures()),
             closing: runtime.closing(),
             parking: watch::Sender::new(false),
             room,
@@ -115,36 +115,22 @@ impl Kept {
             if self.room.status().phase.is_over() {
                 return false;
             }
-            match inner
-                .options
-                .vault
-                .create(self.room(), inner.now_ms())
-                .await
-            {
-                Ok(lease) => {
+            let vault = &inner.options.vault;
+            let taken = match vault.create(self.room(), inner.now_ms()).await {
+                Err(VaultError::Fenced { .. }) => self.take_own(&inner).await,
+                taken => taken.map(Some),
+            };
+            match taken {
+                Ok(Some(lease)) => {
                     // Nobody else takes this room.
                     let _ = self.lease.set(Arc::new(lease));
                     return true;
                 }
-                Err(VaultError::Fenced { by }) => match self.take_own(&inner).await {
-                    Ok(Some(lease)) => {
-                        // Nobody else takes this room.
-                        let _ = self.lease.set(Arc::new(lease));
-                        return true;
-                    }
-                    Ok(None) => {
-                        tracing::error!(room = %self.room(), %by, "a new room is in the store already");
-                        self.fenced(&inner);
-                        return false;
-                    }
-                    Err(error) => {
-                        inner.counts.failed.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(
-                            room = %self.room(), error = error_line(&error), again_in = ?wait,
-                            "room not taken in the store yet"
-                        );
-                    }
-                },
+                Ok(None) => {
+                    tracing::error!(room = %self.room(), "a new room is in the store already");
+                    self.fenced(&inner);
+                    return false;
+                }
                 Err(error) => {
                     inner.counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(
@@ -299,17 +285,17 @@ impl Kept {
         captured: Captured,
     ) -> Result<Packed, KeepError> {
         let now_ms = inner.now_ms();
-        let recycler = self.recycler.clone();
+        let captures = Arc::clone(&self.captures);
         let lease = Arc::clone(self.lease.get().ok_or(KeepError::NotTaken)?);
         let packing = inner.options.executor.spawn_blocking(move || {
             let artifact = captured.snapshot.artifact();
-            let mut bytes = recycler.take(state::bytes_about(&captured));
+            let mut bytes = captures.take(state::bytes_about(&captured));
             let encoded = state::encode(&captured, &mut bytes);
-            recycler.recycle(captured.snapshot);
+            captures.give(captured.snapshot.into_buffer());
             let packed = encoded
                 .map_err(KeepError::from)
                 .and_then(|()| Ok(lease.pack(epoch, artifact, &bytes, now_ms)?));
-            recycler.give(bytes);
+            captures.give(bytes);
             packed
         });
         packing.await.map_err(KeepError::Executor)?

@@ -232,7 +232,7 @@ impl Keeper {
     /// Gives the vault warm memory for what it reads next.
     pub(super) fn lend(&self, runtime: &Runtime) {
         // The smallest; what is read is often small.
-        self.vault().lend_memory(runtime.recycler().take(0));
+        self.vault().lend_memory(runtime.captures().take(0));
     }
 
     /// Reads what a checkpoint holds, and finds the game it is of.
