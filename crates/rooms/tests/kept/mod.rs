@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cabinet_durability::cadence::CadenceRules;
@@ -14,12 +15,12 @@ use cabinet_durability::store::{
 };
 use cabinet_durability::{OwnerId, Vault, VaultOptions};
 use cabinet_rooms::keeper::{Keeper, KeeperOptions};
-use cabinet_rooms::{Listed, Listing, Registry, Runtime, RuntimeOptions, Seat};
+use cabinet_rooms::{GameSlug, Listed, Listing, Registry, RoomSpec, Runtime, RuntimeOptions, Seat};
 use cabinet_wire::Lifecycle;
 
 use tokio::sync::Notify;
 
-use super::common::{WIDE, fixture, game, load};
+use super::common::{WIDE, fixture, game, load, spec};
 
 /// A memory store that can be down, and counts its requests.
 #[derive(Default)]
@@ -147,8 +148,8 @@ pub fn options(store: &Arc<Store>, owner: &str) -> KeeperOptions {
     let handle = tokio::runtime::Handle::current();
     let mut options = KeeperOptions::new(vault(store, owner), handle);
     options.cadence = CadenceRules {
-        base: std::time::Duration::from_secs(1 << 20),
-        jitter: std::time::Duration::ZERO,
+        base: Duration::from_secs(1 << 20),
+        jitter: Duration::ZERO,
     };
     options
 }
@@ -211,4 +212,27 @@ pub fn wakes_in(frame: &cabinet_host::Frame) -> u32 {
     let row = frame.row_text(1);
     let count = row.split("wakes=").nth(1).unwrap();
     count.split(' ').next().unwrap().parse().unwrap()
+}
+
+pub fn everybody(_: &OwnerId) -> bool {
+    true
+}
+
+pub fn store() -> Arc<Store> {
+    Arc::new(Store::default())
+}
+
+/// Waits until something that is under way has come about.
+pub async fn until(mut come: impl AsyncFnMut() -> bool) {
+    while !come().await {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub async fn until_taken(process: &Process) {
+    until(async || process.keeper.stats().unclaimed == 0).await;
+}
+
+pub fn spec_of(_: &GameSlug) -> RoomSpec {
+    spec()
 }
