@@ -286,3 +286,36 @@ async fn no_more_rooms_are_captured_to_be_parked_than_the_store_takes() {
         parked.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_room_may_be_resumed_the_moment_it_is_parked() {
+    const ROOMS: usize = 20;
+    const TIMES: u64 = 30;
+    let store = store();
+    let process = process(&store, "p");
+    let listed = process.offers(Lifecycle::Resumable);
+    // Many at once, so that what is over is not forgotten at once.
+    let rooms = (0..ROOMS).map(async |n| {
+        let opened = process.keeper.open(&process.runtime, &listed, spec());
+        let mut room = opened.unwrap();
+        let mut seat = room.join(player(n)).await.unwrap();
+        until(async || room.hibernate().await.is_ok()).await;
+        for _ in 1..TIMES {
+            drop(seat);
+            let account = format!("a{n}");
+            let resumed = process.keeper.resume(
+                &process.runtime,
+                &process.registry,
+                room.id(),
+                &account,
+                spec(),
+            );
+            room = resumed.await.unwrap();
+            seat = room.join(player(n)).await.unwrap();
+            room.hibernate().await.unwrap();
+        }
+    });
+    futures_util::future::join_all(rooms).await;
+    assert_eq!(process.keeper.stats().parked, ROOMS as u64 * TIMES);
+    until(async || process.keeper.stats().rooms == 0).await;
+}

@@ -299,10 +299,14 @@ impl Inner {
         Arc::clone(&self.parking).try_acquire_owned().ok()
     }
 
-    /// Says that a room is on its way; `None` when it is already, or is kept.
+    /// Says that a room is on its way; `None` when it is already, or plays here. One that was parked
+    /// a moment ago may not be forgotten yet, and is not in the way.
     pub(crate) fn transit(self: &Arc<Self>, room: RoomId) -> Option<Transit> {
+        let plays = self
+            .kept(room)
+            .is_some_and(|kept| !kept.handle().status().phase.is_over());
         let mut transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().contains_key(&room) || !transit.insert(room) {
+        if plays || !transit.insert(room) {
             return None;
         }
         Some(Transit {
