@@ -1,0 +1,305 @@
+//! Which game gets a frame that arrived: the part every fabric shares.
+//!
+//! Invariants
+//! - a game has at most one [`Incoming`];
+//! - a frame of a game nobody opened, or on a lane whose queue is full, is dropped and counted.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::queue::{self, Overflow, Pusher, Receiver};
+use super::{Inbound, Lane, PortError};
+use crate::ids::GameId;
+
+/// Most games open on one fabric.
+const GAMES_MAX: usize = 1024;
+
+/// How much of each lane may wait for its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Frames per lane.
+    pub frames_max: usize,
+    /// Bytes per lane.
+    pub bytes_max: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            frames_max: 16_384,
+            bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What happened to the frames of one lane.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Frames put into a queue.
+    pub delivered: u64,
+    /// Bytes of those frames.
+    pub bytes: u64,
+    /// Frames dropped because the reader was slow.
+    pub dropped: u64,
+}
+
+/// What happened to the frames of a fabric.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SwitchboardStats {
+    /// The lane of Raft.
+    pub raft: LaneStats,
+    /// The lane of the lobby.
+    pub lobby: LaneStats,
+    /// The lane of the app channels.
+    pub app: LaneStats,
+    /// Frames of games nobody has opened.
+    pub unknown_game: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    delivered: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Counters {
+    fn read(&self) -> LaneStats {
+        LaneStats {
+            delivered: self.delivered.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+struct Game {
+    number: u64,
+    lanes: [Pusher<Inbound>; 3],
+}
+
+struct State {
+    games: BTreeMap<GameId, Game>,
+    opened: u64,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    counters: [Counters; 3],
+    unknown_game: AtomicU64,
+    limits: QueueLimits,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands arriving frames to the games that are open.
+#[derive(Clone)]
+pub struct Switchboard(Arc<Shared>);
+
+impl Default for Switchboard {
+    fn default() -> Self {
+        Self::new(QueueLimits::default())
+    }
+}
+
+impl Switchboard {
+    /// A switchboard without games, whose lanes hold `limits`.
+    #[must_use]
+    pub fn new(limits: QueueLimits) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                games: BTreeMap::new(),
+                opened: 0,
+                closed: false,
+            }),
+            counters: Default::default(),
+            unknown_game: AtomicU64::new(0),
+            limits,
+        }))
+    }
+
+    /// Opens a game: its frames go to the answer until that is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] when the game is open already, or no more can be.
+    pub fn open(&self, game: &GameId) -> Result<Incoming, PortError> {
+        let mut state = self.0.lock();
+        if state.closed {
+            return Err(PortError::Closed);
+        }
+        if state.games.contains_key(game) {
+            return Err(PortError::Taken(game.clone()));
+        }
+        if state.games.len() >= GAMES_MAX {
+            return Err(PortError::TooMany { max: GAMES_MAX });
+        }
+        let QueueLimits {
+            frames_max,
+            bytes_max,
+        } = self.0.limits;
+        let (raft_in, raft) = queue::queue(frames_max, bytes_max, Overflow::DropNewest);
+        let (lobby_in, lobby) = queue::queue(frames_max, bytes_max, Overflow::DropOldest);
+        let (app_in, app) = queue::queue(frames_max, bytes_max, Overflow::DropOldest);
+        state.opened += 1;
+        let number = state.opened;
+        state.games.insert(
+            game.clone(),
+            Game {
+                number,
+                lanes: [raft_in, lobby_in, app_in],
+            },
+        );
+        Ok(Incoming {
+            raft,
+            lobby,
+            app,
+            _open: OpenGame {
+                board: self.clone(),
+                game: game.clone(),
+                number,
+            },
+        })
+    }
+
+    /// Puts a frame that arrived where it belongs. Answers whether anybody got it.
+    pub fn deliver(&self, game: &GameId, lane: Lane, inbound: Inbound) -> bool {
+        let state = self.0.lock();
+        let Some(open) = state.games.get(game) else {
+            self.0.unknown_game.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        let at = usize::from(lane.number() - 1);
+        let counters = &self.0.counters[at];
+        let bytes = inbound.frame.len();
+        let before = open.lanes[at].dropped();
+        let taken = open.lanes[at].push(inbound, bytes);
+        let dropped = open.lanes[at].dropped() - before;
+        counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+        if taken {
+            counters.delivered.fetch_add(1, Ordering::Relaxed);
+            counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Ends every game's incoming stream; no game can be opened any more.
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        for game in std::mem::take(&mut state.games).into_values() {
+            for lane in game.lanes {
+                lane.close();
+            }
+        }
+    }
+
+    /// What happened to the frames so far.
+    #[must_use]
+    pub fn stats(&self) -> SwitchboardStats {
+        let [raft, lobby, app] = &self.0.counters;
+        SwitchboardStats {
+            raft: raft.read(),
+            lobby: lobby.read(),
+            app: app.read(),
+            unknown_game: self.0.unknown_game.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Frees the game's name when its incoming stream is dropped.
+struct OpenGame {
+    board: Switchboard,
+    game: GameId,
+    number: u64,
+}
+
+impl Drop for OpenGame {
+    fn drop(&mut self) {
+        let mut state = self.board.0.lock();
+        // The same name may have been opened anew after a close: only our own entry goes.
+        if state.games.get(&self.game).map(|game| game.number) == Some(self.number) {
+            state.games.remove(&self.game);
+        }
+    }
+}
+
+/// The frames of one game, lane by lane. It is not `Clone`, and a fabric gives one at a time.
+pub struct Incoming {
+    /// Frames of the Raft lane.
+    pub raft: Receiver<Inbound>,
+    /// Frames of the lobby.
+    pub lobby: Receiver<Inbound>,
+    /// Frames of the app channels.
+    pub app: Receiver<Inbound>,
+    _open: OpenGame,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ids::PeerId;
+
+    fn frame(n: u8) -> Inbound {
+        Inbound {
+            from: PeerId::new("ann").unwrap(),
+            frame: Bytes::from(vec![n; 10]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flooded_app_lane_leaves_the_raft_lane_alone() {
+        let board = Switchboard::new(QueueLimits {
+            frames_max: 4,
+            bytes_max: 1000,
+        });
+        let game = GameId::new("chess").unwrap();
+        let mut incoming = board.open(&game).unwrap();
+        for n in 0..100 {
+            board.deliver(&game, Lane::App, frame(n));
+        }
+        assert!(board.deliver(&game, Lane::Raft, frame(7)));
+        assert_eq!(incoming.raft.recv().await, Some(frame(7)));
+        assert_eq!(incoming.app.recv().await, Some(frame(96)));
+        let stats = board.stats();
+        assert_eq!((stats.app.delivered, stats.app.dropped), (100, 96));
+        assert_eq!((stats.raft.delivered, stats.raft.dropped), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_game_can_be_opened_again_once_it_was_dropped_and_never_twice() {
+        let board = Switchboard::default();
+        let game = GameId::new("chess").unwrap();
+        assert!(!board.deliver(&game, Lane::Raft, frame(1)));
+        let first = board.open(&game).unwrap();
+        assert_eq!(
+            board.open(&game).err(),
+            Some(PortError::Taken(game.clone()))
+        );
+        drop(first);
+        let mut second = board.open(&game).unwrap();
+        board.close();
+        assert_eq!(second.raft.recv().await, None);
+        assert_eq!(board.open(&game).err(), Some(PortError::Closed));
+        assert_eq!(board.stats().unknown_game, 1);
+    }
+
+    #[test]
+    fn the_most_games_fit_and_one_more_does_not() {
+        let board = Switchboard::default();
+        let held: Vec<_> = (0..GAMES_MAX)
+            .map(|n| board.open(&GameId::new(format!("g{n}")).unwrap()).unwrap())
+            .collect();
+        let one_more = board.open(&GameId::new("more").unwrap());
+        assert_eq!(one_more.err(), Some(PortError::TooMany { max: GAMES_MAX }));
+        drop(held);
+    }
+}
