@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod events;
 pub mod fabric;
+pub mod game;
 pub mod ids;
 pub mod log;
+pub mod raft;
+pub mod state;
 pub mod watch;

@@ -186,10 +186,7 @@ mod tests {
         a.links
             .send(&peer("bob"), Lane::Lobby, Bytes::from_static(b"1"))
             .unwrap();
-        assert_eq!(
-            a.links.broadcast(Lane::Lobby, &Bytes::from_static(b"2")),
-            2
-        );
+        assert_eq!(a.links.broadcast(Lane::Lobby, &Bytes::from_static(b"2")), 2);
         let mut seen = Vec::new();
         for _ in 0..2 {
             seen.push(b.incoming.lobby.recv().await.unwrap().frame);

@@ -168,7 +168,10 @@ mod tests {
 
         let (push, mut read) = queue(2, 100, Overflow::DropOldest);
         assert!(push.push(1, 1) && push.push(2, 1) && push.push(3, 1));
-        assert_eq!((read.try_recv(), read.try_recv(), read.try_recv()), (Some(2), Some(3), None));
+        assert_eq!(
+            (read.try_recv(), read.try_recv(), read.try_recv()),
+            (Some(2), Some(3), None)
+        );
         assert_eq!(push.dropped(), 1);
     }
 

@@ -79,7 +79,11 @@ impl LogStore for MemoryLog {
         Ok(LogState {
             vote: state.vote.clone(),
             purged: state.purged,
-            last: state.records.back().map(|record| record.at).or(state.purged),
+            last: state
+                .records
+                .back()
+                .map(|record| record.at)
+                .or(state.purged),
         })
     }
 
@@ -98,11 +102,7 @@ impl LogStore for MemoryLog {
         // In range of a VecDeque's length by the two checks above.
         let start = (from - state.first()) as usize;
         let count = (to - from) as usize;
-        Ok(state
-            .records
-            .range(start..start + count)
-            .cloned()
-            .collect())
+        Ok(state.records.range(start..start + count).cloned().collect())
     }
 
     fn append(&self, records: Vec<Record>, done: AppendDone) -> Result<(), LogError> {
@@ -137,7 +137,9 @@ impl LogStore for MemoryLog {
 
     fn truncate_after(&self, last: Option<u64>) -> BoxFuture<'static, Result<(), LogError>> {
         self.now(|state| {
-            let keep = last.map_or(0, |last| last + 1).saturating_sub(state.first());
+            let keep = last
+                .map_or(0, |last| last + 1)
+                .saturating_sub(state.first());
             state.records.truncate(keep as usize);
             Ok(())
         })

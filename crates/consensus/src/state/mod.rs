@@ -1,0 +1,490 @@
+//! The replicated state: what every node computes from the same log.
+//!
+//! Seats, client sessions, the turn clock, hash votes, and the game itself. [`Replica::apply`] is a
+//! function of the state and the entry: no clock, no randomness, no I/O. What it decides goes to
+//! whoever proposed as an [`Applied`] and to the [`Feed`](crate::events) as an event.
+//!
+//! Invariants
+//! - two replicas that applied the same entries are equal, byte for byte, in
+//!   [`Replica::snapshot`];
+//! - the game's clock never goes back: a stamp older than the state's is raised to it;
+//! - one timeout per turn: the entry counts only if the turn it names is still on and its time is
+//!   up by the entry's own stamp.
+
+pub(crate) mod command;
+pub mod seats;
+pub mod sessions;
+mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::events::{Feed, RawEvent, RawTurn, Ruling};
+use crate::game::{Malformed, Rules, RulesFactory, TurnInfo, Verdict};
+use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId};
+use crate::log::Position;
+
+use command::{Body, Command, Configure, Hash, Kind};
+use seats::{NoPlace, Place, Seat, SeatTable};
+use sessions::{Admission, Kept, KeptResult, Opened, Rejection, Sessions};
+
+/// Hashes that are remembered to compare with what others vote.
+const HASHES_KEPT: usize = 8;
+
+/// What an entry did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Nothing that anybody waits for: a blank entry, a membership, a tick, a vote.
+    Internal,
+    /// An action was decided, now or earlier.
+    Decided {
+        /// What was decided, with the entry that did.
+        kept: Kept,
+        /// Whether an earlier entry decided it.
+        duplicate: bool,
+    },
+    /// An action was not applied.
+    Rejected(Rejection),
+    /// A client's session is open.
+    Opened(Opened),
+    /// A peer has a place.
+    Placed(Place),
+    /// A peer got no place.
+    NoPlace(NoPlace),
+    /// A place was given up, or was not held.
+    Vacated(bool),
+    /// A timeout took place, or came too late.
+    TimedOut(bool),
+}
+
+/// A node whose state is not the others'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node's state after entry {index} is not the others': it must join anew")]
+pub struct Desync {
+    /// After which entry.
+    pub index: u64,
+    /// This node's hash.
+    pub mine: [u8; 32],
+    /// The hash most voters have.
+    pub theirs: [u8; 32],
+}
+
+/// Settings every node takes from the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub session: SessionId,
+    pub session_ttl_ms: u64,
+    pub hash_every: u64,
+}
+
+/// When the present turn must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// Which turn.
+    pub turn: u64,
+    /// By when, on the game's clock.
+    pub at_ms: u64,
+}
+
+/// The replicated state of one node.
+pub(crate) struct Replica {
+    pub(crate) settings: Option<Settings>,
+    pub(crate) seats: SeatTable,
+    pub(crate) sessions: Sessions,
+    pub(crate) now_ms: u64,
+    pub(crate) turn: u64,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) applied: Option<Position>,
+    /// Votes on hashes that are not decided: at which entry, who, what.
+    pub(crate) votes: BTreeMap<u64, BTreeMap<NodeId, [u8; 32]>>,
+    pub(crate) game: Box<dyn Rules>,
+    rules: RulesFactory,
+    voters: BTreeSet<NodeId>,
+    /// This node's own hashes. Not part of the state: a node that skipped entries has none.
+    own_hashes: BTreeMap<u64, [u8; 32]>,
+    feed: Option<Feed>,
+    /// Kept in step with [`crate::events::Feed`]; see [`Planted`].
+    planted: Planted,
+}
+
+/// Bugs that the simulator must be able to find. Always none outside its own tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Planted {
+    /// Remember only the highest serial of each client.
+    pub high_water_sessions: bool,
+    /// A timeout counts whatever the turn and the stamp.
+    pub unfenced_timeouts: bool,
+}
+
+/// The index a game sees: entries count from 1.
+fn shown(at: Position) -> u64 {
+    at.index + 1
+}
+
+impl Replica {
+    pub(crate) fn new(rules: RulesFactory, feed: Option<Feed>, planted: Planted) -> Self {
+        Self {
+            settings: None,
+            seats: SeatTable::default(),
+            sessions: Sessions::default(),
+            now_ms: 0,
+            turn: 0,
+            deadline: None,
+            applied: None,
+            votes: BTreeMap::new(),
+            game: rules.make(),
+            rules,
+            voters: BTreeSet::new(),
+            own_hashes: BTreeMap::new(),
+            feed,
+            planted,
+        }
+    }
+
+    /// Applies a command.
+    ///
+    /// # Errors
+    ///
+    /// [`Desync`] when the entry proves this node's state wrong. It must not apply more.
+    pub(crate) fn apply(&mut self, at: Position, command: &Bytes) -> Result<Applied, Desync> {
+        let result = match Command::decode(command.clone()) {
+            Ok(Command {
+                stamp_ms,
+                body: Some(body),
+            }) => {
+                self.now_ms = self.now_ms.max(stamp_ms);
+                self.expire();
+                self.dispatch(at, body)
+            }
+            _ => Ok(Applied::Rejected(Rejection::Malformed)),
+        };
+        self.passed(at);
+        result
+    }
+
+    /// Passes an entry that is not a command.
+    pub(crate) fn pass_blank(&mut self, at: Position) {
+        self.passed(at);
+    }
+
+    /// Passes a membership entry: who votes on hashes.
+    pub(crate) fn pass_membership(&mut self, at: Position, voters: BTreeSet<NodeId>) {
+        self.voters = voters;
+        self.passed(at);
+    }
+
+    fn passed(&mut self, at: Position) {
+        self.applied = Some(at);
+        if let Some(feed) = &self.feed {
+            feed.advance(shown(at));
+        }
+    }
+
+    fn dispatch(&mut self, at: Position, body: Body) -> Result<Applied, Desync> {
+        Ok(match body {
+            Body::Act(act) => {
+                let applied = self.act(at, act);
+                self.note_hash(at);
+                applied
+            }
+            Body::Open(open) => {
+                let (Ok(client), Ok(owner)) =
+                    (ClientId::new(&open.client), PeerId::new(&open.owner))
+                else {
+                    return Ok(Applied::Rejected(Rejection::Malformed));
+                };
+                let opened =
+                    self.sessions
+                        .open(&client, &owner, open.nonce, shown(at), self.now_ms);
+                opened.map_or_else(Applied::Rejected, Applied::Opened)
+            }
+            Body::Configure(configure) => {
+                self.configure(configure);
+                Applied::Internal
+            }
+            Body::Seat(request) => {
+                let (Some(node), Ok(kind)) = (
+                    request.node.as_ref().and_then(command::NodeMsg::node),
+                    Kind::try_from(request.kind),
+                ) else {
+                    return Ok(Applied::Rejected(Rejection::Malformed));
+                };
+                if self.settings.is_none() {
+                    return Ok(Applied::NoPlace(NoPlace::NotOpen));
+                }
+                let taken = self.seats.take(&node, kind);
+                taken.map_or_else(Applied::NoPlace, Applied::Placed)
+            }
+            Body::Vacate(vacate) => match vacate.node.as_ref().and_then(command::NodeMsg::node) {
+                Some(node) => Applied::Vacated(self.seats.vacate(&node, vacate.left)),
+                None => Applied::Rejected(Rejection::Malformed),
+            },
+            Body::Timeout(timeout) => Applied::TimedOut(self.time_out(at, timeout.turn)),
+            Body::Hash(hash) => return self.vote(hash).map(|()| Applied::Internal),
+            Body::Tick(_) => Applied::Internal,
+        })
+    }
+
+    fn act(&mut self, at: Position, act: command::Act) -> Applied {
+        let Ok(client) = ClientId::new(&act.client) else {
+            return Applied::Rejected(Rejection::Malformed);
+        };
+        if self.planted.high_water_sessions
+            && let Some(session) = self.sessions.clients.get(&client)
+            && act.serial <= session.highest
+            && !session.results.contains_key(&act.serial)
+        {
+            let kept = Kept {
+                index: shown(at),
+                term: at.term,
+                turn: self.turn,
+                result: KeptResult::Accepted(Bytes::new()),
+            };
+            return Applied::Decided {
+                kept,
+                duplicate: true,
+            };
+        }
+        match self
+            .sessions
+            .admit(&client, act.session, act.serial, self.now_ms)
+        {
+            Admission::Rejected(why) => return Applied::Rejected(why),
+            Admission::Duplicate(kept) => {
+                return Applied::Decided {
+                    kept,
+                    duplicate: true,
+                };
+            }
+            Admission::Apply => {}
+        }
+        let key = ActionKey {
+            client,
+            serial: act.serial,
+        };
+        let ruling = if act.expected_turn.is_some_and(|turn| turn != self.turn) {
+            Ruling::Fenced
+        } else {
+            let info = TurnInfo {
+                index: shown(at),
+                term: at.term,
+                turn: self.turn,
+                now_ms: self.now_ms,
+                player: self.sessions.owner(&key.client).cloned(),
+                key: Some(key.clone()),
+            };
+            Ruling::Game(self.game.apply(&info, &act.action))
+        };
+        let result = match &ruling {
+            Ruling::Fenced => KeptResult::Fenced,
+            Ruling::Game(Verdict::Accepted(outcome)) => {
+                self.turn += 1;
+                self.start_turn();
+                KeptResult::Accepted(outcome.clone())
+            }
+            Ruling::Game(Verdict::Refused(refusal)) => KeptResult::Refused(refusal.clone()),
+            Ruling::Game(Verdict::Malformed) => KeptResult::Malformed,
+        };
+        let kept = Kept {
+            index: shown(at),
+            term: at.term,
+            turn: self.turn,
+            result,
+        };
+        self.sessions.keep(&key.client, key.serial, kept.clone());
+        self.emit(|this| {
+            RawEvent::Turn(RawTurn {
+                index: shown(at),
+                term: at.term,
+                turn: this.turn,
+                now_ms: this.now_ms,
+                key,
+                action: act.action,
+                ruling,
+            })
+        });
+        Applied::Decided {
+            kept,
+            duplicate: false,
+        }
+    }
+
+    /// The clock of a new turn starts.
+    fn start_turn(&mut self) {
+        self.deadline = self.game.time_limit().map(|limit| Deadline {
+            turn: self.turn,
+            at_ms: self
+                .now_ms
+                .saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        });
+    }
+
+    fn time_out(&mut self, at: Position, turn: u64) -> bool {
+        let due = self
+            .deadline
+            .is_some_and(|deadline| deadline.turn == turn && deadline.at_ms <= self.now_ms);
+        if !(due || self.planted.unfenced_timeouts) {
+            return false;
+        }
+        let info = TurnInfo {
+            index: shown(at),
+            term: at.term,
+            turn: self.turn,
+            now_ms: self.now_ms,
+            key: None,
+            player: None,
+        };
+        self.game.time_out(&info);
+        let timed_out = self.turn;
+        self.turn += 1;
+        self.start_turn();
+        self.emit(|this| RawEvent::TimedOut {
+            index: shown(at),
+            term: at.term,
+            turn: timed_out,
+            now_ms: this.now_ms,
+        });
+        true
+    }
+
+    fn configure(&mut self, configure: Configure) {
+        if self.settings.is_some() {
+            return;
+        }
+        let Ok(session) = <[u8; 16]>::try_from(&configure.session[..]) else {
+            return;
+        };
+        self.settings = Some(Settings {
+            session: SessionId(u128::from_be_bytes(session)),
+            session_ttl_ms: configure.session_ttl_ms,
+            hash_every: configure.hash_every,
+        });
+        let nodes = |list: &[command::NodeMsg]| -> Vec<NodeId> {
+            list.iter().filter_map(command::NodeMsg::node).collect()
+        };
+        self.seats = SeatTable {
+            seats: vec![Seat::default(); configure.seats.min(seats::SEATS_MAX) as usize],
+            spectators_max: configure.spectators_max.min(seats::SPECTATORS_MAX),
+            wants_witness: configure.witness,
+            core: nodes(&configure.core).into_iter().collect(),
+            ..SeatTable::default()
+        };
+        for node in nodes(&configure.seated) {
+            // A seat that does not exist for somebody in the list is a short list of seats.
+            let _ = self.seats.take(&node, Kind::Player);
+        }
+        self.start_turn();
+    }
+
+    fn expire(&mut self) {
+        if let Some(settings) = &self.settings {
+            self.sessions.expire(self.now_ms, settings.session_ttl_ms);
+        }
+    }
+
+    /// Notes this node's hash after an entry at which all nodes do.
+    fn note_hash(&mut self, at: Position) {
+        let every = self.settings.as_ref().map_or(0, |s| s.hash_every);
+        if every == 0 || !shown(at).is_multiple_of(every) {
+            return;
+        }
+        let hash = self.hash();
+        self.own_hashes.insert(shown(at), hash);
+        while self.own_hashes.len() > HASHES_KEPT {
+            self.own_hashes.pop_first();
+        }
+    }
+
+    /// This node's hashes that its vote has not been seen for.
+    pub(crate) fn hashes_to_vote(&self, me: &NodeId) -> Option<(u64, [u8; 32])> {
+        let (at, hash) = self.own_hashes.last_key_value()?;
+        let voted = self.votes.get(at).is_some_and(|v| v.contains_key(me));
+        (!voted).then_some((*at, *hash))
+    }
+
+    fn vote(&mut self, vote: Hash) -> Result<(), Desync> {
+        let (Some(node), Ok(hash)) = (
+            vote.node.as_ref().and_then(command::NodeMsg::node),
+            <[u8; 32]>::try_from(&vote.hash[..]),
+        ) else {
+            return Ok(());
+        };
+        if !self.voters.contains(&node) {
+            return Ok(());
+        }
+        let votes = self.votes.entry(vote.at).or_default();
+        votes.insert(node, hash);
+        let agreeing = votes.values().filter(|other| **other == hash).count();
+        let decided = agreeing > self.voters.len() / 2;
+        while self.votes.len() > HASHES_KEPT {
+            self.votes.pop_first();
+        }
+        match self.own_hashes.get(&vote.at) {
+            Some(mine) if decided && *mine != hash => {
+                let desync = Desync {
+                    index: vote.at,
+                    mine: *mine,
+                    theirs: hash,
+                };
+                self.emit(|_| RawEvent::Desync {
+                    index: desync.index,
+                    mine: desync.mine,
+                    theirs: desync.theirs,
+                });
+                Err(desync)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn emit(&self, event: impl FnOnce(&Self) -> RawEvent) {
+        if let Some(feed) = &self.feed {
+            feed.push(event(self));
+        }
+    }
+
+    /// SHA-256 of the state as bytes. A game that cannot write its state down is judged by its
+    /// turn, its sessions' results and its seats.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.encode());
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest.as_ref());
+        hash
+    }
+
+    /// The whole state, if the game can write its own down.
+    pub(crate) fn snapshot(&self) -> Option<Bytes> {
+        self.rules.can_snapshot.then(|| self.encode())
+    }
+
+    /// Replaces the state by one that stands for every entry through `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] when the bytes are no state. Nothing changed then.
+    pub(crate) fn install(
+        &mut self,
+        at: Position,
+        voters: BTreeSet<NodeId>,
+        state: &[u8],
+    ) -> Result<(), Malformed> {
+        let mut next = Self::new(self.rules.clone(), None, self.planted);
+        let game = next.decode(state)?;
+        next.game.restore(&game)?;
+        next.voters = voters;
+        next.applied = Some(at);
+        next.feed = self.feed.take();
+        *self = next;
+        let turn = self.turn;
+        self.emit(|_| RawEvent::Reset {
+            index: shown(at),
+            term: at.term,
+            turn,
+            state: game,
+        });
+        self.passed(at);
+        Ok(())
+    }
+}
