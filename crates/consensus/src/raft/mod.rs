@@ -56,3 +56,157 @@ pub struct Progress {
 
 /// What a leader knows about the others.
 pub type ProgressMap = BTreeMap<NodeId, Progress>;
+
+mod engine;
+pub(crate) mod rpc;
+pub(crate) mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::log::{LogError, Record};
+use crate::state::Applied;
+use crate::watch::Watch;
+
+pub(crate) use engine::{Engine, Parts};
+pub use engine::simulated;
+
+/// What a node is at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Writes the log.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// What Raft reports of itself. Changes when the role, the leader, the term or the membership do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// What this node is.
+    pub role: Role,
+    /// The term it is in.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Who is a member, by the latest entry in the log, committed or not.
+    pub membership: Arc<Membership>,
+    /// The entry that says so.
+    pub membership_index: u64,
+    /// Whether that entry is committed.
+    pub membership_committed: bool,
+    /// Why Raft stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// Numbers that change with every entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RaftNumbers {
+    /// The last entry in the log.
+    pub last: Option<u64>,
+    /// The last entry known to be committed.
+    pub committed: Option<u64>,
+    /// The last entry applied.
+    pub applied: Option<u64>,
+    /// The last entry the latest snapshot contains.
+    pub snapshot: Option<u64>,
+    /// The last entry forgotten.
+    pub purged: Option<u64>,
+    /// What this node, when it leads, knows about the others.
+    pub progress: ProgressMap,
+    /// When it leads: how long ago a majority last answered.
+    pub quorum_acked: Option<Duration>,
+}
+
+/// A command that was not decided here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// This node does not lead; the command is not in the log.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who may.
+        leader: Option<NodeId>,
+    },
+    /// The command was in the log of a leader that lost its place: it may still take effect.
+    #[error("leadership was lost before the entry was decided")]
+    Unknown,
+    /// Raft has stopped.
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// A change of members, one node at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Gives a node the log.
+    AddLearner(NodeId),
+    /// Gives a learner a vote.
+    Promote(NodeId),
+    /// Takes a node out, whatever it is.
+    Remove(NodeId),
+    /// Ends a joint configuration somebody left behind.
+    FinishJoint,
+}
+
+/// A change of members that did not happen now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// Another change is under way: try again when it is done.
+    #[error("another change of members is under way")]
+    InProgress,
+    /// This node does not lead, or lost its place meanwhile.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// The change makes no sense for the present members.
+    #[error("the change does not fit the present members: {0}")]
+    Refused(String),
+    /// Raft has stopped.
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// A read that cannot be promised to see every acknowledged turn.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadIndexError {
+    /// This node does not lead.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who may.
+        leader: Option<NodeId>,
+    },
+    /// No majority answered.
+    #[error("no majority answered")]
+    NoQuorum,
+    /// Raft has stopped.
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Agreement on a log, behind a seam: openraft stands behind it in production.
+pub(crate) trait Consensus: Send + Sync + 'static {
+    fn status(&self) -> Watch<RaftStatus>;
+    fn numbers(&self) -> RaftNumbers;
+    /// Starts a new log with these voters. Harmless on a log that has begun.
+    fn initialize(&self, voters: BTreeSet<NodeId>) -> BoxFuture<'_, Result<(), ChangeError>>;
+    fn submit(&self, command: Bytes) -> BoxFuture<'_, Result<Applied, SubmitError>>;
+    /// The index a linearizable read must wait to be applied.
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;
+    fn change(&self, change: Change) -> BoxFuture<'static, Result<(), ChangeError>>;
+    /// Asks `to` to take over. Whether it did shows in the status.
+    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), SubmitError>>;
+    /// Writes a snapshot and forgets the log it stands for.
+    fn compact(&self) -> BoxFuture<'_, Result<(), SubmitError>>;
+    fn read(&self, from: u64, to: u64) -> Result<Vec<Record>, LogError>;
+    /// Answers a message of another node.
+    fn handle(&self, from: &NodeId, request: wire::Body) -> BoxFuture<'_, Option<wire::Body>>;
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

@@ -16,6 +16,8 @@ pub mod seats;
 pub mod sessions;
 mod snapshot;
 
+pub(crate) use snapshot::KeptMsg;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

@@ -1,0 +1,212 @@
+//! The replicated state as openraft wants it, and snapshots of it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use prost::Message;
+
+use super::ObserverRef;
+use super::store::io_error;
+use super::types::{
+    Id, Meta, Snapshot, Stored, Types, id, membership, position, stored, stored_msg,
+};
+use crate::events::Feed;
+use crate::log::{LogStore, StoredSnapshot};
+use crate::raft::wire::MembershipMsg;
+use crate::state::{Applied, Replica};
+
+/// The state and who may look at it.
+pub type Shared = Arc<Mutex<Replica>>;
+
+pub fn lock(replica: &Shared) -> MutexGuard<'_, Replica> {
+    replica.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub struct Machine {
+    pub replica: Shared,
+    pub feed: Feed,
+    pub log: Arc<dyn LogStore>,
+    pub observer: ObserverRef,
+    pub applied: Option<Id>,
+    pub members: Stored,
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl Machine {
+    /// Starts from the latest snapshot, if there is one.
+    pub async fn open(
+        replica: Shared,
+        feed: Feed,
+        log: Arc<dyn LogStore>,
+        observer: ObserverRef,
+    ) -> Result<Self, io::Error> {
+        let mut machine = Self {
+            replica,
+            feed,
+            log,
+            observer,
+            applied: None,
+            members: Stored::default(),
+        };
+        if let Some(snapshot) = machine.log.load_snapshot().await.map_err(io_error)? {
+            let members = members_from(&snapshot.membership)?;
+            machine.take_over(id(snapshot.through), members, &snapshot.state)?;
+        }
+        Ok(machine)
+    }
+
+    fn take_over(&mut self, through: Id, members: Stored, state: &Bytes) -> Result<(), io::Error> {
+        let voters = membership(members.membership()).voters;
+        lock(&self.replica)
+            .install(position(&through), voters, state)
+            .map_err(|_| invalid("the snapshot holds no state of this game"))?;
+        self.applied = Some(through);
+        self.members = members;
+        self.feed.publish();
+        self.observer.installed(position(&through));
+        Ok(())
+    }
+}
+
+fn members_from(bytes: &Bytes) -> Result<Stored, io::Error> {
+    let msg = MembershipMsg::decode(bytes.clone())
+        .map_err(|_| invalid("the snapshot names no members"))?;
+    stored(&msg).map_err(|_| invalid("the snapshot names no members"))
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<Id>, Stored), io::Error> {
+        Ok((self.applied, self.members.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut failed = None;
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let at = position(&entry.log_id);
+            let applied = {
+                let mut replica = lock(&self.replica);
+                match entry.payload {
+                    EntryPayload::Blank => {
+                        replica.pass_blank(at);
+                        Applied::Internal
+                    }
+                    EntryPayload::Membership(members) => {
+                        replica.pass_membership(at, membership(&members).voters);
+                        self.members = Stored::new(Some(entry.log_id), members);
+                        Applied::Internal
+                    }
+                    EntryPayload::Normal(command) => match replica.apply(at, &command.0) {
+                        Ok(applied) => applied,
+                        Err(desync) => {
+                            failed = Some(desync);
+                            break;
+                        }
+                    },
+                }
+            };
+            self.applied = Some(entry.log_id);
+            self.observer.applied(at, &self.replica);
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+        }
+        self.feed.publish();
+        match failed {
+            // openraft stops the node, which is what a diverged one must do.
+            Some(desync) => Err(io::Error::other(desync)),
+            None => Ok(()),
+        }
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            // The state as it stands at the last applied entry: what is applied while the
+            // snapshot is written is not in it.
+            state: lock(&self.replica).snapshot(),
+            through: self.applied,
+            members: self.members.clone(),
+            log: self.log.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &Meta, state: Bytes) -> Result<(), io::Error> {
+        let through = meta
+            .last_log_id
+            .ok_or_else(|| invalid("a snapshot of nothing"))?;
+        self.log
+            .save_snapshot(StoredSnapshot {
+                through: position(&through),
+                membership: stored_msg(&meta.last_membership).encode_to_vec().into(),
+                state: state.clone(),
+            })
+            .await
+            .map_err(io_error)?;
+        self.take_over(through, meta.last_membership.clone(), &state)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let Some(snapshot) = self.log.load_snapshot().await.map_err(io_error)? else {
+            return Ok(None);
+        };
+        Ok(Some(Snapshot {
+            meta: Meta {
+                last_log_id: Some(id(snapshot.through)),
+                last_membership: members_from(&snapshot.membership)?,
+            },
+            snapshot: snapshot.state,
+        }))
+    }
+}
+
+pub struct Builder {
+    state: Option<Bytes>,
+    through: Option<Id>,
+    members: Stored,
+    log: Arc<dyn LogStore>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let state = self
+            .state
+            .take()
+            .ok_or_else(|| invalid("this game cannot write its state down"))?;
+        let through = self
+            .through
+            .ok_or_else(|| invalid("nothing has been applied"))?;
+        self.log
+            .save_snapshot(StoredSnapshot {
+                through: position(&through),
+                membership: stored_msg(&self.members).encode_to_vec().into(),
+                state: state.clone(),
+            })
+            .await
+            .map_err(io_error)?;
+        Ok(Snapshot {
+            meta: Meta {
+                last_log_id: Some(through),
+                last_membership: self.members.clone(),
+            },
+            snapshot: state,
+        })
+    }
+}

@@ -1,0 +1,512 @@
+//! openraft behind our trait. Nothing outside this folder names it.
+//!
+//! What it does by default that we do not want, and how that is met here
+//! - pre-vote is off, and a network that lacks it grants: it is on, and ours asks;
+//! - a leader cut off stays `Leader`: [`RaftNumbers::quorum_acked`] says since when, and callers
+//!   put their own deadline on a submit;
+//! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
+//!   the learner acknowledged instead;
+//! - a change of members whose future is dropped leaves a joint configuration: changes run in a
+//!   task of their own, to their end.
+
+mod machine;
+mod network;
+mod runtime;
+mod store;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
+use openraft::{ChangeMembers, EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::Instant as _;
+use openraft_rt::watch::WatchReceiver as _;
+
+use super::rpc::Caller;
+use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
+use super::{
+    Change, ChangeError, Consensus, Membership, Progress, RaftNumbers, RaftStatus, ReadIndexError,
+    Role, SubmitError,
+};
+use crate::config::{Limits, Timing};
+use crate::events::Feed;
+use crate::game::Malformed;
+use crate::ids::NodeId;
+use crate::log::{LogError, LogStore, Position, Record};
+use crate::state::{Applied, Replica};
+use crate::watch::{self, Watch};
+
+pub(crate) use machine::{Shared as SharedReplica, lock};
+pub use runtime::seeded as simulated;
+use types::{Opaque, Types, Vote};
+
+/// Looks on: for the simulator's invariants. Every method does nothing by default.
+pub(crate) trait Observer: Send + Sync + 'static {
+    fn appended(&self, _: &[Record]) {}
+    fn truncated(&self, _last: Option<u64>) {}
+    fn voted(&self, _term: u64) {}
+    fn applied(&self, _: Position, _: &SharedReplica) {}
+    fn installed(&self, _: Position) {}
+}
+
+pub(crate) type ObserverRef = Arc<dyn Observer>;
+
+/// Nobody looks on.
+pub(crate) struct Nobody;
+
+impl Observer for Nobody {}
+
+/// What an [`Engine`] is made of.
+pub(crate) struct Parts {
+    pub me: NodeId,
+    pub replica: Replica,
+    pub feed: Feed,
+    pub log: Arc<dyn LogStore>,
+    pub caller: Arc<dyn Caller>,
+    pub timing: Timing,
+    pub limits: Limits,
+    pub observer: ObserverRef,
+}
+
+type Raft = openraft::Raft<Types, machine::Machine>;
+
+/// A snapshot that is arriving.
+struct Arriving {
+    vote: Vote,
+    through: Position,
+    total: u64,
+    data: BytesMut,
+}
+
+pub(crate) struct Engine {
+    raft: Raft,
+    replica: SharedReplica,
+    log: Arc<dyn LogStore>,
+    status: watch::Sender<RaftStatus>,
+    arriving: Mutex<BTreeMap<NodeId, Arriving>>,
+    snapshot_bytes_max: usize,
+    follow: tokio::task::AbortHandle,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.follow.abort();
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+impl Engine {
+    /// Starts Raft on what the log holds.
+    ///
+    /// # Errors
+    ///
+    /// What the log or the configuration said.
+    pub(crate) async fn start(parts: Parts) -> Result<(Arc<Self>, SharedReplica), String> {
+        let timing = parts.timing;
+        let config = openraft::Config {
+            cluster_name: "cabinet".to_owned(),
+            election_timeout_min: timing.election_min_ms,
+            election_timeout_max: timing.election_max_ms,
+            heartbeat_interval: timing.heartbeat_ms,
+            // A heartbeat says nothing a fresh answer has not said.
+            heartbeat_min_interval: Some(timing.heartbeat_ms / 2),
+            install_snapshot_timeout: timing.election_max_ms * 20,
+            max_payload_entries: 4096,
+            replication_lag_threshold: u64::MAX / 2,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: parts.limits.log_kept_after_snapshot,
+            purge_batch_size: 1,
+            enable_pre_vote: Some(true),
+            backoff: format!(
+                "{}ms ..{}ms",
+                timing.heartbeat_ms.max(1),
+                timing.election_max_ms.max(2)
+            ),
+            ..Default::default()
+        };
+        let config = Arc::new(config.validate().map_err(stopped)?);
+        let replica: SharedReplica = Arc::new(Mutex::new(parts.replica));
+        let machine = machine::Machine::open(
+            replica.clone(),
+            parts.feed,
+            parts.log.clone(),
+            parts.observer.clone(),
+        )
+        .await
+        .map_err(stopped)?;
+        let network = network::Network {
+            me: parts.me.clone(),
+            caller: parts.caller,
+            chunk_bytes: parts.limits.snapshot_chunk_bytes,
+            chunk_timeout: Duration::from_millis(timing.election_max_ms * 4),
+        };
+        let store = store::Store {
+            log: parts.log.clone(),
+            observer: parts.observer,
+        };
+        let raft = Raft::new(parts.me, config, network, store, machine)
+            .await
+            .map_err(stopped)?;
+        let (status, _) = watch::channel(status_of(&raft));
+        let follow = tokio::spawn(follow(raft.clone(), status.clone())).abort_handle();
+        let engine = Self {
+            raft,
+            replica: replica.clone(),
+            log: parts.log,
+            status,
+            arriving: Mutex::default(),
+            snapshot_bytes_max: parts.limits.snapshot_bytes_max,
+            follow,
+        };
+        Ok((Arc::new(engine), replica))
+    }
+
+    /// The state, to look at.
+    pub(crate) fn replica(&self) -> &SharedReplica {
+        &self.replica
+    }
+
+    async fn on_append(&self, append: wire::Append) -> Result<Body, Malformed> {
+        let entries = append
+            .entries
+            .into_iter()
+            .map(types::entry_of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let request = AppendEntriesRequest {
+            vote: types::vote(append.vote)?,
+            prev_log_id: append.previous.map(types::id_of),
+            entries,
+            leader_commit: append.commit.map(types::id_of),
+        };
+        let answer = self
+            .raft
+            .append_entries(request)
+            .await
+            .map_err(|_| Malformed)?;
+        let mut appended = Appended::default();
+        match answer {
+            AppendEntriesResponse::Success => {}
+            AppendEntriesResponse::PartialSuccess(through) => {
+                appended.outcome = 1;
+                appended.through = through.as_ref().map(types::at);
+            }
+            AppendEntriesResponse::Conflict => appended.outcome = 2,
+            AppendEntriesResponse::HigherVote(vote) => {
+                appended.outcome = 3;
+                appended.vote = Some(types::vote_msg(&vote));
+            }
+        }
+        Ok(Body::Appended(appended))
+    }
+
+    async fn on_vote(&self, ask: wire::VoteAsked) -> Result<Body, Malformed> {
+        let mut request = VoteRequest::new(types::vote(ask.vote)?, ask.last.map(types::id_of));
+        request.leadership_transfer = ask.transfer;
+        let answer = if ask.pre {
+            self.raft.pre_vote(request).await
+        } else {
+            self.raft.vote(request).await
+        };
+        let answer = answer.map_err(|_| Malformed)?;
+        Ok(Body::Voted(Voted {
+            vote: Some(types::vote_msg(&answer.vote)),
+            last: answer.last_log_id.as_ref().map(types::at),
+            granted: answer.vote_granted,
+        }))
+    }
+
+    async fn on_chunk(&self, from: &NodeId, chunk: wire::Chunk) -> Result<Body, Malformed> {
+        let vote = types::vote(chunk.vote)?;
+        let through: Position = chunk.through.ok_or(Malformed)?.into();
+        let members = types::stored(&chunk.membership.ok_or(Malformed)?)?;
+        if chunk.total > self.snapshot_bytes_max as u64 {
+            return Ok(Body::Chunked(Chunked {
+                too_large: true,
+                ..Chunked::default()
+            }));
+        }
+        let whole = {
+            let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = || Arriving {
+                vote: vote.clone(),
+                through,
+                total: chunk.total,
+                data: BytesMut::new(),
+            };
+            let known = arriving.entry(from.clone()).or_insert_with(fresh);
+            let same = known.vote == vote && known.through == through && known.total == chunk.total;
+            if !same || chunk.offset == 0 {
+                *known = fresh();
+            }
+            let have = known.data.len() as u64;
+            let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+            if chunk.offset != have || end > chunk.total {
+                return Ok(Body::Chunked(Chunked {
+                    next: have,
+                    ..Chunked::default()
+                }));
+            }
+            known.data.extend_from_slice(&chunk.data);
+            if end < chunk.total {
+                return Ok(Body::Chunked(Chunked {
+                    next: end,
+                    ..Chunked::default()
+                }));
+            }
+            arriving.remove(from).ok_or(Malformed)?
+        };
+        let snapshot = types::Snapshot {
+            meta: types::Meta {
+                last_log_id: Some(types::id(through)),
+                last_membership: members,
+            },
+            snapshot: whole.data.freeze(),
+        };
+        let answer = self
+            .raft
+            .install_full_snapshot(whole.vote, snapshot)
+            .await
+            .map_err(|_| Malformed)?;
+        Ok(Body::Chunked(Chunked {
+            next: whole.total,
+            vote: Some(types::vote_msg(&answer.vote)),
+            too_large: false,
+        }))
+    }
+
+    async fn on_transfer(&self, ask: wire::Transfer) -> Result<Body, Malformed> {
+        let to = ask.to.and_then(|node| node.node()).ok_or(Malformed)?;
+        let from = types::vote(ask.from)?;
+        let request = TransferLeaderRequest::new(from, to, ask.last.map(types::id_of));
+        let taken = self.raft.handle_transfer_leader(request).await;
+        Ok(Body::Transferred(Transferred {
+            taken: matches!(taken, Ok(Ok(()))),
+        }))
+    }
+}
+
+/// Keeps the status in step with openraft's own.
+async fn follow(raft: Raft, status: watch::Sender<RaftStatus>) {
+    let mut changes = raft.server_metrics();
+    loop {
+        status.set_if_new(status_of(&raft));
+        if changes.changed().await.is_err() {
+            break;
+        }
+    }
+    status.modify(|status| {
+        let first = status.stopped.is_none();
+        if first {
+            status.stopped = Some("it was shut down".to_owned());
+        }
+        first
+    });
+}
+
+fn status_of(raft: &Raft) -> RaftStatus {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let effective = &metrics.membership_config;
+    RaftStatus {
+        role: match metrics.state {
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            _ => Role::Learner,
+        },
+        term: metrics.current_term,
+        leader: metrics.current_leader.clone(),
+        membership: Arc::new(membership_of(effective.membership())),
+        membership_index: effective.log_id().map_or(0, |id| id.index),
+        membership_committed: *effective == metrics.committed_membership_config,
+        stopped: metrics.running_state.as_ref().err().map(stopped),
+    }
+}
+
+fn membership_of(members: &openraft::Membership<NodeId, EmptyNode>) -> Membership {
+    types::membership(members)
+}
+
+fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> SubmitError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => SubmitError::NotLeader {
+            leader: forward.leader_id,
+        },
+        RaftError::APIError(_) => SubmitError::Unknown,
+        RaftError::Fatal(fatal) => SubmitError::Stopped(stopped(fatal)),
+    }
+}
+
+fn change_error(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+        )) => ChangeError::InProgress,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(other)) => {
+            ChangeError::Refused(stopped(other))
+        }
+        RaftError::APIError(_) => ChangeError::NotLeader,
+        RaftError::Fatal(fatal) => ChangeError::Stopped(stopped(fatal)),
+    }
+}
+
+impl Consensus for Engine {
+    fn status(&self) -> Watch<RaftStatus> {
+        self.status.subscribe()
+    }
+
+    fn numbers(&self) -> RaftNumbers {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<types::Id>| id.as_ref().map(|id| id.index);
+        let mut progress = super::ProgressMap::new();
+        for (node, matched) in metrics.replication.iter().flatten() {
+            let acked = metrics
+                .heartbeat
+                .as_ref()
+                .and_then(|acks| acks.get(node)?.as_ref().map(|at| at.elapsed()));
+            progress.insert(
+                node.clone(),
+                Progress {
+                    matched: index(matched),
+                    acked,
+                },
+            );
+        }
+        RaftNumbers {
+            last: metrics.last_log_index,
+            committed: index(&metrics.local_committed),
+            applied: index(&metrics.last_applied),
+            snapshot: index(&metrics.snapshot),
+            purged: index(&metrics.purged),
+            progress,
+            quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+        }
+    }
+
+    fn initialize(&self, voters: BTreeSet<NodeId>) -> BoxFuture<'_, Result<(), ChangeError>> {
+        async move {
+            let members: BTreeMap<_, _> = voters
+                .into_iter()
+                .map(|node| (node, EmptyNode::new()))
+                .collect();
+            match self.raft.initialize(members).await {
+                // A log that has begun has its members already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(RaftError::APIError(other)) => Err(ChangeError::Refused(stopped(other))),
+                Err(RaftError::Fatal(fatal)) => Err(ChangeError::Stopped(stopped(fatal))),
+            }
+        }
+        .boxed()
+    }
+
+    fn submit(&self, command: Bytes) -> BoxFuture<'_, Result<Applied, SubmitError>> {
+        async move {
+            let written = self.raft.client_write(Opaque(command)).await;
+            written.map(|done| done.data).map_err(write_error)
+        }
+        .boxed()
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {
+        async move {
+            match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+                Ok((read, _)) => Ok(read.index()),
+                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                    Err(ReadIndexError::NotLeader {
+                        leader: forward.leader_id,
+                    })
+                }
+                Err(RaftError::APIError(_)) => Err(ReadIndexError::NoQuorum),
+                Err(RaftError::Fatal(fatal)) => Err(ReadIndexError::Stopped(stopped(fatal))),
+            }
+        }
+        .boxed()
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let raft = self.raft.clone();
+        let members = self.status.borrow().membership.clone();
+        let is_voter = |node: &NodeId| members.voters.contains(node);
+        let (change, retain) = match change {
+            Change::AddLearner(node) => (
+                ChangeMembers::AddNodes([(node, EmptyNode::new())].into()),
+                true,
+            ),
+            Change::Promote(node) => (ChangeMembers::AddVoterIds([node].into()), true),
+            Change::Remove(node) if is_voter(&node) => {
+                (ChangeMembers::RemoveVoters([node].into()), false)
+            }
+            Change::Remove(node) => (ChangeMembers::RemoveNodes([node].into()), true),
+            Change::FinishJoint => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
+        };
+        // A task of its own: dropped between its two halves, a change would leave them joint.
+        let task = tokio::spawn(async move {
+            let changed = raft.change_membership(change, retain).await;
+            changed.map(|_| ()).map_err(change_error)
+        });
+        async move {
+            task.await
+                .unwrap_or_else(|_| Err(ChangeError::Stopped("the change was cancelled".into())))
+        }
+        .boxed()
+    }
+
+    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), SubmitError>> {
+        let to = to.clone();
+        async move {
+            let asked = self.raft.trigger().transfer_leader(to).await;
+            asked.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))
+        }
+        .boxed()
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(), SubmitError>> {
+        async move {
+            let asked = self.raft.trigger().snapshot().await;
+            asked.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))
+        }
+        .boxed()
+    }
+
+    fn read(&self, from: u64, to: u64) -> Result<Vec<Record>, LogError> {
+        self.log.read(from, to)
+    }
+
+    fn handle(&self, from: &NodeId, request: Body) -> BoxFuture<'_, Option<Body>> {
+        let from = from.clone();
+        async move {
+            let answer = match request {
+                Body::Append(append) => self.on_append(append).await,
+                Body::Vote(ask) => self.on_vote(ask).await,
+                Body::Chunk(chunk) => self.on_chunk(&from, chunk).await,
+                Body::Transfer(ask) => self.on_transfer(ask).await,
+                _ => Err(Malformed),
+            };
+            answer.ok()
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            // Only a panic of openraft's own task makes this fail, and then it is gone as well.
+            let _ = self.raft.shutdown().await;
+            let _ = self.log.close().await;
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,226 @@
+//! openraft's requests as our messages, over whatever carries them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, OptionalSend};
+
+use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
+use crate::game::Malformed;
+use crate::ids::NodeId;
+use crate::raft::rpc::{CallError, Caller};
+use crate::raft::wire::{Append, Body, Chunk, Transfer, VoteAsked};
+
+#[derive(Clone)]
+pub struct Network {
+    pub me: NodeId,
+    pub caller: Arc<dyn Caller>,
+    pub chunk_bytes: usize,
+    pub chunk_timeout: Duration,
+}
+
+/// The way to one node.
+pub struct Way {
+    network: Network,
+    to: NodeId,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, to: NodeId, _: &EmptyNode) -> Way {
+        Way {
+            network: self.clone(),
+            to,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the answer makes no sense")]
+    Malformed,
+    #[error("the snapshot is larger than the other node takes")]
+    TooLarge,
+    #[error("the snapshot is not wanted any more")]
+    Cancelled,
+}
+
+impl From<Malformed> for Unanswered {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl Way {
+    async fn call(&self, body: Body, timeout: Duration) -> Result<Body, Unanswered> {
+        Ok(self.network.caller.call(&self.to, body, timeout).await?)
+    }
+
+    fn error(&self, action: RPCTypes, timeout: Duration, error: Unanswered) -> RPCError<Types> {
+        match error {
+            Unanswered::Call(CallError::NoAnswer) => RPCError::Timeout(Timeout {
+                action,
+                id: self.network.me.clone(),
+                target: self.to.clone(),
+                timeout,
+            }),
+            other => RPCError::Unreachable(Unreachable::new(&other)),
+        }
+    }
+
+    async fn ask_vote(
+        &self,
+        rpc: VoteRequest<Types>,
+        pre: bool,
+        timeout: Duration,
+    ) -> Result<VoteResponse<Types>, Unanswered> {
+        let ask = Body::Vote(VoteAsked {
+            vote: Some(vote_msg(&rpc.vote)),
+            last: rpc.last_log_id.as_ref().map(at),
+            transfer: rpc.leadership_transfer,
+            pre,
+        });
+        let Body::Voted(voted) = self.call(ask, timeout).await? else {
+            return Err(Unanswered::Malformed);
+        };
+        Ok(VoteResponse::new(
+            vote(voted.vote)?,
+            voted.last.map(id_of),
+            voted.granted,
+        ))
+    }
+
+    async fn send_snapshot(
+        &self,
+        leader: &Vote,
+        snapshot: &Snapshot,
+    ) -> Result<SnapshotResponse<Types>, Unanswered> {
+        let Snapshot { meta, snapshot } = snapshot;
+        let through = meta.last_log_id.as_ref().ok_or(Malformed)?;
+        let mut offset = 0usize;
+        loop {
+            let end = offset
+                .saturating_add(self.network.chunk_bytes)
+                .min(snapshot.len());
+            let chunk = Body::Chunk(Chunk {
+                vote: Some(vote_msg(leader)),
+                through: Some(at(through)),
+                membership: Some(stored_msg(&meta.last_membership)),
+                offset: offset as u64,
+                total: snapshot.len() as u64,
+                data: snapshot.slice(offset..end),
+            });
+            let Body::Chunked(chunked) = self.call(chunk, self.network.chunk_timeout).await? else {
+                return Err(Unanswered::Malformed);
+            };
+            if chunked.too_large {
+                return Err(Unanswered::TooLarge);
+            }
+            if let Some(msg) = chunked.vote {
+                return Ok(SnapshotResponse::new(vote(Some(msg))?));
+            }
+            // The receiver says where to go on: from the start, when it has lost what it had.
+            offset = usize::try_from(chunked.next)
+                .ok()
+                .filter(|next| *next <= snapshot.len())
+                .ok_or(Malformed)?;
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Way {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl();
+        let append = Body::Append(Append {
+            vote: Some(vote_msg(&rpc.vote)),
+            previous: rpc.prev_log_id.as_ref().map(at),
+            entries: rpc.entries.iter().map(entry_msg).collect(),
+            commit: rpc.leader_commit.as_ref().map(at),
+        });
+        let answered = async {
+            let Body::Appended(appended) = self.call(append, timeout).await? else {
+                return Err(Unanswered::Malformed);
+            };
+            Ok(match appended.outcome {
+                0 => AppendEntriesResponse::Success,
+                1 => AppendEntriesResponse::PartialSuccess(appended.through.map(id_of)),
+                2 => AppendEntriesResponse::Conflict,
+                3 => AppendEntriesResponse::HigherVote(vote(appended.vote)?),
+                _ => return Err(Unanswered::Malformed),
+            })
+        };
+        let answered = answered.await;
+        answered.map_err(|error| self.error(RPCTypes::AppendEntries, timeout, error))
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl();
+        let answered = self.ask_vote(rpc, false, timeout).await;
+        answered.map_err(|error| self.error(RPCTypes::Vote, timeout, error))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl();
+        let answered = self.ask_vote(rpc, true, timeout).await;
+        answered.map_err(|error| self.error(RPCTypes::Vote, timeout, error))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sent = tokio::select! {
+            biased;
+            _ = cancel => Err(Unanswered::Cancelled),
+            sent = self.send_snapshot(&vote, &snapshot) => sent,
+        };
+        sent.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl();
+        let ask = Body::Transfer(Transfer {
+            from: Some(vote_msg(rpc.from_leader())),
+            to: Some(rpc.to_node_id().into()),
+            last: rpc.last_log_id().map(at),
+        });
+        match self.call(ask, timeout).await {
+            // A refusal shows in who leads: there is nothing to do about it here.
+            Ok(Body::Transferred(_)) => Ok(Ok(())),
+            Ok(_) => Err(self.error(RPCTypes::TransferLeader, timeout, Unanswered::Malformed)),
+            Err(error) => Err(self.error(RPCTypes::TransferLeader, timeout, error)),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A [`LogStore`] as openraft wants one.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::OptionalSend;
+
+use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
+use super::ObserverRef;
+use crate::log::{LogError, LogStore};
+
+/// Most bytes of entries one request for replication carries; at least one entry goes.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Clone)]
+pub struct Store {
+    pub log: Arc<dyn LogStore>,
+    pub observer: ObserverRef,
+}
+
+pub fn io_error(error: LogError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn malformed<E>(_: E) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a stored entry is not one")
+}
+
+impl Store {
+    /// The part of `range` that is in the log.
+    fn clamp(&self, range: impl RangeBounds<u64>) -> Result<(u64, u64), io::Error> {
+        let state = self.log.state().map_err(io_error)?;
+        let first = state.purged.map_or(0, |at| at.index + 1);
+        let end = state.last.map_or(0, |at| at.index + 1);
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(from) => from + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(to) => to.saturating_add(1),
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        Ok((from.max(first), to.min(end)))
+    }
+
+    fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, io::Error> {
+        let records = self.log.read(from, to).map_err(io_error)?;
+        records
+            .into_iter()
+            .map(|record| entry(record).map_err(malformed))
+            .collect()
+    }
+}
+
+impl RaftLogReader<Types> for Store {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (from, to) = self.clamp(range)?;
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.entries(from, to)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let mut records = self.log.read(start, end).map_err(io_error)?;
+        let mut bytes = 0;
+        let fits = records
+            .iter()
+            .take_while(|record| {
+                bytes += record.body.len();
+                bytes <= BATCH_BYTES_MAX
+            })
+            .count();
+        records.truncate(fits.max(1));
+        records
+            .into_iter()
+            .map(|record| entry(record).map_err(malformed))
+            .collect()
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let vote = self.log.state().map_err(io_error)?.vote;
+        vote.map(|bytes| vote_from(&bytes).map_err(malformed))
+            .transpose()
+    }
+}
+
+impl RaftLogStorage<Types> for Store {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.log.state().map_err(io_error)?;
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(id),
+            last_log_id: state.last.map(id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.log
+            .save_vote(vote_bytes(vote))
+            .await
+            .map_err(io_error)?;
+        self.observer.voted(vote.leader_id.term);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records: Vec<_> = entries.into_iter().map(|entry| record(&entry)).collect();
+        self.observer.appended(&records);
+        self.log
+            .append(
+                records,
+                Box::new(move |done| callback.io_completed(done.map_err(io_error))),
+            )
+            .map_err(io_error)
+    }
+
+    async fn truncate_after(&mut self, last: Option<Id>) -> Result<(), io::Error> {
+        let last = last.map(|id| id.index);
+        self.observer.truncated(last);
+        self.log.truncate_after(last).await.map_err(io_error)
+    }
+
+    async fn purge(&mut self, through: Id) -> Result<(), io::Error> {
+        self.log.purge(position(&through)).await.map_err(io_error)
+    }
+}
+

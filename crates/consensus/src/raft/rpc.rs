@@ -1,0 +1,164 @@
+//! Requests and their answers over the Raft lane.
+//!
+//! Invariants
+//! - an answer counts only if it comes from the very node that was asked, for the session asked in;
+//! - a call ends: with the answer, or when its time is up;
+//! - what is under way is bounded.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use prost::Message;
+use tokio::sync::oneshot;
+
+use super::wire::{Body, Frame};
+use crate::fabric::{Lane, Links};
+use crate::ids::{NodeId, SessionId};
+
+/// Most calls under way at a time.
+const CALLS_MAX: usize = 16_384;
+
+/// A call without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CallError {
+    /// No answer came in time. The request may have been served.
+    #[error("no answer in time")]
+    NoAnswer,
+    /// The request was not sent.
+    #[error("the request was not sent")]
+    NotSent,
+}
+
+/// Asks another node.
+pub(crate) trait Caller: Send + Sync + 'static {
+    fn call(
+        &self,
+        to: &NodeId,
+        body: Body,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Body, CallError>>;
+}
+
+struct Pending {
+    to: NodeId,
+    answer: oneshot::Sender<Body>,
+}
+
+struct Shared {
+    links: Links,
+    me: NodeId,
+    session: Mutex<Option<SessionId>>,
+    pending: Mutex<BTreeMap<u64, Pending>>,
+    next: AtomicU64,
+}
+
+/// The calls of one node.
+#[derive(Clone)]
+pub(crate) struct Rpc(Arc<Shared>);
+
+/// Takes a call off the list when its future is dropped.
+struct Listed {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.pending().remove(&self.id);
+    }
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rpc {
+    pub(crate) fn new(links: Links, me: NodeId) -> Self {
+        Self(Arc::new(Shared {
+            links,
+            me,
+            session: Mutex::new(None),
+            pending: Mutex::default(),
+            next: AtomicU64::new(1),
+        }))
+    }
+
+    pub(crate) fn me(&self) -> &NodeId {
+        &self.0.me
+    }
+
+    /// The session whose frames are sent and taken; `None` while there is none.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        *self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_session(&self, session: SessionId) {
+        *self.0.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+    }
+
+    /// Hands an answer to whoever waits for it. `false` when nobody does.
+    pub(crate) fn answered(&self, from: &NodeId, id: u64, body: Body) -> bool {
+        let mut pending = self.0.pending();
+        if pending.get(&id).is_none_or(|call| call.to != *from) {
+            return false;
+        }
+        match pending.remove(&id) {
+            Some(call) => call.answer.send(body).is_ok(),
+            None => false,
+        }
+    }
+
+    /// Sends a frame; best effort.
+    pub(crate) fn send(&self, to: &NodeId, id: u64, body: Body) -> bool {
+        let Some(session) = self.session() else {
+            return false;
+        };
+        let frame = Frame::new(session, &self.0.me, to, id, body);
+        self.0
+            .links
+            .send(&to.peer, Lane::Raft, frame.encode_to_vec().into())
+            .is_ok()
+    }
+}
+
+impl Caller for Rpc {
+    fn call(
+        &self,
+        to: &NodeId,
+        body: Body,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Body, CallError>> {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut pending = self.0.pending();
+            if pending.len() >= CALLS_MAX {
+                return futures_util::future::ready(Err(CallError::NotSent)).boxed();
+            }
+            let to = to.clone();
+            pending.insert(id, Pending { to, answer });
+        }
+        let listed = Listed {
+            shared: self.0.clone(),
+            id,
+        };
+        if !self.send(to, id, body) {
+            return futures_util::future::ready(Err(CallError::NotSent)).boxed();
+        }
+        async move {
+            let _listed = listed;
+            match tokio::time::timeout(timeout, answered).await {
+                Ok(Ok(body)) => Ok(body),
+                _ => Err(CallError::NoAnswer),
+            }
+        }
+        .boxed()
+    }
+}
