@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - reading never waits for writing, nor for who takes the frames;
-//! - everything that waits is written at once, up to [`BATCH_BYTES`] and one frame;
+//! - everything that waits is written at once, up to [`BATCH_BYTES`] and one frame, and before
+//!   the Bye;
 //! - the registry forgets the connection whichever way this ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -200,6 +201,7 @@ async fn write(
         ticket
             .outbound
             .take(ticket.connection, BATCH_BYTES, &mut batch);
+        let emptied = batch.is_empty();
         for Parcel {
             game,
             lane,
@@ -216,6 +218,7 @@ async fn write(
         }
         let stopping = *stop.borrow();
         let stopping = stopping.or(ended.then_some(Bye::Closing));
+        let stopping = stopping.filter(|_| emptied);
         if let Some(why) = stopping {
             Frame::Bye(why).encode(&mut bytes);
         }

@@ -13,6 +13,43 @@
 //! - [`Fabric::send`] never waits; what a full queue drops is counted;
 //! - every task ends with [`TlsFabric::close`] or with the last handle.
 //!
+//! ```
+//! use cabinet_consensus::fabric::Fabric;
+//! use cabinet_consensus::fabric::tls::{Credentials, TlsConfig, TlsFabric, peer_uri};
+//! use cabinet_consensus::ids::PeerId;
+//! use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+//!
+//! // An authority signs a certificate for each peer, with the peer's URI in it.
+//! let mut authority = CertificateParams::new(Vec::new())?;
+//! authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+//! let key = KeyPair::generate()?;
+//! let root = authority.self_signed(&key)?;
+//! let issuer = Issuer::new(authority, key);
+//! let config = |peer: &PeerId| -> Result<_, Box<dyn std::error::Error>> {
+//!     let mut params = CertificateParams::new(Vec::new())?;
+//!     let uri = SanType::URI(peer_uri(peer).as_str().try_into()?);
+//!     params.subject_alt_names.push(uri);
+//!     let key = KeyPair::generate()?;
+//!     let chain = params.signed_by(&key, &issuer)?.pem();
+//!     let (key, root) = (key.serialize_pem(), root.pem());
+//!     let proof = Credentials::from_pem(chain.as_bytes(), key.as_bytes(), root.as_bytes())?;
+//!     Ok(TlsConfig::builder(peer.clone(), proof))
+//! };
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! let (ann, bob) = (PeerId::new("ann")?, PeerId::new("bob")?);
+//! let at_bob = TlsFabric::start(config(&bob)?.build()?).await?;
+//! let to_bob = config(&ann)?.peer(bob.clone(), at_bob.address());
+//! let at_ann = TlsFabric::start(to_bob.build()?).await?;
+//! let peers = at_ann.peers().wait_for(|peers| !peers.is_empty()).await?;
+//! assert!(peers.contains_key(&bob));
+//! at_ann.close().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! This is not a gossip layer: it sends to peers it has a connection to and relays nothing. It
 //! does not revoke certificates either; give them short lives.
 
@@ -104,7 +141,8 @@ pub struct TlsFabric {
 }
 
 impl TlsFabric {
-    /// Listens, and begins to dial.
+    /// Listens, and begins to dial. It needs a tokio runtime with I/O and time, whose tasks are the
+    /// fabric's.
     ///
     /// # Errors
     ///
@@ -201,7 +239,7 @@ impl TlsFabric {
         TaskCount(self.shared.tasks.alive())
     }
 
-    /// Says Bye to every peer, ends every game's incoming stream, frees the address and ends every
+    /// Sends what waits, says Bye to every peer, ends every game's incoming stream, frees the address and ends every
     /// task, in about [`TlsLimits::close_timeout`] at most.
     pub async fn close(&self) {
         let _only = self.close.lock().await;

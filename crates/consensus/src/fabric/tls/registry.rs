@@ -72,7 +72,10 @@ impl Slot {
         if let Some(live) = self.live.take() {
             live.stop.set(Some(why));
             self.gate.open_for(0);
-            self.outbound.clear();
+            // What was taken for sending before a close still leaves: a leader's last word.
+            if why != Bye::Closing {
+                self.outbound.clear();
+            }
         }
         self.up.set_if_new(false);
     }

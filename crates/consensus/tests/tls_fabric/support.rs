@@ -1,10 +1,10 @@
 //! An authority, certificates, short timeouts, and raw ends of connections for the TLS tests.
-#![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cabinet_consensus::fabric::tls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use cabinet_consensus::fabric::tls::{
     BackoffPolicy, Credentials, TlsConfig, TlsConfigBuilder, TlsFabric, TlsLimits, TlsStats,
@@ -344,4 +344,8 @@ impl Raw {
     pub async fn ended(&mut self) {
         while self.read().await.is_some() {}
     }
+}
+
+pub fn number(n: u32) -> Bytes {
+    Bytes::copy_from_slice(&n.to_le_bytes())
 }
