@@ -14,6 +14,8 @@
 mod memory;
 mod queue;
 mod switchboard;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
