@@ -9,6 +9,7 @@ pub mod fabric;
 pub mod game;
 pub mod ids;
 pub mod log;
+mod node;
 pub mod raft;
 pub mod state;
 pub mod watch;

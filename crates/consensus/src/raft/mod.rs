@@ -70,7 +70,7 @@ use crate::log::{LogError, Record};
 use crate::state::Applied;
 use crate::watch::Watch;
 
-pub(crate) use engine::{Engine, Parts};
+pub(crate) use engine::{Engine, Nobody, Parts, SharedReplica, lock};
 pub use engine::simulated;
 
 /// What a node is at this moment.

@@ -1,0 +1,963 @@
+//! A node of a running game: it answers the others, proposes for its own client, and, when it
+//! leads, does what only a leader may.
+//!
+//! Invariants
+//! - a proposal is sent again under its first key until it is decided or its deadline passes, so it
+//!   takes effect at most once whichever leaders it met;
+//! - a frame of another session, of another life of its sender, or from a node that is no member is
+//!   dropped and counted;
+//! - what this node starts ends with it: every task is in one set.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use prost::Message;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config::{Compaction, Limits, Timing};
+use crate::events::{Feed, RawEvent, Read};
+use crate::fabric::{Inbound, Receiver};
+use crate::game::RulesFactory;
+use crate::ids::{ActionKey, ClientId, Incarnation, NodeId, SessionId};
+use crate::log::{LogStore, Position, RecordKind, StoredSnapshot};
+use crate::raft::rpc::{Caller, Rpc};
+use crate::raft::wire::{Body, Frame, ReadAsked, ReadAt, Submit, Submitted};
+use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, Role, SubmitError};
+use crate::raft::{SharedReplica, lock};
+use crate::state::command::{Act, Body as Do, Command, Configure, Hash, Open, Tick, Timeout};
+use crate::state::sessions::{Kept, Opened, Rejection, WINDOW};
+use crate::state::{Applied, KeptMsg, Planted, Replica};
+use crate::watch::Watch;
+
+/// Monotonic time, passed in so that a simulator decides what it is.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+}
+
+/// tokio's clock: real time, or virtual time where tokio is paused.
+#[derive(Debug)]
+pub struct TokioClock(Instant);
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// A proposal without a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// No leader took the action before the deadline: it did not and will not take effect.
+    #[error("no leader took the action in time: try again once there is one")]
+    NotAppended {
+        /// Who was believed to lead.
+        leader: Option<NodeId>,
+    },
+    /// The deadline passed with the action under way: it may still take effect. Propose it again
+    /// under the same key to learn what became of it.
+    #[error("what became of {key} is not known: propose it again under the same key")]
+    Unknown {
+        /// The action's key.
+        key: ActionKey,
+    },
+    /// The action is larger than the limit.
+    #[error("an action has at most {max} bytes, this one has {len}")]
+    TooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// This node has as many proposals under way as it may.
+    #[error("{max} proposals are under way: wait for one to be decided")]
+    TooManyPending {
+        /// Proposals allowed.
+        max: usize,
+    },
+    /// What became of the serial is older than what the game remembers.
+    #[error("serial {serial} is older than what the game remembers of this client")]
+    Forgotten {
+        /// The serial.
+        serial: u64,
+    },
+    /// Another process uses the client id.
+    #[error("client id {client} is used by another process or peer: take another")]
+    IdentityTaken {
+        /// The client id.
+        client: ClientId,
+    },
+    /// The node has stopped.
+    #[error("the session is closed")]
+    Closed,
+}
+
+/// A read that cannot be promised to be the latest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No majority confirmed the leader in time.
+    #[error("no majority confirmed a leader in time")]
+    NoQuorum,
+    /// The node has stopped.
+    #[error("the session is closed")]
+    Closed,
+}
+
+/// Frames this node did not serve.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DroppedFrames {
+    /// Bytes that are no frame.
+    pub malformed: u64,
+    /// Of another session.
+    pub other_session: u64,
+    /// For another life of this peer.
+    pub other_life: u64,
+    /// From a node that is no member, or may not ask this.
+    pub not_member: u64,
+    /// Answers nobody waited for.
+    pub unasked: u64,
+}
+
+#[derive(Default)]
+struct Drops {
+    malformed: AtomicU64,
+    other_session: AtomicU64,
+    other_life: AtomicU64,
+    not_member: AtomicU64,
+    unasked: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How the node's own client is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Identity {
+    /// A client of this life of the node: what was under way when it dies is nobody's.
+    #[default]
+    Automatic,
+    /// A client that outlives its process: serials go on where the game says they stand, and
+    /// [`Node::propose`] with a serial of before finds out what became of it.
+    Durable(ClientId),
+}
+
+struct ClientState {
+    opened: Option<Opened>,
+    next_serial: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+/// What a node is opened with.
+pub(crate) struct NodeParts {
+    pub rules: RulesFactory,
+    pub planted: Planted,
+    pub session: SessionId,
+    pub identity: Identity,
+    pub timing: Timing,
+    pub limits: Limits,
+    pub compaction: Option<Compaction>,
+    pub configure: Configure,
+    pub clock: Arc<dyn Clock>,
+    pub nonce: u64,
+    pub log: Arc<dyn LogStore>,
+    pub engine: Arc<Engine>,
+    pub feed: Feed,
+    pub rpc: Rpc,
+    pub incoming: Receiver<Inbound>,
+}
+
+pub(crate) struct Node {
+    pub(crate) rpc: Rpc,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) replica: SharedReplica,
+    pub(crate) feed: Feed,
+    log: Arc<dyn LogStore>,
+    rules: RulesFactory,
+    client: ClientId,
+    state: Mutex<ClientState>,
+    limits: Limits,
+    timing: Timing,
+    clock: Arc<dyn Clock>,
+    /// The game's clock when it was last seen to move, and ours then.
+    stamped: Mutex<(u64, Duration)>,
+    forwarded: AtomicUsize,
+    drops: Drops,
+    configure: Configure,
+    compaction: Option<Compaction>,
+    nonce: u64,
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    pub(crate) fn start(parts: NodeParts) -> Arc<Self> {
+        let me = parts.rpc.me().clone();
+        parts.rpc.set_session(parts.session);
+        let client = match parts.identity {
+            Identity::Durable(client) => client,
+            // A peer id has at most half the bytes of a client id, an incarnation 20 digits.
+            Identity::Automatic => ClientId::new(format!("auto:{me}"))
+                .unwrap_or_else(|_| unreachable!("a node's name fits a client's")),
+        };
+        let node = Arc::new(Self {
+            replica: parts.engine.replica().clone(),
+            engine: parts.engine,
+            rpc: parts.rpc,
+            feed: parts.feed,
+            log: parts.log,
+            rules: parts.rules,
+            client,
+            state: Mutex::new(ClientState {
+                opened: None,
+                next_serial: 1,
+                outstanding: BTreeSet::new(),
+            }),
+            limits: parts.limits,
+            timing: parts.timing,
+            stamped: Mutex::new((0, parts.clock.now())),
+            clock: parts.clock,
+            forwarded: AtomicUsize::new(0),
+            drops: Drops::default(),
+            configure: parts.configure,
+            compaction: parts.compaction,
+            nonce: parts.nonce,
+            tasks: Mutex::new(None),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(node.clone(), parts.incoming));
+        tasks.spawn(keep_house(node.clone()));
+        *guard(&node.tasks) = Some(tasks);
+        node
+    }
+
+    pub(crate) fn me(&self) -> &NodeId {
+        self.rpc.me()
+    }
+
+    pub(crate) fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    pub(crate) fn status(&self) -> Watch<RaftStatus> {
+        self.engine.status()
+    }
+
+    pub(crate) fn numbers(&self) -> RaftNumbers {
+        self.engine.numbers()
+    }
+
+    pub(crate) fn dropped(&self) -> DroppedFrames {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DroppedFrames {
+            malformed: read(&self.drops.malformed),
+            other_session: read(&self.drops.other_session),
+            other_life: read(&self.drops.other_life),
+            not_member: read(&self.drops.not_member),
+            unasked: read(&self.drops.unasked),
+        }
+    }
+
+    /// Stops every task and Raft. Waits for both.
+    pub(crate) async fn close(&self) {
+        let tasks = guard(&self.tasks).take();
+        self.engine.close().await;
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+    }
+
+    /// The game's clock now, as this node would stamp it.
+    fn stamp(&self) -> u64 {
+        let seen = lock(&self.replica).now_ms;
+        let now = self.clock.now();
+        let mut stamped = guard(&self.stamped);
+        if stamped.0 != seen {
+            *stamped = (seen, now);
+        }
+        let elapsed = now.saturating_sub(stamped.1).as_millis();
+        seen.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+
+    fn stamp_command(&self, body: Do) -> Bytes {
+        Command::new(self.stamp(), body).to_bytes()
+    }
+
+    /// Decides a command here, where this node leads.
+    async fn submit_here(&self, body: Do) -> Result<Applied, SubmitError> {
+        self.engine.submit(self.stamp_command(body)).await
+    }
+
+    /// Has a command decided by whoever leads, sending it again until `deadline`. Commands that
+    /// go through here may be applied twice without harm.
+    async fn submit(&self, body: Do, deadline: Instant) -> Result<Applied, Undecided> {
+        let mut status = self.engine.status();
+        let mut maybe = false;
+        let mut hint: Option<NodeId> = None;
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.stopped.is_some() {
+                return Err(Undecided::Closed);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Undecided::Late {
+                    maybe,
+                    leader: now.leader,
+                });
+            }
+            let leader = hint.take().or(now.leader);
+            let result = match &leader {
+                Some(leader) if leader == self.me() => {
+                    let attempt = self.submit_here(body.clone());
+                    match tokio::time::timeout(left, attempt).await {
+                        Ok(result) => result,
+                        Err(_) => {
+                            return Err(Undecided::Late {
+                                maybe: true,
+                                leader: Some(leader.clone()),
+                            });
+                        }
+                    }
+                }
+                Some(leader) => {
+                    let hop = left.min(self.timing.election_max() * 2);
+                    self.forward(leader, &body, hop).await
+                }
+                None => Err(SubmitError::NotLeader { leader: None }),
+            };
+            match result {
+                Ok(applied) => return Ok(applied),
+                Err(SubmitError::NotLeader { leader }) => hint = leader,
+                Err(SubmitError::Unknown) => maybe = true,
+                Err(SubmitError::Stopped(_)) => return Err(Undecided::Closed),
+            }
+            // The hint is followed at once; otherwise whoever leads next is waited for.
+            if hint.is_none() || hint == leader {
+                hint = None;
+                let pause = self.timing.heartbeat().min(left);
+                let _ = tokio::time::timeout(pause, status.changed()).await;
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        leader: &NodeId,
+        body: &Do,
+        hop: Duration,
+    ) -> Result<Applied, SubmitError> {
+        let command = Command::new(0, body.clone()).to_bytes();
+        let asked = self.rpc.call(leader, Body::Submit(Submit { command }), hop);
+        match asked.await {
+            Ok(Body::Submitted(answer)) => submitted_from(answer),
+            Ok(_) => Err(SubmitError::Unknown),
+            Err(crate::raft::rpc::CallError::NotSent) => {
+                Err(SubmitError::NotLeader { leader: None })
+            }
+            Err(_) => Err(SubmitError::Unknown),
+        }
+    }
+
+    /// The client's session, opened if it is not.
+    async fn opened(&self, deadline: Instant) -> Result<Opened, ProposeError> {
+        if let Some(opened) = guard(&self.state).opened {
+            return Ok(opened);
+        }
+        let open = Do::Open(Open {
+            client: self.client.as_str().to_owned(),
+            owner: self.me().peer.as_str().to_owned(),
+            nonce: self.nonce,
+        });
+        match self.submit(open, deadline).await {
+            Ok(Applied::Opened(opened)) => {
+                let mut state = guard(&self.state);
+                state.opened = Some(opened);
+                state.next_serial = state.next_serial.max(opened.next_serial);
+                Ok(opened)
+            }
+            Ok(Applied::Rejected(Rejection::NotYours)) => Err(ProposeError::IdentityTaken {
+                client: self.client.clone(),
+            }),
+            Ok(_) => Err(ProposeError::NotAppended { leader: None }),
+            // A session that may be open harms nobody.
+            Err(Undecided::Late { leader, .. }) => Err(ProposeError::NotAppended { leader }),
+            Err(Undecided::Closed) => Err(ProposeError::Closed),
+        }
+    }
+
+    fn reserve(&self, pinned: Option<u64>) -> Result<u64, ProposeError> {
+        let max = self.limits.pending_max;
+        let mut state = guard(&self.state);
+        let serial = pinned.unwrap_or(state.next_serial);
+        let lowest = state.outstanding.first().copied().unwrap_or(serial);
+        // The game remembers the last WINDOW serials: none of ours may fall out while under way.
+        if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
+            return Err(ProposeError::TooManyPending { max });
+        }
+        state.next_serial = state.next_serial.max(serial + 1);
+        state.outstanding.insert(serial);
+        Ok(serial)
+    }
+
+    /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
+    pub(crate) async fn propose(
+        &self,
+        action: Bytes,
+        pinned: Option<u64>,
+        expected_turn: Option<u64>,
+        within: Duration,
+    ) -> Result<(ActionKey, Kept), ProposeError> {
+        let max = self.limits.action_bytes_max;
+        if action.len() > max {
+            return Err(ProposeError::TooLarge {
+                len: action.len(),
+                max,
+            });
+        }
+        let deadline = Instant::now() + within;
+        let mut opened = self.opened(deadline).await?;
+        let serial = self.reserve(pinned)?;
+        let _reserved = Reserved { node: self, serial };
+        let key = ActionKey {
+            client: self.client.clone(),
+            serial,
+        };
+        let mut reopened = false;
+        loop {
+            let act = Do::Act(Act {
+                client: key.client.as_str().to_owned(),
+                session: opened.generation,
+                serial,
+                expected_turn,
+                action: action.clone(),
+            });
+            match self.submit(act, deadline).await {
+                Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
+                Ok(Applied::Rejected(Rejection::NoSession)) if !reopened && pinned.is_none() => {
+                    // Forgotten while silent, so nothing of this serial was ever applied in it.
+                    reopened = true;
+                    guard(&self.state).opened = None;
+                    opened = self.opened(deadline).await?;
+                }
+                Ok(Applied::Rejected(Rejection::TooOld)) => {
+                    return Err(ProposeError::Forgotten { serial });
+                }
+                Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
+                    return Err(ProposeError::IdentityTaken { client: key.client });
+                }
+                Ok(_) => return Err(ProposeError::Unknown { key }),
+                Err(Undecided::Late {
+                    maybe: false,
+                    leader,
+                }) => return Err(ProposeError::NotAppended { leader }),
+                Err(Undecided::Late { .. }) => return Err(ProposeError::Unknown { key }),
+                Err(Undecided::Closed) => return Err(ProposeError::Closed),
+            }
+        }
+    }
+
+    /// Waits until this node has applied every turn that was acknowledged before the call.
+    pub(crate) async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
+        let deadline = Instant::now() + within;
+        let mut status = self.engine.status();
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.stopped.is_some() {
+                return Err(ReadError::Closed);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ReadError::NoQuorum);
+            }
+            let index = match &now.leader {
+                Some(leader) if leader == self.me() => {
+                    match tokio::time::timeout(left, self.engine.read_index()).await {
+                        Ok(Ok(index)) => Some(index),
+                        Ok(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
+                        _ => None,
+                    }
+                }
+                Some(leader) => {
+                    let hop = left.min(self.timing.election_max() * 2);
+                    match self.rpc.call(leader, Body::Read(ReadAsked {}), hop).await {
+                        Ok(Body::ReadAt(at)) => at.index,
+                        _ => None,
+                    }
+                }
+                None => None,
+            };
+            if let Some(index) = index {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let mut progress = self.feed.progress();
+                let applied = progress.wait_for(|applied| *applied > index);
+                return match tokio::time::timeout(left, applied).await {
+                    Ok(Ok(_)) => Ok(index + 1),
+                    _ => Err(ReadError::NoQuorum),
+                };
+            }
+            let pause = self.timing.heartbeat().min(left);
+            let _ = tokio::time::timeout(pause, status.changed()).await;
+        }
+    }
+
+    /// Hands leadership to `to`, and waits until it leads.
+    pub(crate) async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
+        let mut status = self.engine.status();
+        if self.engine.transfer(to).await.is_err() {
+            return false;
+        }
+        let led = status.wait_for(|status| status.leader.as_ref() == Some(to));
+        matches!(tokio::time::timeout(within, led).await, Ok(Ok(_)))
+    }
+
+    /// Events from `cursor` on.
+    pub(crate) fn events(self: &Arc<Self>, cursor: u64) -> RawEvents {
+        RawEvents {
+            node: self.clone(),
+            cursor,
+            queue: VecDeque::new(),
+            replay: None,
+        }
+    }
+
+    fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
+        let status = self.engine.status();
+        let status = status.borrow();
+        match body {
+            Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
+            _ => status.membership.voters.contains(from),
+        }
+    }
+
+    async fn answer(&self, from: NodeId, id: u64, body: Body) {
+        let answer = match body {
+            Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
+            Body::Read(_) => {
+                let index = self.engine.read_index().await;
+                let (index, leader) = match index {
+                    Ok(index) => (Some(index), None),
+                    Err(ReadIndexError::NotLeader { leader }) => (None, leader),
+                    Err(_) => (None, None),
+                };
+                Some(Body::ReadAt(ReadAt {
+                    index,
+                    leader: leader.as_ref().map(Into::into),
+                }))
+            }
+            request => self.engine.handle(&from, request).await,
+        };
+        if let Some(answer) = answer {
+            self.rpc.send(&from, id, answer);
+        }
+    }
+
+    async fn on_submit(&self, from: &NodeId, submit: Submit) -> Submitted {
+        let Ok(Command {
+            body: Some(mut body),
+            ..
+        }) = Command::decode(submit.command)
+        else {
+            count(&self.drops.malformed);
+            return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
+        };
+        // What a member may ask of the leader, and in whose name: its own.
+        let allowed = match &mut body {
+            Do::Open(open) => {
+                open.owner = from.peer.as_str().to_owned();
+                true
+            }
+            Do::Act(act) => {
+                let fits = act.action.len() <= self.limits.action_bytes_max;
+                let owned = ClientId::new(&act.client).is_ok_and(|client| {
+                    lock(&self.replica)
+                        .sessions
+                        .owner(&client)
+                        .is_none_or(|owner| *owner == from.peer)
+                });
+                fits && owned
+            }
+            Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
+            _ => false,
+        };
+        if !allowed {
+            count(&self.drops.not_member);
+            return submitted(Ok(Applied::Rejected(Rejection::NotYours)));
+        }
+        let under_way = self.forwarded.fetch_add(1, Ordering::Relaxed);
+        let result = if under_way >= self.limits.pending_total_max {
+            Err(SubmitError::NotLeader { leader: None })
+        } else {
+            self.submit_here(body).await
+        };
+        self.forwarded.fetch_sub(1, Ordering::Relaxed);
+        submitted(result)
+    }
+
+    /// One round of what a node does unasked. Answers when to look again.
+    async fn house_round(&self, house: &mut House) {
+        let status = self.engine.status().get();
+        let leads = status.role == Role::Leader;
+        let _ = self.stamp();
+        if leads {
+            let (configured, due, idle_ms) = {
+                let replica = lock(&self.replica);
+                let stamp_due = replica.deadline;
+                let ttl = replica.settings.as_ref().map(|s| s.session_ttl_ms);
+                (replica.settings.is_some(), stamp_due, (replica.now_ms, ttl))
+            };
+            let stamp = self.stamp();
+            if !configured {
+                let _ = self.bounded(Do::Configure(self.configure.clone())).await;
+            } else if let Some(deadline) = due
+                && stamp >= deadline.at_ms
+            {
+                let turn = deadline.turn;
+                let _ = self.bounded(Do::Timeout(Timeout { turn })).await;
+            } else if let (now_ms, Some(ttl)) = idle_ms
+                && stamp.saturating_sub(now_ms) > (ttl / 4).max(1)
+            {
+                let _ = self.bounded(Do::Tick(Tick {})).await;
+            }
+        }
+        if status.role != Role::Learner {
+            let hash = lock(&self.replica).hashes_to_vote(self.me());
+            if let Some((at, hash)) = hash {
+                let vote = Do::Hash(Hash {
+                    at,
+                    hash: Bytes::copy_from_slice(&hash),
+                    node: Some(self.me().into()),
+                });
+                let deadline = Instant::now() + self.timing.election_max();
+                let _ = self.submit(vote, deadline).await;
+            }
+        }
+        self.compact_if_due(house).await;
+    }
+
+    /// Decides a command here, giving up when no majority answers for a while.
+    async fn bounded(&self, body: Do) -> Option<Applied> {
+        let within = self.timing.election_max() * 2;
+        let submit = self.submit_here(body);
+        tokio::time::timeout(within, submit).await.ok()?.ok()
+    }
+
+    async fn compact_if_due(&self, house: &mut House) {
+        let Some(compaction) = self.compaction else {
+            return;
+        };
+        let numbers = self.engine.numbers();
+        let (Some(applied), snapshot) = (numbers.applied, numbers.snapshot) else {
+            return;
+        };
+        let entries = applied.saturating_sub(snapshot.map_or(0, |index| index + 1));
+        let now = self.clock.now();
+        let bytes = self.log.stats().bytes;
+        let due = entries >= compaction.entries
+            || bytes.saturating_sub(house.compacted_bytes) >= compaction.bytes
+            || (entries > 0 && now.saturating_sub(house.compacted_at) >= compaction.age);
+        if due && house.asked_at != Some(applied) && self.engine.compact().await.is_ok() {
+            house.asked_at = Some(applied);
+            house.compacted_bytes = bytes;
+            house.compacted_at = now;
+        }
+    }
+
+    fn replay_from(&self, snapshot: Option<StoredSnapshot>) -> Replay {
+        let feed = Feed::new(Default::default(), 0);
+        let mut replica = Replica::new(self.rules.clone(), Some(feed.clone()), Planted::default());
+        let mut next = 0;
+        if let Some(snapshot) = snapshot
+            && replica
+                .install(snapshot.through, BTreeSet::new(), &snapshot.state)
+                .is_ok()
+        {
+            next = snapshot.through.index + 1;
+        }
+        Replay {
+            replica,
+            feed,
+            next,
+        }
+    }
+}
+
+/// A command nobody decided in time.
+enum Undecided {
+    Late {
+        /// Whether it may be in a log.
+        maybe: bool,
+        leader: Option<NodeId>,
+    },
+    Closed,
+}
+
+/// Frees a serial when its proposal ends, however it does.
+struct Reserved<'a> {
+    node: &'a Node,
+    serial: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        guard(&self.node.state).outstanding.remove(&self.serial);
+    }
+}
+
+#[derive(Default)]
+struct House {
+    compacted_bytes: u64,
+    compacted_at: Duration,
+    asked_at: Option<u64>,
+}
+
+async fn keep_house(node: Arc<Node>) {
+    let mut house = House {
+        compacted_at: node.clock.now(),
+        ..House::default()
+    };
+    let mut status = node.engine.status();
+    loop {
+        node.house_round(&mut house).await;
+        let pause = tokio::time::timeout(node.timing.heartbeat(), status.changed());
+        if let Ok(Err(_)) = pause.await {
+            return;
+        }
+    }
+}
+
+/// Most requests of others under way here at a time.
+const SERVING_MAX: usize = 4096;
+
+async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
+    let mut serving = FuturesUnordered::new();
+    loop {
+        let inbound = tokio::select! {
+            biased;
+            Some(()) = serving.next(), if !serving.is_empty() => continue,
+            inbound = incoming.recv(), if serving.len() < SERVING_MAX => inbound,
+        };
+        let Some(Inbound { from, frame }) = inbound else {
+            return;
+        };
+        let Ok(frame) = Frame::decode(frame) else {
+            count(&node.drops.malformed);
+            continue;
+        };
+        let Some(body) = frame.body else {
+            count(&node.drops.malformed);
+            continue;
+        };
+        let session = node.rpc.session().map(|session| session.0.to_be_bytes());
+        if session.as_ref().map(|session| &session[..]) != Some(&frame.session[..]) {
+            count(&node.drops.other_session);
+            continue;
+        }
+        if frame.to_incarnation != node.me().incarnation.0 {
+            count(&node.drops.other_life);
+            continue;
+        }
+        let from = NodeId::new(from, Incarnation(frame.from_incarnation));
+        if !body.is_request() {
+            if !node.rpc.answered(&from, frame.id, body) {
+                count(&node.drops.unasked);
+            }
+            continue;
+        }
+        if !node.may_ask(&from, &body) {
+            count(&node.drops.not_member);
+            continue;
+        }
+        serving.push(node.answer(from, frame.id, body));
+    }
+}
+
+fn submitted(result: Result<Applied, SubmitError>) -> Submitted {
+    let mut answer = Submitted::default();
+    match result {
+        Err(SubmitError::NotLeader { leader }) => answer.leader = leader.as_ref().map(Into::into),
+        Err(_) => answer.outcome = 1,
+        Ok(Applied::Decided { kept, duplicate }) => {
+            answer.outcome = 2;
+            answer.kept = Some(KeptMsg::new(0, &kept));
+            answer.a = u64::from(duplicate);
+        }
+        Ok(Applied::Rejected(why)) => {
+            answer.outcome = 3;
+            answer.a = match why {
+                Rejection::NoSession => 0,
+                Rejection::Superseded => 1,
+                Rejection::TooOld => 2,
+                Rejection::NotYours => 3,
+                Rejection::Malformed => 4,
+            };
+        }
+        Ok(Applied::Opened(opened)) => {
+            answer.outcome = 4;
+            answer.a = opened.generation;
+            answer.b = opened.next_serial;
+        }
+        Ok(_) => answer.outcome = 5,
+    }
+    answer
+}
+
+fn submitted_from(answer: Submitted) -> Result<Applied, SubmitError> {
+    match answer.outcome {
+        0 => Err(SubmitError::NotLeader {
+            leader: answer.leader.and_then(|node| node.node()),
+        }),
+        2 => match answer.kept.map(KeptMsg::kept) {
+            Some(Ok(kept)) => Ok(Applied::Decided {
+                kept,
+                duplicate: answer.a != 0,
+            }),
+            _ => Err(SubmitError::Unknown),
+        },
+        3 => Ok(Applied::Rejected(match answer.a {
+            0 => Rejection::NoSession,
+            1 => Rejection::Superseded,
+            2 => Rejection::TooOld,
+            3 => Rejection::NotYours,
+            _ => Rejection::Malformed,
+        })),
+        4 => Ok(Applied::Opened(Opened {
+            generation: answer.a,
+            next_serial: answer.b,
+        })),
+        5 => Ok(Applied::Internal),
+        _ => Err(SubmitError::Unknown),
+    }
+}
+
+/// A second copy of the state that reads the log for somebody who fell behind.
+struct Replay {
+    replica: Replica,
+    feed: Feed,
+    next: u64,
+}
+
+/// Entries a replay reads at a time.
+const REPLAY_ENTRIES: u64 = 256;
+
+/// What a reader of events gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Event(RawEvent),
+    /// Events from the first to before the second are read again from the log, or replaced by a
+    /// reset.
+    Lagged(u64, u64),
+}
+
+/// A reader of one node's events.
+pub(crate) struct RawEvents {
+    node: Arc<Node>,
+    cursor: u64,
+    queue: VecDeque<RawEvent>,
+    replay: Option<Replay>,
+}
+
+impl RawEvents {
+    /// The next event; `None` once the node has stopped and everything was read. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Next> {
+        let mut progress = self.node.feed.progress();
+        let mut status = self.node.engine.status();
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Some(Next::Event(event));
+            }
+            if self.replay.is_some() {
+                self.replay_some().await;
+                continue;
+            }
+            progress.borrow_and_update();
+            match self.node.feed.read(self.cursor) {
+                Read::Events(events, cursor) => {
+                    self.cursor = cursor;
+                    self.queue.extend(events);
+                }
+                Read::Behind { oldest } => {
+                    let snapshot = self.node.log.load_snapshot().await.ok().flatten();
+                    self.replay = Some(self.node.replay_from(snapshot));
+                    return Some(Next::Lagged(self.cursor, oldest));
+                }
+                Read::Nothing => {
+                    if status.borrow_and_update().stopped.is_some() {
+                        return None;
+                    }
+                    tokio::select! {
+                        biased;
+                        changed = progress.changed() => changed.ok()?,
+                        _ = status.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn replay_some(&mut self) {
+        let Some(replay) = &mut self.replay else {
+            return;
+        };
+        // Entries count from 1 in a feed and from 0 in the log: `applied` entries are applied.
+        let applied = self.node.feed.applied();
+        let to = (replay.next + REPLAY_ENTRIES).min(applied);
+        let records = self.node.engine.read(replay.next, to);
+        match records {
+            Ok(records) if !records.is_empty() => {
+                for record in records {
+                    let Position { index, .. } = record.at;
+                    match record.kind {
+                        // A replay votes on nothing, so it cannot disagree.
+                        RecordKind::Command => {
+                            let _ = replay.replica.apply(record.at, &record.body);
+                        }
+                        _ => replay.replica.pass_blank(record.at),
+                    }
+                    replay.next = index + 1;
+                }
+            }
+            // Purged meanwhile: start over from the snapshot that stands for it.
+            Err(_) => {
+                let snapshot = self.node.log.load_snapshot().await.ok().flatten();
+                *replay = self.node.replay_from(snapshot);
+                tokio::task::yield_now().await;
+                return;
+            }
+            Ok(_) => {}
+        }
+        // The replay's own feed keeps every event of one batch: 256 entries make at most 256, and
+        // a reset before them.
+        let mut from = self.cursor;
+        if let Read::Behind { oldest } = replay.feed.read(from) {
+            from = oldest;
+        }
+        while let Read::Events(events, next) = replay.feed.read(from) {
+            from = next;
+            self.cursor = next;
+            self.queue.extend(events);
+        }
+        let caught_up = !matches!(self.node.feed.read(self.cursor.max(replay.next + 1)), Read::Behind { .. });
+        if caught_up || to == applied {
+            self.cursor = self.cursor.max(replay.next + 1);
+            self.replay = None;
+        }
+    }
+}
