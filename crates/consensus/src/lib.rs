@@ -10,4 +10,5 @@ pub mod ids;
 pub mod log;
 pub mod raft;
 pub mod state;
+pub mod turns;
 pub mod watch;

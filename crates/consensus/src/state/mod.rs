@@ -264,6 +264,7 @@ impl Replica {
             client,
             serial: act.serial,
         };
+        let player = self.sessions.owner(&key.client).cloned();
         let ruling = if act.expected_turn.is_some_and(|turn| turn != self.turn) {
             Ruling::Fenced
         } else {
@@ -272,7 +273,7 @@ impl Replica {
                 term: at.term,
                 turn: self.turn,
                 now_ms: self.now_ms,
-                player: self.sessions.owner(&key.client).cloned(),
+                player: player.clone(),
                 key: Some(key.clone()),
             };
             Ruling::Game(self.game.apply(&info, &act.action))
@@ -301,6 +302,7 @@ impl Replica {
                 turn: this.turn,
                 now_ms: this.now_ms,
                 key,
+                player,
                 action: act.action,
                 ruling,
             })
