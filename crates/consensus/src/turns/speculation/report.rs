@@ -2,7 +2,6 @@
 
 use crate::game::Game;
 use crate::ids::ActionKey;
-use crate::state::sessions::WINDOW;
 
 use super::super::event::Ruling;
 
@@ -78,7 +77,7 @@ pub enum Notice<R> {
         /// Why, by this node's prediction.
         refusal: R,
     },
-    /// The client's later actions pushed this one out of its window of [`WINDOW`]: it did not take
+    /// The client's later actions pushed this one out of its window of [`WINDOW`](crate::state::sessions::WINDOW): it did not take
     /// place before a state that was seen, and cannot any more.
     Expired {
         /// Which action.
