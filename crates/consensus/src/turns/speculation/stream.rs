@@ -20,7 +20,7 @@ pub(super) struct Gap {
 
 impl<G: Game> Speculation<G> {
     /// Every event through `index` was told, whether or not one had that index: what an owner says
-    /// that read the log again after [`TurnEvent::Lagged`].
+    /// that read the log again after [`TurnEvent::Lagged`](crate::turns::TurnEvent::Lagged).
     pub fn caught_up(&mut self, index: u64) {
         if let Some(gap) = self.gap
             && gap.broken_at.is_none()
