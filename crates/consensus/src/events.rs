@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::game::Verdict;
-use crate::ids::ActionKey;
+use crate::ids::{ActionKey, PeerId};
 use crate::watch::{self, Watch};
 
 /// How many events are kept, and how many bytes of them.
@@ -67,6 +67,8 @@ pub(crate) struct RawTurn {
     pub turn: u64,
     pub now_ms: u64,
     pub key: ActionKey,
+    /// Who the game was told had proposed it: a reader that folds the events needs the same.
+    pub player: Option<PeerId>,
     pub action: Bytes,
     pub ruling: Ruling,
 }

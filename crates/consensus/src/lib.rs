@@ -12,4 +12,5 @@ pub mod log;
 mod node;
 pub mod raft;
 pub mod state;
+pub mod turns;
 pub mod watch;

@@ -266,6 +266,7 @@ impl Replica {
             client,
             serial: act.serial,
         };
+        let player = self.sessions.owner(&key.client).cloned();
         let ruling = if act.expected_turn.is_some_and(|turn| turn != self.turn) {
             Ruling::Fenced
         } else {
@@ -274,7 +275,7 @@ impl Replica {
                 term: at.term,
                 turn: self.turn,
                 now_ms: self.now_ms,
-                player: self.sessions.owner(&key.client).cloned(),
+                player: player.clone(),
                 key: Some(key.clone()),
             };
             Ruling::Game(self.game.apply(&info, &act.action))
@@ -303,6 +304,7 @@ impl Replica {
                 turn: this.turn,
                 now_ms: this.now_ms,
                 key,
+                player,
                 action: act.action,
                 ruling,
             })

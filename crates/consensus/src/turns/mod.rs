@@ -1,0 +1,13 @@
+//! Turns as an author sees them: typed events in the order of the log, and a view that shows one's
+//! own actions before they are decided.
+//!
+//! Invariants
+//! - nothing here looks at a clock, a random source or a socket: what is decided follows from what
+//!   was told;
+//! - no bytes from the log can stop the stream: what cannot be read is an event that says so.
+
+mod event;
+mod speculation;
+
+pub use event::{IndexedAction, Ruling, TurnEvent};
+pub use speculation::{Fate, Notice, ReplyOutcome, SpeculateError, Speculation, Standing};
