@@ -155,8 +155,16 @@ impl Limits {
             }
             Ok(())
         };
-        within("action_bytes_max", self.action_bytes_max, RECORD_BYTES_MAX / 2)?;
-        within("pending_max", self.pending_max, crate::state::sessions::WINDOW as usize)?;
+        within(
+            "action_bytes_max",
+            self.action_bytes_max,
+            RECORD_BYTES_MAX / 2,
+        )?;
+        within(
+            "pending_max",
+            self.pending_max,
+            crate::state::sessions::WINDOW as usize,
+        )?;
         within("pending_total_max", self.pending_total_max, 1 << 20)?;
         within("channels_max", self.channels_max, 65_536)?;
         within("channel_frames_max", self.channel_frames_max, 1 << 20)?;
@@ -198,10 +206,22 @@ mod tests {
             heartbeat_ms,
         };
         assert_eq!(timing(100, 101, 50).validate(), Ok(()));
-        assert!(matches!(timing(100, 100, 50).validate(), Err(ConfigError::ElectionRange { .. })));
-        assert!(matches!(timing(100, 101, 51).validate(), Err(ConfigError::Heartbeat { .. })));
-        assert!(matches!(timing(100, 101, 0).validate(), Err(ConfigError::Heartbeat { .. })));
-        assert_eq!(Timing::default().validate().and(Timing::fast().validate()), Ok(()));
+        assert!(matches!(
+            timing(100, 100, 50).validate(),
+            Err(ConfigError::ElectionRange { .. })
+        ));
+        assert!(matches!(
+            timing(100, 101, 51).validate(),
+            Err(ConfigError::Heartbeat { .. })
+        ));
+        assert!(matches!(
+            timing(100, 101, 0).validate(),
+            Err(ConfigError::Heartbeat { .. })
+        ));
+        assert_eq!(
+            Timing::default().validate().and(Timing::fast().validate()),
+            Ok(())
+        );
     }
 
     #[test]

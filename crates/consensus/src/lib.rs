@@ -11,6 +11,7 @@ pub mod ids;
 pub mod log;
 mod node;
 pub mod raft;
+pub mod session;
 pub mod state;
 pub mod turns;
 pub mod watch;

@@ -165,7 +165,6 @@ struct ClientState {
 /// What a node is opened with.
 pub(crate) struct NodeParts {
     pub rules: RulesFactory,
-    pub planted: Planted,
     pub session: SessionId,
     pub identity: Identity,
     pub timing: Timing,
@@ -887,7 +886,7 @@ impl RawEvents {
                 self.replay_some().await;
                 continue;
             }
-            progress.borrow_and_update();
+            drop(progress.borrow_and_update());
             match self.node.feed.read(self.cursor) {
                 Read::Events(events, cursor) => {
                     self.cursor = cursor;
@@ -954,7 +953,10 @@ impl RawEvents {
             self.cursor = next;
             self.queue.extend(events);
         }
-        let caught_up = !matches!(self.node.feed.read(self.cursor.max(replay.next + 1)), Read::Behind { .. });
+        let caught_up = !matches!(
+            self.node.feed.read(self.cursor.max(replay.next + 1)),
+            Read::Behind { .. }
+        );
         if caught_up || to == applied {
             self.cursor = self.cursor.max(replay.next + 1);
             self.replay = None;

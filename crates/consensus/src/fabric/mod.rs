@@ -25,6 +25,8 @@ use bytes::Bytes;
 
 pub use memory::{MemoryFabric, MemoryPeer};
 pub use queue::{Overflow, Receiver};
+pub(crate) use queue::{Pusher, queue};
+pub(crate) use switchboard::OpenGame;
 pub use switchboard::{Incoming, LaneStats, QueueLimits, Switchboard, SwitchboardStats};
 
 use crate::ids::{GameId, PeerId};

@@ -160,7 +160,7 @@ impl Switchboard {
             raft,
             lobby,
             app,
-            _open: OpenGame {
+            guard: OpenGame {
                 board: self.clone(),
                 game: game.clone(),
                 number,
@@ -214,7 +214,7 @@ impl Switchboard {
 }
 
 /// Frees the game's name when its incoming stream is dropped.
-struct OpenGame {
+pub(crate) struct OpenGame {
     board: Switchboard,
     game: GameId,
     number: u64,
@@ -238,7 +238,7 @@ pub struct Incoming {
     pub lobby: Receiver<Inbound>,
     /// Frames of the app channels.
     pub app: Receiver<Inbound>,
-    _open: OpenGame,
+    pub(crate) guard: OpenGame,
 }
 
 #[cfg(test)]

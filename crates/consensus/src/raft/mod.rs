@@ -70,8 +70,8 @@ use crate::log::{LogError, Record};
 use crate::state::Applied;
 use crate::watch::Watch;
 
-pub(crate) use engine::{Engine, Nobody, Parts, SharedReplica, lock};
 pub use engine::simulated;
+pub(crate) use engine::{Engine, Nobody, Parts, SharedReplica, lock};
 
 /// What a node is at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -96,11 +96,19 @@ impl Rpc {
 
     /// The session whose frames are sent and taken; `None` while there is none.
     pub(crate) fn session(&self) -> Option<SessionId> {
-        *self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .0
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_session(&self, session: SessionId) {
-        *self.0.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        *self
+            .0
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(session);
     }
 
     /// Hands an answer to whoever waits for it. `false` when nobody does.

@@ -7,7 +7,10 @@
 //! - no bytes from the log can stop the stream: what cannot be read is an event that says so.
 
 mod event;
+mod sequencer;
 mod speculation;
 
+pub use crate::node::{ProposeError, ReadError};
 pub use event::{IndexedAction, Ruling, TurnEvent};
+pub use sequencer::{Decision, Events, Proposal, TurnError, TurnSequencer};
 pub use speculation::{Fate, Notice, ReplyOutcome, SpeculateError, Speculation, Standing};

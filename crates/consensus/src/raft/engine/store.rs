@@ -5,11 +5,11 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
-use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
 use super::ObserverRef;
+use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
 use crate::log::{LogError, LogStore};
 
 /// Most bytes of entries one request for replication carries; at least one entry goes.
@@ -146,4 +146,3 @@ impl RaftLogStorage<Types> for Store {
         self.log.purge(position(&through)).await.map_err(io_error)
     }
 }
-

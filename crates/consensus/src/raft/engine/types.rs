@@ -93,9 +93,7 @@ pub fn vote_bytes(vote: &Vote) -> Bytes {
 }
 
 pub fn vote_from(bytes: &Bytes) -> Result<Vote, Malformed> {
-    vote(Some(
-        VoteMsg::decode(bytes.clone()).map_err(|_| Malformed)?,
-    ))
+    vote(Some(VoteMsg::decode(bytes.clone()).map_err(|_| Malformed)?))
 }
 
 pub fn membership_msg(members: &Members) -> MembershipMsg {

@@ -1,0 +1,453 @@
+//! Bringing a game up on a fabric, and what a player holds of it.
+//!
+//! [`game_node`] is for a roster that is known: every voter passes the same one, and Raft elects.
+//!
+//! Invariants
+//! - what a bootstrap starts is stopped on every path out of it;
+//! - nothing here needs wall time: the clock is passed in.
+
+mod channels;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+pub use channels::{AppChannel, ChannelError};
+
+use crate::config::{Compaction, ConfigError, Limits, Timing};
+use crate::events::{Feed, FeedLimits};
+use crate::fabric::{Inbound, Links, Peers, Port, Receiver};
+use crate::game::{Blueprint, Game};
+use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
+use crate::log::{LogStore, MemoryLog};
+use crate::node::{Node, NodeParts};
+use crate::raft::rpc::Rpc;
+use crate::raft::{Consensus, Engine, Membership, Nobody, Parts, RaftNumbers, RaftStatus, Role};
+use crate::state::command::Configure;
+use crate::state::{Planted, Replica, seats};
+use crate::turns::TurnSequencer;
+use crate::watch::Watch;
+
+pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
+
+/// A session that did not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The roster does not name this peer.
+    #[error("{0} is not in the roster: pass the same roster on every peer, itself included")]
+    NotInRoster(PeerId),
+    /// The roster is empty or too long.
+    #[error("a roster has 1 to {max} peers, this one has {len}")]
+    Roster {
+        /// Peers given.
+        len: usize,
+        /// Peers allowed.
+        max: usize,
+    },
+    /// The log could not be used, or holds another game's state.
+    #[error("the node could not start: {0}")]
+    Start(String),
+}
+
+/// Everything a session may be told. [`SessionConfig::default`] is a game in memory at Raft's usual
+/// times.
+#[derive(Clone)]
+pub struct SessionConfig {
+    /// Raft's times.
+    pub timing: Timing,
+    /// How much of each thing there may be.
+    pub limits: Limits,
+    /// When the log is compacted; never when `None`.
+    pub compaction: Option<Compaction>,
+    /// How this node's client is known.
+    pub identity: Identity,
+    /// Where the log is kept. The default dies with the process.
+    pub log: Arc<dyn LogStore>,
+    /// How long a silent client is remembered, on the game's clock.
+    pub client_ttl: Duration,
+    /// A hash of the state is voted on every so many entries; 0 means never.
+    pub hash_every: u64,
+    /// Events kept for readers.
+    pub events: FeedLimits,
+    /// A number this process drew, to tell it from its earlier selves under a durable identity.
+    pub nonce: u64,
+    /// The monotonic clock turn deadlines go by.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for SessionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionConfig")
+            .field("timing", &self.timing)
+            .field("limits", &self.limits)
+            .field("compaction", &self.compaction)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionConfig {
+    /// A game in memory, at Raft's usual times, by the clock given. `nonce` must differ from run to
+    /// run.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Self {
+        Self {
+            timing: Timing::default(),
+            limits: Limits::default(),
+            compaction: None,
+            identity: Identity::default(),
+            log: Arc::new(MemoryLog::new()),
+            client_ttl: Duration::from_secs(3600),
+            hash_every: 1000,
+            events: FeedLimits::default(),
+            nonce,
+            clock,
+        }
+    }
+
+    fn validate<G: Game>(&self, blueprint: &Blueprint<G>) -> Result<(), OpenError> {
+        self.timing.validate()?;
+        self.limits.validate()?;
+        if self.compaction.is_some() && !blueprint.can_snapshot() {
+            return Err(ConfigError::CompactionNeedsSnapshots.into());
+        }
+        Ok(())
+    }
+}
+
+/// Opens a game whose players are all known: every one of them passes the same `roster`, and any
+/// majority of it plays. Returns at once, before there is a leader.
+///
+/// A voter that lost its log must not come back this way: it would vote a second time in a term it
+/// has voted in. Keep a durable log, or give the player another name.
+///
+/// # Errors
+///
+/// [`OpenError`]; nothing keeps running then.
+pub async fn game_node<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    roster: BTreeSet<PeerId>,
+    config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    config.validate(&blueprint)?;
+    let max = seats::SEATS_MAX as usize;
+    if roster.is_empty() || roster.len() > max {
+        let len = roster.len();
+        return Err(OpenError::Roster { len, max });
+    }
+    let local = port.links.local().clone();
+    if !roster.contains(&local) {
+        return Err(OpenError::NotInRoster(local));
+    }
+    let voters: BTreeSet<NodeId> = roster
+        .into_iter()
+        .map(|peer| NodeId::new(peer, Incarnation(0)))
+        .collect();
+    let session = roster_session(port.links.game().as_str(), &voters);
+    let configure = Configure {
+        session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
+        seats: u32::try_from(voters.len()).unwrap_or(seats::SEATS_MAX),
+        seated: voters.iter().map(Into::into).collect(),
+        session_ttl_ms: u64::try_from(config.client_ttl.as_millis()).unwrap_or(u64::MAX),
+        hash_every: config.hash_every,
+        ..Configure::default()
+    };
+    let me = NodeId::new(local, Incarnation(0));
+    let opened = open(port, blueprint, me, session, configure, config).await?;
+    let begun = opened.node.engine.initialize(voters).await;
+    if let Err(why) = begun {
+        opened.close().await;
+        return Err(OpenError::Start(why.to_string()));
+    }
+    Ok(opened)
+}
+
+/// The session every peer with the same game and roster is in.
+fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
+    let mut text = format!("cabinet roster\n{}:{game}\n", game.len());
+    for voter in voters {
+        let peer = voter.peer.as_str();
+        text.push_str(&format!("{}:{peer}\n", peer.len()));
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.as_ref()[..16]);
+    SessionId(u128::from_be_bytes(id))
+}
+
+async fn open<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    me: NodeId,
+    session: SessionId,
+    configure: Configure,
+    config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    let (links, incoming) = port.split();
+    let feed = Feed::new(config.events, 0);
+    let rpc = Rpc::new(links.clone(), me.clone());
+    let rules = blueprint.rules();
+    let planted = Planted::default();
+    let parts = Parts {
+        me,
+        replica: Replica::new(rules.clone(), Some(feed.clone()), planted),
+        feed: feed.clone(),
+        log: config.log.clone(),
+        caller: Arc::new(rpc.clone()),
+        timing: config.timing,
+        limits: config.limits,
+        observer: Arc::new(Nobody),
+    };
+    let (engine, _) = Engine::start(parts).await.map_err(OpenError::Start)?;
+    let node = Node::start(NodeParts {
+        rules,
+        session,
+        identity: config.identity,
+        timing: config.timing,
+        limits: config.limits,
+        compaction: config.compaction,
+        configure,
+        clock: config.clock,
+        nonce: config.nonce,
+        log: config.log,
+        engine,
+        feed,
+        rpc,
+        incoming: incoming.raft,
+    });
+    let Limits {
+        channels_max,
+        channel_frames_max,
+        ..
+    } = config.limits;
+    let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(carry(channels.clone(), incoming.app));
+    Ok(GameSession {
+        node,
+        blueprint,
+        session,
+        links,
+        channels,
+        // Held so that the game's name stays taken on the fabric until the session is closed.
+        held: Mutex::new(Some((tasks, incoming.lobby, incoming.guard))),
+    })
+}
+
+/// Hands app frames to their channels for as long as they come.
+async fn carry(channels: channels::Channels, mut app: Receiver<Inbound>) {
+    while let Some(inbound) = app.recv().await {
+        channels.deliver(inbound);
+    }
+    channels.close();
+}
+
+type Held = (JoinSet<()>, Receiver<Inbound>, crate::fabric::OpenGame);
+
+/// A game this peer is in.
+pub struct GameSession<G: Game> {
+    node: Arc<Node>,
+    blueprint: Blueprint<G>,
+    session: SessionId,
+    links: Links,
+    channels: channels::Channels,
+    held: Mutex<Option<Held>>,
+}
+
+impl<G: Game> fmt::Debug for GameSession<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} on {}", self.session, self.node.me())
+    }
+}
+
+impl<G: Game> GameSession<G> {
+    /// Which run of the game this is.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.session
+    }
+
+    /// Proposes this peer's actions and follows everybody's.
+    #[must_use]
+    pub fn sequencer(&self) -> TurnSequencer<G> {
+        TurnSequencer::new(self.node.clone(), self.blueprint.clone())
+    }
+
+    /// What this peer is in the cluster.
+    #[must_use]
+    pub fn node(&self) -> NodeView {
+        NodeView {
+            node: self.node.clone(),
+        }
+    }
+
+    /// A named channel for the application's own traffic: best effort, bounded, never relayed.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] when the name is none, or too many are open.
+    pub fn app_channel(&self, name: &str) -> Result<AppChannel, ChannelError> {
+        self.channels.open(name)
+    }
+
+    /// App frames that arrived for channels nobody opened here.
+    #[must_use]
+    pub fn unclaimed_app_frames(&self) -> u64 {
+        self.channels.unknown()
+    }
+
+    /// Connected peers, and how the fabric verified each.
+    #[must_use]
+    pub fn principals(&self) -> Watch<Peers> {
+        self.links.peers()
+    }
+
+    /// Hands leadership to the voter that is furthest, if this node leads, then closes. Bounded by
+    /// `within`; answers whether nobody had to wait for an election.
+    pub async fn leave(&self, within: Duration) -> bool {
+        let status = self.node.status().get();
+        let mut handed = status.role != Role::Leader;
+        if !handed {
+            let numbers = self.node.numbers();
+            let heir = status
+                .membership
+                .voters
+                .iter()
+                .filter(|voter| *voter != self.node.me())
+                .filter_map(|voter| Some((numbers.progress.get(voter)?.matched?, voter)))
+                .max();
+            if let Some((_, heir)) = heir {
+                handed = self.node.transfer(heir, within).await;
+            }
+        }
+        self.close().await;
+        handed
+    }
+
+    /// Stops everything this session started and frees the game's name on the fabric. Idempotent.
+    pub async fn close(&self) {
+        self.node.close().await;
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((mut tasks, ..)) = held {
+            tasks.shutdown().await;
+        }
+        self.channels.close();
+    }
+}
+
+/// Why a game does not go on just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// Nothing is waited for.
+    No,
+    /// No leader is known: an election is under way, or no majority is reachable.
+    ForLeader,
+    /// This node leads and hears from too few voters.
+    ForVoters {
+        /// Voters that answer, this one among them.
+        reachable: usize,
+        /// Voters there are.
+        of: usize,
+        /// Who does not answer.
+        missing: Vec<NodeId>,
+    },
+    /// The node has stopped.
+    Stopped(String),
+}
+
+/// A node, to look at.
+#[derive(Clone)]
+pub struct NodeView {
+    node: Arc<Node>,
+}
+
+impl NodeView {
+    /// The node's name.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        self.node.me()
+    }
+
+    /// Role, leader, term and members, and when they change.
+    #[must_use]
+    pub fn status(&self) -> Watch<RaftStatus> {
+        self.node.status()
+    }
+
+    /// Indices and what a leader knows of the others.
+    #[must_use]
+    pub fn numbers(&self) -> RaftNumbers {
+        self.node.numbers()
+    }
+
+    /// The members, by the latest entry in the log.
+    #[must_use]
+    pub fn membership(&self) -> Arc<Membership> {
+        self.node.status().borrow().membership.clone()
+    }
+
+    /// The last entry this node has applied, from 1; 0 when none.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.node.feed.applied()
+    }
+
+    /// Frames this node did not serve.
+    #[must_use]
+    pub fn dropped_frames(&self) -> DroppedFrames {
+        self.node.dropped()
+    }
+
+    /// Why the game does not go on, when a leader counts a voter as gone after `silent`.
+    #[must_use]
+    pub fn waiting(&self, silent: Duration) -> Waiting {
+        let status = self.node.status().get();
+        if let Some(why) = status.stopped {
+            return Waiting::Stopped(why);
+        }
+        match status.leader {
+            None => Waiting::ForLeader,
+            Some(leader) if leader == *self.id() => {
+                let numbers = self.node.numbers();
+                let alive = |voter: &NodeId| {
+                    voter == self.id()
+                        || numbers
+                            .progress
+                            .get(voter)
+                            .and_then(|progress| progress.acked)
+                            .is_some_and(|ago| ago <= silent)
+                };
+                if status.membership.has_quorum(alive) {
+                    return Waiting::No;
+                }
+                let voters = &status.membership.voters;
+                let missing: Vec<_> = voters.iter().filter(|v| !alive(v)).cloned().collect();
+                Waiting::ForVoters {
+                    reachable: voters.len() - missing.len(),
+                    of: voters.len(),
+                    missing,
+                }
+            }
+            Some(_) => Waiting::No,
+        }
+    }
+
+    /// Asks `to` to lead, and waits for it to.
+    pub async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
+        self.node.transfer(to, within).await
+    }
+}
