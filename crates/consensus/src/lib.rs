@@ -7,7 +7,10 @@ mod events;
 pub mod fabric;
 pub mod game;
 pub mod ids;
+pub(crate) mod lobby;
 pub mod log;
 pub mod raft;
 pub mod state;
 pub mod watch;
+
+pub use lobby::AdmissionTiming;
