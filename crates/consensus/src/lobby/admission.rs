@@ -38,8 +38,9 @@ pub struct AdmissionTiming {
     pub alive_within: Duration,
     /// A member that did not answer for this long loses its place; with `None`, never.
     pub evict_after: Option<Duration>,
-    /// How long a node that has a place may take for each step: to announce itself, and to catch
-    /// up. Then it loses the place and must announce itself again.
+    /// How long a node that has a place may do nothing for it: not announce itself, or not get
+    /// nearer to the end of the log. Then it loses the place and must announce itself again. Must
+    /// be longer than a snapshot takes to send.
     pub admit_within: Duration,
 }
 
@@ -107,6 +108,12 @@ pub(crate) enum Step {
     },
 }
 
+/// A view, and which members are alive by it.
+struct Seen<'a> {
+    view: &'a View<'a>,
+    live: BTreeSet<NodeId>,
+}
+
 #[derive(Debug)]
 struct Heard {
     announce: Announce,
@@ -123,6 +130,9 @@ struct Candidate {
     since: Duration,
     /// The entry it must have, set when it is first seen as a learner.
     target: Option<u64>,
+    /// What it had acknowledged when last seen: a learner that gets nearer is not given up, or a
+    /// long log would keep it out for ever.
+    matched: Option<u64>,
 }
 
 /// The reconciler.
@@ -191,22 +201,26 @@ impl Admission {
         self.heard.retain(|peer, heard| {
             view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
         });
-        let mut steps = self.answers(view);
+        let seen = Seen {
+            view,
+            live: self.live(view),
+        };
+        let mut steps = self.answers(&seen);
         if !view.open {
             return steps;
         }
-        self.watch_candidates(view);
+        self.watch_candidates(&seen);
         if !view.proposal_in_flight {
-            steps.extend(self.proposal(view));
+            steps.extend(self.proposal(&seen));
         }
         if view.membership_committed && !view.change_in_flight {
-            steps.extend(self.change(view));
+            steps.extend(self.change(&seen));
         }
         steps
     }
 
     /// Answers everybody whose case is settled; who gets no place must announce itself again.
-    fn answers(&mut self, view: &View<'_>) -> Vec<Step> {
+    fn answers(&mut self, seen: &Seen<'_>) -> Vec<Step> {
         let mut steps: Vec<Step> = std::mem::take(&mut self.outlived)
             .into_iter()
             .map(|(to, node)| Step::Answer {
@@ -220,7 +234,7 @@ impl Admission {
             if heard.answered {
                 return true;
             }
-            let Some(verdict) = verdict(view, session, &heard.announce) else {
+            let Some(verdict) = verdict(seen, session, &heard.announce) else {
                 return true;
             };
             heard.answered = true;
@@ -234,37 +248,66 @@ impl Admission {
         steps
     }
 
+    /// The members that are alive as far as anything known says: they can be reached, answered
+    /// lately, and no later life of theirs was heard of. Its announcement outruns the silence of
+    /// the life before it.
+    fn live(&self, view: &View<'_>) -> BTreeSet<NodeId> {
+        let outlived = |node: &NodeId| {
+            let heard = self.heard.get(&node.peer);
+            let seated = view.seats.place_of(&node.peer);
+            heard.is_some_and(|heard| heard.announce.node > *node)
+                || seated.is_some_and(|(_, life)| life > node.incarnation)
+        };
+        let answers = |node: &NodeId| {
+            let acked = view.progress.get(node).and_then(|known| known.acked);
+            acked.is_some_and(|ago| ago <= view.timing.alive_within)
+                && view.connected.contains(&node.peer)
+                && !outlived(node)
+        };
+        let members = view.membership.voters.iter();
+        members
+            .chain(&view.membership.learners)
+            .filter(|node| *node == view.me || answers(node))
+            .cloned()
+            .collect()
+    }
+
     /// Notes who is expected to do something, and since when it has not.
-    fn watch_candidates(&mut self, view: &View<'_>) {
-        let voters = view.seats.voters();
+    fn watch_candidates(&mut self, seen: &Seen<'_>) {
+        let voters = seen.view.seats.voters();
         let pending: BTreeSet<NodeId> = voters
-            .difference(&view.membership.voters)
+            .difference(&seen.view.membership.voters)
             .cloned()
             .chain(
-                view.seats
+                seen.view
+                    .seats
                     .learners()
                     .into_iter()
-                    .filter(|node| !view.membership.contains(node)),
+                    .filter(|node| !seen.view.membership.contains(node)),
             )
             .collect();
         self.candidates.retain(|node, _| pending.contains(node));
         for node in pending {
-            let learns = view.membership.learners.contains(&node);
+            let learns = seen.view.membership.learners.contains(&node);
             let announced = self.is_announced(&node);
             let candidate = self.candidates.entry(node.clone()).or_insert(Candidate {
-                since: view.now,
+                since: seen.view.now,
                 target: None,
+                matched: None,
             });
+            let matched = progress(seen, &node).matched;
+            let nearer = matched > candidate.matched;
+            candidate.matched = matched;
             if !learns {
                 candidate.target = None;
                 if announced {
-                    candidate.since = view.now;
+                    candidate.since = seen.view.now;
                 }
             } else if candidate.target.is_none() {
-                candidate.target = Some(view.last_log.saturating_sub(CATCH_UP_SLACK));
-                candidate.since = view.now;
-            } else if caught_up(view, &node, candidate) {
-                candidate.since = view.now;
+                candidate.target = Some(seen.view.last_log.saturating_sub(CATCH_UP_SLACK));
+                candidate.since = seen.view.now;
+            } else if nearer || caught_up(seen, &node, candidate) {
+                candidate.since = seen.view.now;
             }
         }
     }
@@ -276,8 +319,8 @@ impl Admission {
     }
 
     /// Takes a place from who does not use it, else gives one to who has waited longest.
-    fn proposal(&mut self, view: &View<'_>) -> Option<Step> {
-        if let Some(node) = self.failed_candidate(view).or_else(|| self.silent(view)) {
+    fn proposal(&mut self, seen: &Seen<'_>) -> Option<Step> {
+        if let Some(node) = self.failed_candidate(seen).or_else(|| self.silent(seen)) {
             if self.is_announced(&node) {
                 self.heard.remove(&node.peer);
             }
@@ -287,8 +330,8 @@ impl Admission {
         let (_, announce) = self
             .heard
             .values()
-            .filter(|heard| !holds_place(view, &heard.announce.node))
-            .filter(|heard| verdict(view, self.session, &heard.announce).is_none())
+            .filter(|heard| !holds_place(seen, &heard.announce.node))
+            .filter(|heard| verdict(seen, self.session, &heard.announce).is_none())
             .map(|heard| (heard.first, &heard.announce))
             .min_by_key(|(first, announce)| (*first, &announce.node))?;
         Some(Step::Seat {
@@ -298,62 +341,71 @@ impl Admission {
     }
 
     /// A node that did not announce itself, or catch up, in the time it has.
-    fn failed_candidate(&self, view: &View<'_>) -> Option<NodeId> {
+    fn failed_candidate(&self, seen: &Seen<'_>) -> Option<NodeId> {
         self.candidates
             .iter()
             .find(|(node, candidate)| {
-                *node != view.me
-                    && has_seat(view, node)
-                    && view.now >= candidate.since + view.timing.admit_within
+                *node != seen.view.me
+                    && has_seat(seen, node)
+                    && seen.view.now >= candidate.since + seen.view.timing.admit_within
             })
             .map(|(node, _)| node.clone())
     }
 
     /// A member that has not answered for too long and can be removed.
-    fn silent(&self, view: &View<'_>) -> Option<NodeId> {
-        let evict_after = view.timing.evict_after?;
-        let ruled = view.now.saturating_sub(self.began?);
-        let members = view.membership.voters.iter();
+    fn silent(&self, seen: &Seen<'_>) -> Option<NodeId> {
+        let evict_after = seen.view.timing.evict_after?;
+        let ruled = seen.view.now.saturating_sub(self.began?);
+        let members = seen.view.membership.voters.iter();
         members
-            .chain(&view.membership.learners)
+            .chain(&seen.view.membership.learners)
             .find(|node| {
-                let acked = view.progress.get(*node).and_then(|p| p.acked);
-                *node != view.me
-                    && has_seat(view, node)
+                let acked = seen.view.progress.get(*node).and_then(|p| p.acked);
+                *node != seen.view.me
+                    && has_seat(seen, node)
                     && !self.candidates.contains_key(*node)
                     && acked.unwrap_or(ruled) >= evict_after
-                    && (!view.membership.voters.contains(*node) || may_remove(view, node))
+                    && (!seen.view.membership.voters.contains(*node) || may_remove(seen, node))
             })
             .cloned()
     }
 
     /// The next change of membership.
-    fn change(&self, view: &View<'_>) -> Option<Step> {
-        if view.membership.is_joint() {
+    fn change(&self, seen: &Seen<'_>) -> Option<Step> {
+        if seen.view.membership.is_joint() {
             return Some(Step::FinishJoint);
         }
-        let voters = view.seats.voters();
-        let learners = view.seats.learners();
+        let voters = seen.view.seats.voters();
+        let learners = seen.view.seats.learners();
         let wanted = |node: &NodeId| voters.contains(node) || learners.contains(node);
 
-        if let Some(node) = view.membership.learners.iter().find(|node| !wanted(node)) {
+        if let Some(node) = seen
+            .view
+            .membership
+            .learners
+            .iter()
+            .find(|node| !wanted(node))
+        {
             return Some(Step::Remove(node.clone()));
         }
         // The dead first: removing them costs the quorum nothing.
-        let surplus = view
+        let surplus = seen
+            .view
             .membership
             .voters
             .iter()
-            .filter(|node| *node != view.me && !voters.contains(node) && may_remove(view, node))
-            .min_by_key(|node| alive(view, node));
+            .filter(|node| {
+                *node != seen.view.me && !voters.contains(node) && may_remove(seen, node)
+            })
+            .min_by_key(|node| alive(seen, node));
         if let Some(node) = surplus {
             return Some(Step::Remove(node.clone()));
         }
         let ready = self.candidates.iter().find(|(node, candidate)| {
-            view.membership.learners.contains(*node)
+            seen.view.membership.learners.contains(*node)
                 && voters.contains(*node)
-                && caught_up(view, node, candidate)
-                && may_promote(view, node)
+                && caught_up(seen, node, candidate)
+                && may_promote(seen, node)
         });
         if let Some((node, _)) = ready {
             return Some(Step::Promote(node.clone()));
@@ -361,36 +413,35 @@ impl Admission {
         let newcomer = voters
             .iter()
             .chain(&learners)
-            .find(|node| !view.membership.contains(node) && self.is_announced(node));
+            .find(|node| !seen.view.membership.contains(node) && self.is_announced(node));
         if let Some(node) = newcomer {
             return Some(Step::AddLearner(node.clone()));
         }
-        let me_last = view.membership.voters.contains(view.me)
-            && !voters.contains(view.me)
-            && may_remove(view, view.me)
-            && !view
-                .membership
-                .voters
-                .iter()
-                .any(|node| node != view.me && voters.contains(node) && could_lead(view, node));
-        me_last.then(|| Step::Remove(view.me.clone()))
+        let me_last = seen.view.membership.voters.contains(seen.view.me)
+            && !voters.contains(seen.view.me)
+            && may_remove(seen, seen.view.me)
+            && !seen.view.membership.voters.iter().any(|node| {
+                node != seen.view.me && voters.contains(node) && could_lead(seen, node)
+            });
+        me_last.then(|| Step::Remove(seen.view.me.clone()))
     }
 }
 
 /// What an announcement is answered with, or `None` while its case is open.
-fn verdict(view: &View<'_>, session: SessionId, announce: &Announce) -> Option<Verdict> {
+fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) -> Option<Verdict> {
     if announce.session.is_some_and(|meant| meant != session) {
         return Some(Verdict::WrongSession);
     }
-    if !view.open {
+    if !seen.view.open {
         return Some(Verdict::NotOpen);
     }
     let node = &announce.node;
-    let in_it = view.membership_committed && view.membership.contains(node);
-    if holds_place(view, node) {
+    let in_it = seen.view.membership_committed && seen.view.membership.contains(node);
+    if holds_place(seen, node) {
         return in_it.then_some(Verdict::Welcome);
     }
-    view.seats
+    seen.view
+        .seats
         .clone()
         .take(node, announce.kind)
         .err()
@@ -398,61 +449,61 @@ fn verdict(view: &View<'_>, session: SessionId, announce: &Announce) -> Option<V
 }
 
 /// Whether this very life of the peer has a place, or votes by the session's settings.
-fn holds_place(view: &View<'_>, node: &NodeId) -> bool {
-    has_seat(view, node) || view.seats.core.contains(node)
+fn holds_place(seen: &Seen<'_>, node: &NodeId) -> bool {
+    has_seat(seen, node) || seen.view.seats.core.contains(node)
 }
 
 /// Whether this very life of the peer has a place that can be taken from it.
-fn has_seat(view: &View<'_>, node: &NodeId) -> bool {
-    view.seats
+fn has_seat(seen: &Seen<'_>, node: &NodeId) -> bool {
+    seen.view
+        .seats
         .place_of(&node.peer)
         .is_some_and(|(_, life)| life == node.incarnation)
 }
 
-fn progress(view: &View<'_>, node: &NodeId) -> Progress {
-    view.progress.get(node).copied().unwrap_or_default()
+fn progress(seen: &Seen<'_>, node: &NodeId) -> Progress {
+    seen.view.progress.get(node).copied().unwrap_or_default()
 }
 
-fn alive(view: &View<'_>, node: &NodeId) -> bool {
-    let acked = progress(view, node).acked;
-    node == view.me || acked.is_some_and(|ago| ago <= view.timing.alive_within)
+fn alive(seen: &Seen<'_>, node: &NodeId) -> bool {
+    seen.live.contains(node)
 }
 
 /// Whether the learner answers, and has acknowledged both the entry that made it one and what there
 /// was in the log then.
-fn caught_up(view: &View<'_>, node: &NodeId, candidate: &Candidate) -> bool {
+fn caught_up(seen: &Seen<'_>, node: &NodeId, candidate: &Candidate) -> bool {
     let wanted = candidate
         .target
-        .map(|target| target.max(view.membership_index));
-    alive(view, node)
-        && matches!((progress(view, node).matched, wanted), (Some(has), Some(wanted)) if has >= wanted)
+        .map(|target| target.max(seen.view.membership_index));
+    alive(seen, node)
+        && matches!((progress(seen, node).matched, wanted), (Some(has), Some(wanted)) if has >= wanted)
 }
 
-fn could_lead(view: &View<'_>, node: &NodeId) -> bool {
-    let matched = progress(view, node).matched;
-    alive(view, node)
-        && matched.is_some_and(|has| has >= view.last_log.saturating_sub(CATCH_UP_SLACK))
+fn could_lead(seen: &Seen<'_>, node: &NodeId) -> bool {
+    let matched = progress(seen, node).matched;
+    alive(seen, node)
+        && matched.is_some_and(|has| has >= seen.view.last_log.saturating_sub(CATCH_UP_SLACK))
 }
 
-fn majority_alive(view: &View<'_>, voters: &BTreeSet<NodeId>) -> bool {
-    voters.iter().filter(|node| alive(view, node)).count() > voters.len() / 2
+fn majority_alive(seen: &Seen<'_>, voters: &BTreeSet<NodeId>) -> bool {
+    voters.iter().filter(|node| alive(seen, node)).count() > voters.len() / 2
 }
 
 /// Whether the voters without `node` have a majority that answers, and those with it too.
-fn may_remove(view: &View<'_>, node: &NodeId) -> bool {
-    let mut remaining = view.membership.voters.clone();
+fn may_remove(seen: &Seen<'_>, node: &NodeId) -> bool {
+    let mut remaining = seen.view.membership.voters.clone();
     remaining.remove(node);
     !remaining.is_empty()
-        && !view.membership.is_joint()
-        && majority_alive(view, &remaining)
-        && view.membership.has_quorum(|node| alive(view, node))
+        && !seen.view.membership.is_joint()
+        && majority_alive(seen, &remaining)
+        && seen.view.membership.has_quorum(|node| alive(seen, node))
 }
 
 /// Whether the voters with `node` have a majority that answers, and those without it too.
-fn may_promote(view: &View<'_>, node: &NodeId) -> bool {
-    let mut voters = view.membership.voters.clone();
+fn may_promote(seen: &Seen<'_>, node: &NodeId) -> bool {
+    let mut voters = seen.view.membership.voters.clone();
     voters.insert(node.clone());
-    majority_alive(view, &voters) && view.membership.has_quorum(|node| alive(view, node))
+    majority_alive(seen, &voters) && seen.view.membership.has_quorum(|node| alive(seen, node))
 }
 
 #[cfg(test)]

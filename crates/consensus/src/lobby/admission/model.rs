@@ -345,6 +345,9 @@ impl World {
             Step::Answer { .. } => return,
             Step::Seat { .. } | Step::Vacate { .. } => {
                 assert!(self.proposal.is_none());
+                if let Step::Vacate { node, .. } = &step {
+                    assert!(!self.steady.contains(node), "{node} watches and is put out");
+                }
                 self.proposal = Some(step);
                 return;
             }
@@ -410,6 +413,10 @@ proptest! {
                 world.fault(&fault);
             }
             world.tick();
+            if world.change.is_some() || world.proposal.is_some() {
+                // What was begun while it was away may still put it out.
+                continue;
+            }
             let watching = world.membership.learners.iter().filter(|node| {
                 let proc = &world.procs[*node];
                 proc.up && proc.kind == Kind::Spectator && world.seats.learners().contains(node)

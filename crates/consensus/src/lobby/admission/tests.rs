@@ -65,6 +65,7 @@ impl Table {
             acked: Some(ms(0)),
         };
         self.progress.insert(node(name, 1), known);
+        self.connected.insert(node(name, 1).peer);
     }
 
     fn dies(&mut self, name: &str) {
@@ -326,7 +327,7 @@ fn an_announcement_counts_until_it_expires_or_its_peer_is_gone() {
         t.now = ANNOUNCEMENT_LASTS - ms(1);
         assert_eq!(t.step(), [Step::AddLearner(node("bob", 1))]);
         if gone {
-            t.connected.clear();
+            t.connected.remove(&node("bob", 1).peer);
         } else {
             t.now = ANNOUNCEMENT_LASTS;
         }
@@ -392,4 +393,39 @@ fn a_silent_member_keeps_its_place_unless_eviction_is_on_and_safe() {
     assert_eq!(t.step(), []);
     t.timing.evict_after = Some(Duration::from_secs(30));
     assert_eq!(t.step(), [], "one of two voters is no majority");
+}
+
+#[test]
+fn a_voter_whose_later_life_announced_itself_counts_as_dead_at_once() {
+    let mut t = Table::new(3, &["ann", "bob", "cyd"]);
+    t.seats.vacate(&node("bob", 1), true);
+    t.hear(node("cyd", 2), Kind::Player);
+    let steps = t.step();
+    assert!(
+        !steps.contains(&Step::Remove(node("bob", 1))),
+        "cyd/1 acknowledged a moment ago and is gone: {steps:?}"
+    );
+}
+
+#[test]
+fn a_voter_that_cannot_be_reached_counts_as_dead_at_once() {
+    let mut t = Table::new(3, &["ann", "bob", "cyd"]);
+    t.seats.vacate(&node("bob", 1), true);
+    t.connected.remove(&node("cyd", 1).peer);
+    assert_eq!(t.step(), []);
+}
+
+#[test]
+fn a_learner_that_gets_nearer_keeps_its_place_however_long_the_log() {
+    let mut t = Table::new(2, &["ann"]);
+    t.last_log = 1_000;
+    t.seat("bob", Kind::Player);
+    t.membership.learners.insert(node("bob", 1));
+    for n in 1..40 {
+        t.acks("bob", n);
+        t.now = ms(9_000 * n);
+        assert_eq!(t.step(), []);
+    }
+    t.now += ms(10_000);
+    assert_eq!(t.step().len(), 1, "it stopped getting nearer");
 }
