@@ -8,6 +8,7 @@ mod events;
 pub mod fabric;
 pub mod game;
 pub mod ids;
+pub(crate) mod lobby;
 pub mod log;
 mod node;
 pub mod raft;
@@ -15,3 +16,5 @@ pub mod session;
 pub mod state;
 pub mod turns;
 pub mod watch;
+
+pub use lobby::AdmissionTiming;

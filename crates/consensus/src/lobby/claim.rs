@@ -1,0 +1,392 @@
+//! The host claim: who may found a session, and who answers for one that is founded.
+//!
+//! Invariants
+//! - a claim that is not established never wins against one that is, whatever their nonces;
+//! - of two claims that are not established the lower nonce wins, then the lower node, so both
+//!   sides decide alike, and the loser withdraws;
+//! - a claim that was won but is not established yet answers nobody: a rival waits for it;
+//! - a rival session is reported once.
+//!
+//! No clock and no network here: each event says what time it is, each [`ClaimAction`] what to send
+//! or to tell the session. Every node has one of these, whether it hosts, joined, or only looks on:
+//! silence would keep whoever claims waiting.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::wire::{Claim, LobbyMsg};
+use crate::ids::{NodeId, PeerId, SessionId};
+
+/// Most rival sessions that are reported; what comes after them is a flood.
+const SPLITS_MAX: usize = 64;
+/// A claim is repeated this often within its wait, to those that did not answer.
+const REPEATS: u32 = 4;
+/// An established session makes itself known every so many waits to peers that it has not heard
+/// the same session from.
+const BEACON_WAITS: u32 = 4;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClaimAction {
+    /// Send this to one peer.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        msg: LobbyMsg,
+    },
+    /// Send this to every peer connected.
+    Broadcast(LobbyMsg),
+    /// Nobody objects: found the session, then call [`HostClaim::establish`] or
+    /// [`HostClaim::withdraw`].
+    Won,
+    /// Somebody hosts already, or claimed it with a lower nonce: give up. The claim is withdrawn.
+    DuplicateHost {
+        /// Who hosts.
+        incumbent: NodeId,
+        /// What it hosts.
+        session: SessionId,
+    },
+    /// Two established sessions met. They cannot merge; both sides report it.
+    SplitDetected {
+        /// Who vouches for the other.
+        theirs: NodeId,
+        /// The other session.
+        session: SessionId,
+        /// Its term.
+        term: u64,
+    },
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Without a claim: answers that it has none.
+    Idle,
+    /// Waits for objections until `deadline`.
+    Claiming {
+        deadline: Duration,
+        repeat_at: Duration,
+        /// Connected peers that have not answered.
+        awaited: BTreeSet<PeerId>,
+        /// Whether anybody did.
+        answered: bool,
+    },
+    /// Nobody objected; the session is being founded.
+    Won,
+    /// The session lives.
+    Established { term: u64, beacon_at: Duration },
+}
+
+/// One node's part in the question of who hosts.
+#[derive(Debug)]
+pub(crate) struct HostClaim {
+    me: NodeId,
+    session: SessionId,
+    nonce: u64,
+    wait: Duration,
+    phase: Phase,
+    connected: BTreeSet<PeerId>,
+    /// Peers heard to be of the same session: they need no beacon.
+    kin: BTreeSet<PeerId>,
+    /// Rival sessions reported.
+    splits: BTreeSet<SessionId>,
+}
+
+impl HostClaim {
+    /// A node that hosts nothing and is a member of nothing yet, with the peers it is connected to.
+    pub(crate) fn idle(me: NodeId, connected: &BTreeSet<PeerId>, wait: Duration) -> Self {
+        let mut connected = connected.clone();
+        connected.remove(&me.peer);
+        Self {
+            me,
+            session: SessionId(0),
+            nonce: 0,
+            wait,
+            phase: Phase::Idle,
+            connected,
+            kin: BTreeSet::new(),
+            splits: BTreeSet::new(),
+        }
+    }
+
+    /// A node that is a member of an established session, from its log: it answers for it as the
+    /// host does.
+    pub(crate) fn incumbent(
+        me: NodeId,
+        session: SessionId,
+        term: u64,
+        connected: &BTreeSet<PeerId>,
+        wait: Duration,
+        now: Duration,
+    ) -> (Self, Vec<ClaimAction>) {
+        let mut this = Self::idle(me, connected, wait);
+        let actions = this.establish(session, term, now);
+        (this, actions)
+    }
+
+    /// Claims to host `session`. Waits for an objection until every peer answered, or `wait`
+    /// passes; with nobody connected, all of it, for a rival may be connecting too.
+    pub(crate) fn claim(
+        &mut self,
+        session: SessionId,
+        nonce: u64,
+        now: Duration,
+    ) -> Vec<ClaimAction> {
+        self.session = session;
+        self.nonce = nonce;
+        self.phase = Phase::Claiming {
+            deadline: now + self.wait,
+            repeat_at: now + self.wait / REPEATS,
+            awaited: self.connected.clone(),
+            answered: false,
+        };
+        vec![ClaimAction::Broadcast(self.mine())]
+    }
+
+    /// The session has a cluster that committed something in `term`, or a later term: from now on
+    /// this node answers for it. Says so to everybody the first time.
+    pub(crate) fn establish(
+        &mut self,
+        session: SessionId,
+        term: u64,
+        now: Duration,
+    ) -> Vec<ClaimAction> {
+        let known = self.is_established() && self.session == session;
+        self.session = session;
+        if let Phase::Established { term: held, .. } = &mut self.phase
+            && known
+        {
+            *held = term.max(*held);
+            return Vec::new();
+        }
+        self.phase = Phase::Established {
+            term,
+            beacon_at: now + self.beacon_every(),
+        };
+        self.kin.clear();
+        vec![ClaimAction::Broadcast(self.mine())]
+    }
+
+    /// Gives the claim up: the session failed, or is over for this node.
+    pub(crate) fn withdraw(&mut self) -> Vec<ClaimAction> {
+        if matches!(self.phase, Phase::Idle) {
+            return Vec::new();
+        }
+        self.phase = Phase::Idle;
+        vec![ClaimAction::Broadcast(LobbyMsg::Withdraw {
+            nonce: self.nonce,
+        })]
+    }
+
+    /// A peer claims to host, or vouches for a session.
+    pub(crate) fn heard_claim(
+        &mut self,
+        from: &PeerId,
+        theirs: &Claim,
+        now: Duration,
+    ) -> Vec<ClaimAction> {
+        if *from == self.me.peer || theirs.holder.peer != *from {
+            return Vec::new();
+        }
+        let rival = theirs.session != self.session;
+        match &self.phase {
+            Phase::Idle if theirs.established => Vec::new(),
+            Phase::Idle => vec![ClaimAction::Send {
+                to: from.clone(),
+                msg: LobbyMsg::NoClaim {
+                    nonce: theirs.nonce,
+                },
+            }],
+            Phase::Claiming { .. } | Phase::Won if theirs.established && rival => {
+                self.lose_to(theirs)
+            }
+            // It waits for this node, which is about to broadcast what came of it.
+            Phase::Won => Vec::new(),
+            Phase::Claiming { .. } if theirs.established => self.answered(from, now),
+            Phase::Claiming { .. } => {
+                if (theirs.nonce, &theirs.holder) < (self.nonce, &self.me) {
+                    return self.lose_to(theirs);
+                }
+                // It may not have been listening when this claim was broadcast.
+                let mut actions = vec![ClaimAction::Send {
+                    to: from.clone(),
+                    msg: self.mine(),
+                }];
+                actions.extend(self.answered(from, now));
+                actions
+            }
+            Phase::Established { .. } if !theirs.established => self.tell(from),
+            Phase::Established { .. } if !rival => {
+                if self.kin.insert(from.clone()) {
+                    return self.tell(from);
+                }
+                Vec::new()
+            }
+            Phase::Established { .. } => {
+                self.kin.remove(from);
+                if self.splits.len() >= SPLITS_MAX || !self.splits.insert(theirs.session) {
+                    return Vec::new();
+                }
+                let mut actions = self.tell(from);
+                actions.push(ClaimAction::SplitDetected {
+                    theirs: theirs.holder.clone(),
+                    session: theirs.session,
+                    term: theirs.term,
+                });
+                actions
+            }
+        }
+    }
+
+    /// A peer has nothing against the claim with this nonce.
+    pub(crate) fn heard_no_claim(
+        &mut self,
+        from: &PeerId,
+        nonce: u64,
+        now: Duration,
+    ) -> Vec<ClaimAction> {
+        if nonce != self.nonce {
+            return Vec::new();
+        }
+        self.answered(from, now)
+    }
+
+    /// A peer gave up its claim: it objects to nothing any more.
+    pub(crate) fn heard_withdraw(&mut self, from: &PeerId, now: Duration) -> Vec<ClaimAction> {
+        self.kin.remove(from);
+        self.answered(from, now)
+    }
+
+    /// Who is connected now. Newcomers are told of the claim.
+    pub(crate) fn peers_changed(
+        &mut self,
+        peers: &BTreeSet<PeerId>,
+        now: Duration,
+    ) -> Vec<ClaimAction> {
+        let mut peers = peers.clone();
+        peers.remove(&self.me.peer);
+        let came: Vec<PeerId> = peers.difference(&self.connected).cloned().collect();
+        self.connected = peers;
+        self.kin.retain(|peer| self.connected.contains(peer));
+        if let Phase::Claiming { awaited, .. } = &mut self.phase {
+            awaited.retain(|peer| self.connected.contains(peer));
+            awaited.extend(came.iter().cloned());
+        }
+        let speaks = matches!(
+            self.phase,
+            Phase::Claiming { .. } | Phase::Established { .. }
+        );
+        let mut actions = Vec::new();
+        if speaks {
+            for peer in &came {
+                actions.extend(self.tell(peer));
+            }
+        }
+        actions.extend(self.win_if_clear(now));
+        actions
+    }
+
+    /// Time passed.
+    pub(crate) fn tick(&mut self, now: Duration) -> Vec<ClaimAction> {
+        let repeat_every = self.wait / REPEATS;
+        let beacon_every = self.beacon_every();
+        let again: Vec<PeerId> = match &mut self.phase {
+            Phase::Claiming { deadline, .. } if now >= *deadline => return self.win_if_clear(now),
+            Phase::Claiming {
+                repeat_at, awaited, ..
+            } if now >= *repeat_at => {
+                *repeat_at = now + repeat_every;
+                awaited.iter().cloned().collect()
+            }
+            Phase::Established { beacon_at, .. } if now >= *beacon_at => {
+                *beacon_at = now + beacon_every;
+                self.connected.difference(&self.kin).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        again.iter().flat_map(|peer| self.tell(peer)).collect()
+    }
+
+    /// When [`Self::tick`] next has something to do.
+    pub(crate) fn wakes_at(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Claiming {
+                deadline,
+                repeat_at,
+                ..
+            } => Some(*deadline.min(repeat_at)),
+            Phase::Established { beacon_at, .. } => Some(*beacon_at),
+            Phase::Idle | Phase::Won => None,
+        }
+    }
+
+    /// Whether this node answers for a session that lives.
+    pub(crate) fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Established { .. })
+    }
+
+    fn beacon_every(&self) -> Duration {
+        self.wait * BEACON_WAITS
+    }
+
+    fn mine(&self) -> LobbyMsg {
+        let term = match self.phase {
+            Phase::Established { term, .. } => Some(term),
+            _ => None,
+        };
+        LobbyMsg::Claim(Claim {
+            session: self.session,
+            holder: self.me.clone(),
+            nonce: self.nonce,
+            established: term.is_some(),
+            term: term.unwrap_or(0),
+        })
+    }
+
+    fn tell(&self, peer: &PeerId) -> Vec<ClaimAction> {
+        vec![ClaimAction::Send {
+            to: peer.clone(),
+            msg: self.mine(),
+        }]
+    }
+
+    fn lose_to(&mut self, theirs: &Claim) -> Vec<ClaimAction> {
+        let mut actions = self.withdraw();
+        actions.push(ClaimAction::DuplicateHost {
+            incumbent: theirs.holder.clone(),
+            session: theirs.session,
+        });
+        actions
+    }
+
+    fn answered(&mut self, from: &PeerId, now: Duration) -> Vec<ClaimAction> {
+        if let Phase::Claiming {
+            awaited, answered, ..
+        } = &mut self.phase
+        {
+            *answered |= awaited.remove(from);
+        }
+        self.win_if_clear(now)
+    }
+
+    /// Wins when somebody answered and nobody is awaited, or the wait is over.
+    fn win_if_clear(&mut self, now: Duration) -> Vec<ClaimAction> {
+        let Phase::Claiming {
+            deadline,
+            awaited,
+            answered,
+            ..
+        } = &self.phase
+        else {
+            return Vec::new();
+        };
+        if (*answered && awaited.is_empty()) || now >= *deadline {
+            self.phase = Phase::Won;
+            return vec![ClaimAction::Won];
+        }
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

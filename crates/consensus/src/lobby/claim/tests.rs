@@ -1,0 +1,336 @@
+//! The host claim among nodes whose frames the test carries.
+//!
+//! Invariants
+//! - every pair of nodes decides alike whatever the order of their frames.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::Incarnation;
+
+const WAIT: Duration = Duration::from_millis(400);
+
+fn peer(name: &str) -> PeerId {
+    PeerId::new(name).unwrap()
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(peer(name), Incarnation(1))
+}
+
+fn peers(names: &[&str]) -> BTreeSet<PeerId> {
+    names.iter().map(|name| peer(name)).collect()
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn a_claim(name: &str, session: u128, nonce: u64, established: bool) -> Claim {
+    Claim {
+        session: SessionId(session),
+        holder: node(name),
+        nonce,
+        established,
+        term: u64::from(established),
+    }
+}
+
+fn claiming(name: &str, nonce: u64, connected: &[&str]) -> HostClaim {
+    let mut host = HostClaim::idle(node(name), &peers(connected), WAIT);
+    let actions = host.claim(SessionId(u128::from(nonce)), nonce, ms(0));
+    assert_eq!(
+        actions,
+        [ClaimAction::Broadcast(LobbyMsg::Claim(a_claim(
+            name,
+            u128::from(nonce),
+            nonce,
+            false
+        )))]
+    );
+    host
+}
+
+fn established(name: &str, session: u128, connected: &[&str]) -> HostClaim {
+    HostClaim::incumbent(
+        node(name),
+        SessionId(session),
+        1,
+        &peers(connected),
+        WAIT,
+        ms(0),
+    )
+    .0
+}
+
+#[test]
+fn a_host_wins_as_soon_as_everybody_connected_answered() {
+    let mut host = claiming("ann", 5, &["bob", "cyd"]);
+    assert!(host.heard_no_claim(&peer("bob"), 5, ms(10)).is_empty());
+    assert!(
+        host.heard_no_claim(&peer("cyd"), 4, ms(10)).is_empty(),
+        "an answer to another claim"
+    );
+    assert_eq!(
+        host.heard_no_claim(&peer("cyd"), 5, ms(20)),
+        [ClaimAction::Won]
+    );
+}
+
+#[test]
+fn a_silent_peer_costs_the_wait_and_no_more() {
+    let mut host = claiming("ann", 5, &["bob"]);
+    assert!(host.tick(ms(99)).is_empty());
+    assert!(
+        matches!(&host.tick(ms(100))[..], [ClaimAction::Send { to, .. }] if *to == peer("bob")),
+        "the claim is repeated to who did not answer"
+    );
+    assert!(host.wakes_at() <= Some(WAIT));
+    assert_eq!(host.tick(ms(400)), [ClaimAction::Won]);
+    assert!(host.tick(ms(800)).is_empty());
+}
+
+#[test]
+fn with_nobody_connected_a_host_waits_for_a_rival_that_is_connecting_too() {
+    let mut host = claiming("ann", 5, &[]);
+    assert!(host.tick(ms(399)).is_empty());
+    let told = host.peers_changed(&peers(&["bob"]), ms(399));
+    assert!(matches!(&told[..], [ClaimAction::Send { .. }]), "{told:?}");
+    let lost = host.heard_claim(&peer("bob"), &a_claim("bob", 3, 3, false), ms(399));
+    assert!(lost.contains(&ClaimAction::DuplicateHost {
+        incumbent: node("bob"),
+        session: SessionId(3)
+    }));
+}
+
+#[test]
+fn an_incumbent_wins_whatever_its_name_and_nonce() {
+    // A-2, H3: the lower id and the lower nonce are the newcomer's.
+    let mut newcomer = claiming("ann", 0, &["zoe"]);
+    let mut incumbent = established("zoe", 9, &["ann"]);
+    let answer = incumbent.heard_claim(&peer("ann"), &a_claim("ann", 0, 0, false), ms(50));
+    let [ClaimAction::Send { to, msg }] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(*to, peer("ann"));
+    let LobbyMsg::Claim(claim) = msg else {
+        panic!("{msg:?}");
+    };
+    assert!(claim.established);
+    assert_eq!(
+        newcomer.heard_claim(&peer("zoe"), claim, ms(60)),
+        [
+            ClaimAction::Broadcast(LobbyMsg::Withdraw { nonce: 0 }),
+            ClaimAction::DuplicateHost {
+                incumbent: node("zoe"),
+                session: SessionId(9)
+            }
+        ]
+    );
+    assert!(incumbent.is_established());
+}
+
+#[test]
+fn an_incumbent_watches_for_life() {
+    // H2: long after it opened, a late host still hears of it.
+    let mut incumbent = established("zoe", 9, &[]);
+    let late = ms(3_600_000);
+    let told = incumbent.peers_changed(&peers(&["ann"]), late);
+    assert!(matches!(&told[..], [ClaimAction::Send { .. }]));
+    let answer = incumbent.heard_claim(&peer("ann"), &a_claim("ann", 0, 0, false), late);
+    assert!(matches!(&answer[..], [ClaimAction::Send { .. }]));
+}
+
+#[test]
+fn a_member_answers_for_its_session_when_the_host_is_gone() {
+    let (mut member, actions) =
+        HostClaim::incumbent(node("bob"), SessionId(9), 4, &peers(&["ann"]), WAIT, ms(0));
+    let claim = LobbyMsg::Claim(Claim {
+        term: 4,
+        ..a_claim("bob", 9, 0, true)
+    });
+    assert_eq!(actions, [ClaimAction::Broadcast(claim.clone())]);
+    assert_eq!(
+        member.heard_claim(&peer("ann"), &a_claim("ann", 1, 1, false), ms(1)),
+        [ClaimAction::Send {
+            to: peer("ann"),
+            msg: claim
+        }]
+    );
+}
+
+#[test]
+fn a_claim_won_and_not_established_keeps_a_rival_waiting_then_beats_it() {
+    let mut host = claiming("zoe", 9, &[]);
+    assert_eq!(host.tick(WAIT), [ClaimAction::Won]);
+    let rival = a_claim("ann", 1, 1, false);
+    assert!(host.heard_claim(&peer("ann"), &rival, ms(401)).is_empty());
+    let told = host.establish(SessionId(9), 1, ms(402));
+    let [ClaimAction::Broadcast(LobbyMsg::Claim(claim))] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let mut rival = claiming("ann", 1, &["zoe"]);
+    assert!(
+        rival
+            .heard_claim(&peer("zoe"), claim, ms(403))
+            .iter()
+            .any(|action| matches!(action, ClaimAction::DuplicateHost { .. }))
+    );
+}
+
+#[test]
+fn a_claim_won_and_then_failed_lets_the_rival_win() {
+    let mut host = claiming("zoe", 9, &[]);
+    host.tick(WAIT);
+    let told = host.withdraw();
+    assert_eq!(
+        told,
+        [ClaimAction::Broadcast(LobbyMsg::Withdraw { nonce: 9 })]
+    );
+    assert!(host.withdraw().is_empty(), "once");
+    let mut rival = claiming("ann", 1, &["zoe"]);
+    assert_eq!(
+        rival.heard_withdraw(&peer("zoe"), ms(1)),
+        [ClaimAction::Won]
+    );
+    assert_eq!(
+        host.heard_claim(&peer("ann"), &a_claim("ann", 2, 2, false), ms(2)),
+        [ClaimAction::Send {
+            to: peer("ann"),
+            msg: LobbyMsg::NoClaim { nonce: 2 }
+        }],
+        "H4: what was withdrawn objects to nothing"
+    );
+}
+
+#[test]
+fn a_split_is_reported_once_on_each_side_and_does_not_echo() {
+    let mut one = established("ann", 1, &["bob"]);
+    let mut two = established("bob", 2, &["ann"]);
+    let first = two.heard_claim(&peer("ann"), &a_claim("ann", 1, 0, true), ms(1));
+    assert!(matches!(
+        &first[..],
+        [ClaimAction::Send { .. }, ClaimAction::SplitDetected { theirs, session, .. }]
+            if *theirs == node("ann") && *session == SessionId(1)
+    ));
+    let second = one.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(2));
+    assert_eq!(second.len(), 2);
+    assert!(
+        two.heard_claim(&peer("ann"), &a_claim("ann", 1, 0, true), ms(3))
+            .is_empty()
+    );
+    // A-2, H6: another member of the same rival session is no second split.
+    assert!(
+        two.heard_claim(&peer("cyd"), &a_claim("cyd", 1, 0, true), ms(4))
+            .is_empty()
+    );
+}
+
+#[test]
+fn rival_sessions_without_end_are_reported_up_to_a_limit() {
+    let mut host = established("ann", 1, &[]);
+    let reported = (2..1000u128)
+        .flat_map(|n| host.heard_claim(&peer("eve"), &a_claim("eve", n, 0, true), ms(1)))
+        .filter(|action| matches!(action, ClaimAction::SplitDetected { .. }))
+        .count();
+    assert_eq!(reported, SPLITS_MAX);
+}
+
+#[test]
+fn members_of_one_session_fall_silent_once_they_heard_each_other() {
+    let mut one = established("ann", 1, &["bob"]);
+    assert!(!one.tick(WAIT * BEACON_WAITS).is_empty());
+    assert_eq!(
+        one.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1700))
+            .len(),
+        1,
+        "tells it once"
+    );
+    assert!(
+        one.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1701))
+            .is_empty()
+    );
+    assert!(one.tick(WAIT * 3 * BEACON_WAITS).is_empty());
+    one.peers_changed(&peers(&[]), ms(9000));
+    assert_eq!(one.peers_changed(&peers(&["bob"]), ms(9001)).len(), 1);
+}
+
+#[test]
+fn a_claim_in_anothers_name_is_not_heard() {
+    let mut host = claiming("ann", 5, &["eve"]);
+    assert!(
+        host.heard_claim(&peer("eve"), &a_claim("bob", 1, 0, true), ms(1))
+            .is_empty()
+    );
+}
+
+proptest! {
+    /// Claimants, all connected, whose frames arrive in any order: at most one wins.
+    #[test]
+    fn of_connected_rivals_one_wins(
+        nonces in proptest::collection::vec(0u64..3, 2..5),
+        starts in proptest::collection::vec(0u64..600, 5),
+        picks in proptest::collection::vec(any::<u16>(), 400),
+    ) {
+        let names = ["ann", "bob", "cyd", "dan", "eve"];
+        let names = &names[..nonces.len()];
+        let mut nodes: BTreeMap<PeerId, HostClaim> = names
+            .iter()
+            .map(|name| (peer(name), HostClaim::idle(node(name), &peers(names), WAIT)))
+            .collect();
+        let mut wire: Vec<(PeerId, PeerId, LobbyMsg)> = Vec::new();
+        let mut won = Vec::new();
+        let mut duplicate = 0;
+        let mut picks = picks.into_iter().cycle();
+        for now in (0..2000).step_by(10) {
+            let now_at = ms(now);
+            let mut acts: Vec<(PeerId, Vec<ClaimAction>)> = Vec::new();
+            for (n, name) in names.iter().enumerate() {
+                let host = nodes.get_mut(&peer(name)).unwrap();
+                if starts[n] / 10 * 10 == now {
+                    acts.push((peer(name), host.claim(SessionId(n as u128 + 1), nonces[n], now_at)));
+                }
+                acts.push((peer(name), host.tick(now_at)));
+            }
+            // A few frames a step, the oldest of a link first, links in any order.
+            for _ in 0..wire.len().min(6) {
+                let at = usize::from(picks.next().unwrap()) % wire.len();
+                let link = (wire[at].0.clone(), wire[at].1.clone());
+                let at = wire.iter().position(|(a, b, _)| (a, b) == (&link.0, &link.1)).unwrap();
+                let (from, to, msg) = wire.remove(at);
+                let host = nodes.get_mut(&to).unwrap();
+                let actions = match msg {
+                    LobbyMsg::Claim(claim) => host.heard_claim(&from, &claim, now_at),
+                    LobbyMsg::NoClaim { nonce } => host.heard_no_claim(&from, nonce, now_at),
+                    LobbyMsg::Withdraw { .. } => host.heard_withdraw(&from, now_at),
+                    _ => Vec::new(),
+                };
+                acts.push((to, actions));
+            }
+            while let Some((who, actions)) = acts.pop() {
+                for action in actions {
+                    match action {
+                        ClaimAction::Send { to, msg } => wire.push((who.clone(), to, msg)),
+                        ClaimAction::Broadcast(msg) => {
+                            for name in names.iter().filter(|name| peer(name) != who) {
+                                wire.push((who.clone(), peer(name), msg.clone()));
+                            }
+                        }
+                        ClaimAction::Won => {
+                            won.push(who.clone());
+                            let host = nodes.get_mut(&who).unwrap();
+                            let session = host.session;
+                            acts.push((who.clone(), host.establish(session, 1, now_at)));
+                        }
+                        ClaimAction::DuplicateHost { .. } => duplicate += 1,
+                        ClaimAction::SplitDetected { .. } => prop_assert!(false, "split"),
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(won.len(), 1, "{:?}", won);
+        prop_assert_eq!(duplicate, names.len() - 1);
+    }
+}
