@@ -394,3 +394,81 @@ pub(super) fn decode_snapshot(content: &Bytes) -> Result<StoredSnapshot, LogErro
         state: content.slice(state..),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(index: u64, body: impl Into<Bytes>) -> Record {
+        Record {
+            at: Position { index, term: 1 },
+            kind: RecordKind::Command,
+            body: body.into(),
+        }
+    }
+
+    /// A segment of batches, and where each record begins.
+    fn segment(batches: &[&[Record]]) -> (Vec<u8>, Vec<usize>) {
+        let header = Header {
+            first: 0,
+            term_before: None,
+        };
+        let mut out = header.encode();
+        let mut starts = Vec::new();
+        for batch in batches {
+            let synced = out.len() as u64;
+            for record in *batch {
+                starts.push(out.len());
+                let offset = out.len() as u64;
+                put_record(&mut out, 0, offset, synced, record);
+            }
+        }
+        (out, starts)
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Segment, LogError> {
+        read_segment("seg", &Bytes::from(bytes), true)
+    }
+
+    #[test]
+    fn a_broken_record_is_a_torn_tail_until_a_later_batch_says_it_was_synced() {
+        let [a, b, c] = [0, 1, 2].map(|index| record(index, vec![7; 50]));
+        let (mut bytes, starts) = segment(&[std::slice::from_ref(&a), &[b.clone(), c.clone()]]);
+        bytes[starts[1] + 40] ^= 1;
+        let segment_read = read(bytes).unwrap();
+        assert_eq!(segment_read.records, std::slice::from_ref(&a));
+        assert_eq!(segment_read.end, starts[1]);
+
+        let (mut bytes, starts) = segment(&[&[a], &[b], &[c]]);
+        bytes[starts[1] + 40] ^= 1;
+        let refused = read(bytes).err().unwrap();
+        assert!(
+            matches!(refused, LogError::Corrupt { offset, .. } if offset == starts[1] as u64),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_record_inside_a_command_is_no_record() {
+        // A client that puts a stored record into a command, to make a torn tail look synced.
+        let (inner, starts) = segment(&[&[record(0, vec![1; 9])], &[record(1, vec![2; 9])]]);
+        let planted = inner[starts[1]..].to_vec();
+        let (mut bytes, starts) = segment(&[&[record(0, planted)]]);
+        bytes[starts[0] + 5] ^= 1;
+        assert_eq!(read(bytes).unwrap().end, HEADER_BYTES);
+    }
+
+    #[test]
+    fn random_bytes_after_a_header_are_cut_or_refused_and_never_a_record() {
+        let (header, _) = segment(&[]);
+        let mut dice = 1_u64;
+        for len in 0..400 {
+            let mut bytes = header.clone();
+            for _ in 0..len {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                bytes.push((dice >> 60) as u8);
+            }
+            assert!(read(bytes).is_ok_and(|segment| segment.records.is_empty()));
+        }
+    }
+}
