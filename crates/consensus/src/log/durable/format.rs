@@ -452,7 +452,8 @@ mod tests {
     fn a_record_inside_a_command_is_no_record() {
         // A client that puts a stored record into a command, to make a torn tail look synced.
         let (inner, starts) = segment(&[&[record(0, vec![1; 9])], &[record(1, vec![2; 9])]]);
-        let planted = inner[starts[1]..].to_vec();
+        let mut planted = vec![0; 40];
+        planted.extend_from_slice(&inner[starts[1]..]);
         let (mut bytes, starts) = segment(&[&[record(0, planted)]]);
         bytes[starts[0] + 5] ^= 1;
         assert_eq!(read(bytes).unwrap().end, HEADER_BYTES);
