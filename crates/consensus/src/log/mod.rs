@@ -1,7 +1,7 @@
 //! Where a node keeps what Raft must not forget: its log, its vote, its latest snapshot.
 //!
 //! A [`LogStore`] knows records of opaque bytes; what they mean is `raft`'s business. There are two:
-//! [`MemoryLog`], which dies with its process, and the durable one.
+//! [`MemoryLog`], which dies with its process, and [`durable::DurableLog`].
 //!
 //! Contract, for every implementation
 //! - [`LogStore::append`] makes the records readable before it returns and calls `done` once they
@@ -13,11 +13,13 @@
 //! - indices are contiguous: an append starts right after the last record, or, on an empty log,
 //!   right after what was purged.
 
+pub mod durable;
 mod memory;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use durable::DurableLog;
 pub use memory::MemoryLog;
 
 /// Largest record body, in bytes. Larger than the largest command with what wraps it.
@@ -137,6 +139,17 @@ pub enum LogError {
         /// The index that would have followed.
         expected: u64,
         /// The index given.
+        got: u64,
+    },
+    /// An entry whose term contradicts the log: lower than that of the entry before it, or not the
+    /// term of the entry that is purged.
+    #[error("entry {index} of term {got} contradicts the log, which is at term {known} there")]
+    Term {
+        /// The entry.
+        index: u64,
+        /// The term in the log.
+        known: u64,
+        /// The term given.
         got: u64,
     },
     /// A record, vote or snapshot larger than the store takes.
