@@ -24,7 +24,7 @@ use crate::config::{Compaction, Limits, Timing};
 use crate::events::{Feed, RawEvent, Read};
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
-use crate::ids::{ActionKey, ClientId, Incarnation, NodeId, SessionId};
+use crate::ids::{ActionKey, ClientId, Incarnation, NodeId, PeerId, SessionId};
 use crate::log::{LogStore, Position, RecordKind, StoredSnapshot};
 use crate::raft::rpc::{Caller, Rpc};
 use crate::raft::wire::{Body, Frame, ReadAsked, ReadAt, Submit, Submitted};
@@ -173,6 +173,8 @@ pub(crate) struct NodeParts {
     pub configure: Configure,
     pub clock: Arc<dyn Clock>,
     pub nonce: u64,
+    /// Members this node was told of before its log names any.
+    pub trusted: BTreeSet<NodeId>,
     pub log: Arc<dyn LogStore>,
     pub engine: Arc<Engine>,
     pub feed: Feed,
@@ -199,6 +201,7 @@ pub(crate) struct Node {
     configure: Configure,
     compaction: Option<Compaction>,
     nonce: u64,
+    trusted: Mutex<BTreeSet<NodeId>>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -238,6 +241,7 @@ impl Node {
             configure: parts.configure,
             compaction: parts.compaction,
             nonce: parts.nonce,
+            trusted: Mutex::new(parts.trusted),
             tasks: Mutex::new(None),
         });
         let mut tasks = JoinSet::new();
@@ -542,8 +546,32 @@ impl Node {
         let status = status.borrow();
         match body {
             Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
-            _ => status.membership.voters.contains(from),
+            _ => status.membership.voters.contains(from) || guard(&self.trusted).contains(from),
         }
+    }
+
+    /// Takes frames of these nodes too, if a node that may know says that they are the members: one
+    /// whose peer is a member by our own log, or was trusted before.
+    pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) {
+        let known = {
+            let membership = self.engine.status().borrow().membership.clone();
+            let mut trusted = guard(&self.trusted).clone();
+            trusted.extend(membership.voters.iter().cloned());
+            trusted.extend(membership.learners.iter().cloned());
+            trusted.iter().any(|node| node.peer == *from)
+        };
+        if known {
+            *guard(&self.trusted) = members.into_iter().collect();
+        }
+    }
+
+    pub(crate) fn count_malformed(&self) {
+        count(&self.drops.malformed);
+    }
+
+    /// [`Node::submit`] for commands that may be applied twice without harm.
+    pub(crate) async fn submit_idempotent(&self, body: Do, deadline: Instant) -> Option<Applied> {
+        self.submit(body, deadline).await.ok()
     }
 
     async fn answer(&self, from: NodeId, id: u64, body: Body) {
@@ -592,6 +620,9 @@ impl Node {
                         .is_none_or(|owner| *owner == from.peer)
                 });
                 fits && owned
+            }
+            Do::Vacate(vacate) => {
+                vacate.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from)
             }
             Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
             _ => false,
@@ -652,7 +683,7 @@ impl Node {
     }
 
     /// Decides a command here, giving up when no majority answers for a while.
-    async fn bounded(&self, body: Do) -> Option<Applied> {
+    pub(crate) async fn bounded(&self, body: Do) -> Option<Applied> {
         let within = self.timing.election_max() * 2;
         let submit = self.submit_here(body);
         tokio::time::timeout(within, submit).await.ok()?.ok()

@@ -1,21 +1,31 @@
 //! Bringing a game up on a fabric, and what a player holds of it.
 //!
 //! [`game_node`] is for a roster that is known: every voter passes the same one, and Raft elects.
+//! Otherwise one peer calls [`game_host`], and the others [`game_join`], [`game_spectate`] or
+//! [`game_witness`].
 //!
 //! Invariants
 //! - what a bootstrap starts is stopped on every path out of it;
 //! - nothing here needs wall time: the clock is passed in.
 
+mod attend;
+mod bootstrap;
 mod channels;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+pub use attend::Rival;
+pub use bootstrap::{
+    HostError, HostOptions, JoinError, JoinOptions, ReturnPolicy, game_host, game_join,
+    game_spectate, game_witness,
+};
 pub use channels::{AppChannel, ChannelError};
 
 use crate::config::{Compaction, ConfigError, Limits, Timing};
@@ -23,15 +33,19 @@ use crate::events::{Feed, FeedLimits};
 use crate::fabric::{Inbound, Links, Peers, Port, Receiver};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
+use crate::lobby::claim::HostClaim;
 use crate::log::{LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
-use crate::raft::{Consensus, Engine, Membership, Nobody, Parts, RaftNumbers, RaftStatus, Role};
-use crate::state::command::Configure;
+use crate::raft::{
+    Consensus, Engine, Membership, Nobody, Parts, RaftNumbers, RaftStatus, Role, lock,
+};
+use crate::state::command::{Body, Configure, Kind, Vacate};
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 
+pub use crate::lobby::AdmissionTiming;
 pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
 
 /// A session that did not open.
@@ -51,6 +65,14 @@ pub enum OpenError {
         len: usize,
         /// Peers allowed.
         max: usize,
+    },
+    /// The gallery is too large.
+    #[error("a gallery has at most {max} places, not {len}")]
+    Gallery {
+        /// Places asked for.
+        len: u32,
+        /// Places allowed.
+        max: u32,
     },
     /// The log could not be used, or holds another game's state.
     #[error("the node could not start: {0}")]
@@ -77,6 +99,8 @@ pub struct SessionConfig {
     pub hash_every: u64,
     /// Events kept for readers.
     pub events: FeedLimits,
+    /// How patient admission is, where this node leads.
+    pub admission: AdmissionTiming,
     /// A number this process drew, to tell it from its earlier selves under a durable identity.
     pub nonce: u64,
     /// The monotonic clock turn deadlines go by.
@@ -108,6 +132,7 @@ impl SessionConfig {
             client_ttl: Duration::from_secs(3600),
             hash_every: 1000,
             events: FeedLimits::default(),
+            admission: AdmissionTiming::default(),
             nonce,
             clock,
         }
@@ -162,7 +187,13 @@ pub async fn game_node<G: Game>(
         ..Configure::default()
     };
     let me = NodeId::new(local, Incarnation(0));
-    let opened = open(port, blueprint, me, session, configure, config).await?;
+    let place = Place::from(port);
+    let kind = Kind::Player;
+    let trusted = BTreeSet::new();
+    let opened = open(
+        place, blueprint, me, session, configure, kind, trusted, config,
+    )
+    .await?;
     let begun = opened.node.engine.initialize(voters).await;
     if let Err(why) = begun {
         opened.close().await;
@@ -184,15 +215,40 @@ fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
     SessionId(u128::from_be_bytes(id))
 }
 
+/// A port, taken apart.
+struct Place {
+    links: Links,
+    raft: Receiver<Inbound>,
+    lobby: Receiver<Inbound>,
+    app: Receiver<Inbound>,
+    guard: crate::fabric::OpenGame,
+}
+
+impl From<Port> for Place {
+    fn from(port: Port) -> Self {
+        let (links, incoming) = port.split();
+        Self {
+            links,
+            raft: incoming.raft,
+            lobby: incoming.lobby,
+            app: incoming.app,
+            guard: incoming.guard,
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
 async fn open<G: Game>(
-    port: Port,
+    place: Place,
     blueprint: Blueprint<G>,
     me: NodeId,
     session: SessionId,
     configure: Configure,
+    kind: Kind,
+    trusted: BTreeSet<NodeId>,
     config: SessionConfig,
 ) -> Result<GameSession<G>, OpenError> {
-    let (links, incoming) = port.split();
+    let links = place.links;
     let feed = Feed::new(config.events, 0);
     let rpc = Rpc::new(links.clone(), me.clone());
     let rules = blueprint.rules();
@@ -216,13 +272,14 @@ async fn open<G: Game>(
         limits: config.limits,
         compaction: config.compaction,
         configure,
-        clock: config.clock,
+        clock: config.clock.clone(),
         nonce: config.nonce,
+        trusted,
         log: config.log,
         engine,
         feed,
         rpc,
-        incoming: incoming.raft,
+        incoming: place.raft,
     });
     let Limits {
         channels_max,
@@ -231,7 +288,31 @@ async fn open<G: Game>(
     } = config.limits;
     let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
     let mut tasks = JoinSet::new();
-    tasks.spawn(carry(channels.clone(), incoming.app));
+    tasks.spawn(carry(channels.clone(), place.app));
+    let (rivals, _) = watch::channel(BTreeSet::new());
+    let leaving = Arc::new(AtomicBool::new(false));
+    let wait = config.timing.election_max() * 4;
+    let (claim, actions) = HostClaim::incumbent(
+        node.me().clone(),
+        session,
+        node.status().borrow().term,
+        &attend::connected(&links),
+        wait,
+        config.clock.now(),
+    );
+    let attendant = attend::Attendant {
+        node: node.clone(),
+        links: links.clone(),
+        claim,
+        session,
+        kind,
+        timing: config.admission,
+        tick: config.timing.heartbeat(),
+        clock: config.clock,
+        rivals: rivals.clone(),
+        leaving: leaving.clone(),
+    };
+    tasks.spawn(attend::attend(attendant, actions, place.lobby));
     Ok(GameSession {
         node,
         blueprint,
@@ -239,7 +320,10 @@ async fn open<G: Game>(
         links,
         channels,
         // Held so that the game's name stays taken on the fabric until the session is closed.
-        held: Mutex::new(Some((tasks, incoming.lobby, incoming.guard))),
+        held: Mutex::new(Some((tasks, place.guard))),
+        rivals,
+        leaving,
+        grace: config.timing.election_max(),
     })
 }
 
@@ -251,7 +335,7 @@ async fn carry(channels: channels::Channels, mut app: Receiver<Inbound>) {
     channels.close();
 }
 
-type Held = (JoinSet<()>, Receiver<Inbound>, crate::fabric::OpenGame);
+type Held = (JoinSet<()>, crate::fabric::OpenGame);
 
 /// A game this peer is in.
 pub struct GameSession<G: Game> {
@@ -261,6 +345,10 @@ pub struct GameSession<G: Game> {
     links: Links,
     channels: channels::Channels,
     held: Mutex<Option<Held>>,
+    rivals: watch::Sender<BTreeSet<Rival>>,
+    leaving: Arc<AtomicBool>,
+    /// How long a message to another member may take.
+    grace: Duration,
 }
 
 impl<G: Game> fmt::Debug for GameSession<G> {
@@ -311,9 +399,31 @@ impl<G: Game> GameSession<G> {
         self.links.peers()
     }
 
-    /// Hands leadership to the voter that is furthest, if this node leads, then closes. Bounded by
-    /// `within`; answers whether nobody had to wait for an election.
+    /// Other sessions of the same game that were seen on this fabric: a split, which nothing can
+    /// merge. Empty when all is well.
+    #[must_use]
+    pub fn rivals(&self) -> Watch<BTreeSet<Rival>> {
+        self.rivals.subscribe()
+    }
+
+    /// Who sits where, who watches, and who is the witness.
+    #[must_use]
+    pub fn seats(&self) -> seats::SeatTable {
+        lock(&self.node.replica).seats.clone()
+    }
+
+    /// Leaves for good: hands leadership to the voter that is furthest, if this node leads, gives
+    /// its seat up, and closes. Takes `within` at most; answers whether the others know.
     pub async fn leave(&self, within: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + within;
+        let left = tokio::time::timeout_at(deadline, self.say_goodbye(deadline)).await;
+        self.close().await;
+        left.unwrap_or(false)
+    }
+
+    async fn say_goodbye(&self, deadline: tokio::time::Instant) -> bool {
+        self.leaving.store(true, Ordering::Relaxed);
+        let within = deadline.saturating_duration_since(tokio::time::Instant::now());
         let status = self.node.status().get();
         let mut handed = status.role != Role::Leader;
         if !handed {
@@ -329,8 +439,40 @@ impl<G: Game> GameSession<G> {
                 handed = self.node.transfer(heir, within).await;
             }
         }
-        self.close().await;
-        handed
+        let alone = status.membership.voters.len() <= 1;
+        if alone || !handed {
+            return handed;
+        }
+        let me = self.node.me().clone();
+        let vacate = Body::Vacate(Vacate {
+            node: Some((&me).into()),
+            left: true,
+        });
+        if self
+            .node
+            .submit_idempotent(vacate, deadline)
+            .await
+            .is_none()
+        {
+            return false;
+        }
+        // Until the others have taken it out of the vote, a game of two needs it to agree to that.
+        if status.role != Role::Learner {
+            let mut status = self.node.status();
+            let out = status.wait_for(|status| {
+                let members = &status.membership;
+                let staying = members.joint.last().unwrap_or(&members.voters);
+                !staying.contains(&me)
+            });
+            if tokio::time::timeout_at(deadline, out).await.is_err() {
+                return false;
+            }
+            // It sees the joint configuration it votes for, not the one without it: its answer
+            // must leave before it does.
+            let grace = tokio::time::Instant::now() + self.grace;
+            tokio::time::sleep_until(grace.min(deadline)).await;
+        }
+        true
     }
 
     /// Stops everything this session started and frees the game's name on the fabric. Idempotent.

@@ -1,0 +1,416 @@
+//! Appointing a host: one peer hosts, the others join or watch.
+//!
+//! Invariants
+//! - a host claims before it starts anything: of two, the one that is established stays;
+//! - a joiner starts Raft only when somebody who leads welcomed it, and takes frames from nobody
+//!   but the members it was told of;
+//! - what an entry point started is stopped when it fails or is dropped.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::attend::{broadcast, connected, send};
+use super::{GameSession, OpenError, Place, SessionConfig, open};
+use crate::fabric::{Links, Port};
+use crate::game::{Blueprint, Game};
+use crate::ids::{Incarnation, NodeId, SessionId};
+use crate::lobby::admission::REANNOUNCE_EVERY;
+use crate::lobby::claim::{ClaimAction, HostClaim};
+use crate::lobby::wire::{self, Announce, LobbyMsg, Verdict};
+use crate::raft::{Consensus, Role};
+use crate::state::command::{Configure, Kind};
+use crate::state::seats;
+
+/// When [`game_host`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReturnPolicy {
+    /// Once every seat is taken.
+    #[default]
+    FullMembership,
+    /// Once a majority of the seats is taken; the others may come however late.
+    Quorum,
+}
+
+/// What a host decides for the whole game.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Players, the host among them.
+    pub seats: u32,
+    /// When to return.
+    pub return_at: ReturnPolicy,
+    /// How many may watch.
+    pub spectators_max: u32,
+    /// Whether a voter that does not play may join: what keeps a game of two alive when one of
+    /// them goes.
+    pub witness: bool,
+    /// How long to look for another host before starting.
+    pub claim_wait: Duration,
+    /// How long to wait for the players; for ever when `None`.
+    pub within: Option<Duration>,
+    /// This life of the peer: higher than any before it.
+    pub incarnation: Incarnation,
+}
+
+impl HostOptions {
+    /// A game of `seats` players that nobody watches.
+    #[must_use]
+    pub fn new(seats: u32, incarnation: Incarnation) -> Self {
+        Self {
+            seats,
+            return_at: ReturnPolicy::default(),
+            spectators_max: 0,
+            witness: false,
+            claim_wait: Duration::from_secs(2),
+            within: None,
+            incarnation,
+        }
+    }
+}
+
+/// A game that was not hosted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// Somebody hosts this game already: join it.
+    #[error("{incumbent} hosts this game already: join it instead")]
+    DuplicateHost {
+        /// Who.
+        incumbent: NodeId,
+        /// Its session.
+        session: SessionId,
+    },
+    /// The players did not come in time.
+    #[error("{present} of {wanted} players came in time")]
+    Timeout {
+        /// Seats taken.
+        present: usize,
+        /// Seats that were waited for.
+        wanted: usize,
+    },
+    /// The session did not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// How to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// This life of the peer: higher than any before it.
+    pub incarnation: Incarnation,
+    /// The session to join; any when `None`.
+    pub session: Option<SessionId>,
+    /// How long to try.
+    pub within: Duration,
+}
+
+impl JoinOptions {
+    /// Joins whichever session of the game there is, trying for ten seconds.
+    #[must_use]
+    pub fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            session: None,
+            within: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A game that was not joined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Every seat is taken.
+    #[error("every seat is taken")]
+    RosterFull,
+    /// Nobody may watch, or the gallery is full.
+    #[error("no more spectators are let in")]
+    SpectatorsClosed,
+    /// The game wants no witness, or has one.
+    #[error("the game takes no witness")]
+    NoWitness,
+    /// A later life of this peer is in the game.
+    #[error("a later life of this peer is in the game: give this one a higher incarnation")]
+    Superseded,
+    /// Nobody let this peer in in time.
+    #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
+    Timeout(Duration),
+    /// The session did not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Hosts a game: claims it, starts it alone, and lets players in until the return policy is met;
+/// the rest may come later, and whoever leads then lets them in.
+///
+/// # Errors
+///
+/// [`HostError`]; nothing keeps running then, and the game's name on the fabric is free again.
+pub async fn game_host<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: HostOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, HostError> {
+    config.validate(&blueprint)?;
+    if options.seats == 0 || options.seats > seats::SEATS_MAX {
+        let (len, max) = (options.seats as usize, seats::SEATS_MAX as usize);
+        return Err(OpenError::Roster { len, max }.into());
+    }
+    if options.spectators_max > seats::SPECTATORS_MAX {
+        let (len, max) = (options.spectators_max, seats::SPECTATORS_MAX);
+        return Err(OpenError::Gallery { len, max }.into());
+    }
+    let mut place = Place::from(port);
+    let me = NodeId::new(place.links.local().clone(), options.incarnation);
+    // Two draws from one number are enough: the session must be new, the nonce only different.
+    let session = SessionId(u128::from(config.nonce) << 64 | u128::from(options.incarnation.0));
+    claim(&mut place, &me, session, &options, &config).await?;
+    let configure = Configure {
+        session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
+        seats: options.seats,
+        spectators_max: options.spectators_max,
+        seated: vec![(&me).into()],
+        witness: options.witness,
+        session_ttl_ms: u64::try_from(config.client_ttl.as_millis()).unwrap_or(u64::MAX),
+        hash_every: config.hash_every,
+        ..Configure::default()
+    };
+    let game = open(
+        place,
+        blueprint,
+        me.clone(),
+        session,
+        configure,
+        Kind::Player,
+        BTreeSet::new(),
+        config,
+    )
+    .await?;
+    if let Err(why) = game.node.engine.initialize([me].into()).await {
+        game.close().await;
+        return Err(OpenError::Start(why.to_string()).into());
+    }
+    let wanted = match options.return_at {
+        ReturnPolicy::FullMembership => options.seats as usize,
+        ReturnPolicy::Quorum => options.seats as usize / 2 + 1,
+    };
+    let deadline = options.within.map(|within| Instant::now() + within);
+    let mut status = game.node.status();
+    let gathered = status.wait_for(|status| {
+        status.membership_committed
+            && !status.membership.is_joint()
+            && status.membership.voters.len() >= wanted
+    });
+    let gathered = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, gathered)
+            .await
+            .is_ok_and(|met| met.is_ok()),
+        None => gathered.await.is_ok(),
+    };
+    if !gathered {
+        let present = game.node.status().borrow().membership.voters.len();
+        game.close().await;
+        return Err(HostError::Timeout { present, wanted });
+    }
+    Ok(game)
+}
+
+/// Finds out whether anybody hosts, by claiming to.
+async fn claim(
+    place: &mut Place,
+    me: &NodeId,
+    session: SessionId,
+    options: &HostOptions,
+    config: &SessionConfig,
+) -> Result<(), HostError> {
+    let links = place.links.clone();
+    let clock = &config.clock;
+    let mut peers = links.peers();
+    let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
+    let mut actions = host.claim(session, config.nonce, clock.now());
+    loop {
+        for action in std::mem::take(&mut actions) {
+            match action {
+                ClaimAction::Send { to, msg } => send(&links, &to, &msg),
+                ClaimAction::Broadcast(msg) => broadcast(&links, &msg),
+                ClaimAction::Won => return Ok(()),
+                ClaimAction::DuplicateHost { incumbent, session } => {
+                    for action in host.withdraw() {
+                        if let ClaimAction::Broadcast(msg) = action {
+                            broadcast(&links, &msg);
+                        }
+                    }
+                    return Err(HostError::DuplicateHost { incumbent, session });
+                }
+                ClaimAction::SplitDetected { .. } => {}
+            }
+        }
+        let now = clock.now();
+        let wake = host
+            .wakes_at()
+            .map_or(options.claim_wait, |at| at.saturating_sub(now));
+        tokio::select! {
+            biased;
+            inbound = place.lobby.recv() => {
+                let Some(inbound) = inbound else {
+                    return Err(OpenError::Start("the fabric is closed".to_owned()).into());
+                };
+                let now = clock.now();
+                actions = match wire::decode(&inbound.from, &inbound.frame) {
+                    Ok(LobbyMsg::Claim(claim)) => host.heard_claim(&inbound.from, &claim, now),
+                    Ok(LobbyMsg::NoClaim { nonce }) => host.heard_no_claim(&inbound.from, nonce, now),
+                    Ok(LobbyMsg::Withdraw { .. }) => host.heard_withdraw(&inbound.from, now),
+                    _ => Vec::new(),
+                };
+            }
+            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
+            () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => actions = host.tick(clock.now()),
+        }
+    }
+}
+
+/// Joins a game as a player, in the seat it had if it had one.
+///
+/// # Errors
+///
+/// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
+pub async fn game_join<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: JoinOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, JoinError> {
+    enter(port, blueprint, Kind::Player, options, config).await
+}
+
+/// Watches a game: gets every event, and never votes.
+///
+/// # Errors
+///
+/// As [`game_join`].
+pub async fn game_spectate<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: JoinOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, JoinError> {
+    enter(port, blueprint, Kind::Spectator, options, config).await
+}
+
+/// Joins a game as the voter that does not play.
+///
+/// # Errors
+///
+/// As [`game_join`].
+pub async fn game_witness<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: JoinOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, JoinError> {
+    enter(port, blueprint, Kind::Witness, options, config).await
+}
+
+async fn enter<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    kind: Kind,
+    options: JoinOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, JoinError> {
+    config.validate(&blueprint)?;
+    let mut place = Place::from(port);
+    let deadline = Instant::now() + options.within;
+    let timeout = || JoinError::Timeout(options.within);
+    let me = NodeId::new(place.links.local().clone(), options.incarnation);
+    let asked = knock(&mut place, &me, kind, options.session);
+    let (session, members) = tokio::time::timeout_at(deadline, asked)
+        .await
+        .map_err(|_| timeout())??;
+    let configure = Configure::default();
+    let game = open(
+        place, blueprint, me, session, configure, kind, members, config,
+    )
+    .await?;
+    // A seat is taken once the vote is; a place to watch from once the log arrives.
+    let mut status = game.node.status();
+    let me = game.node.me().clone();
+    let seated = status.wait_for(|status| {
+        let member = match kind {
+            Kind::Spectator => status.membership.learners.contains(&me),
+            _ => status.membership.voters.contains(&me) && status.role != Role::Learner,
+        };
+        (member && status.membership_committed) || status.stopped.is_some()
+    });
+    let seated = tokio::time::timeout_at(deadline, seated).await;
+    match seated {
+        Ok(Ok(status)) if status.stopped.is_none() => Ok(game),
+        _ => {
+            game.close().await;
+            Err(timeout())
+        }
+    }
+}
+
+/// Announces this peer until somebody who leads says what becomes of it.
+async fn knock(
+    place: &mut Place,
+    me: &NodeId,
+    kind: Kind,
+    session: Option<SessionId>,
+) -> Result<(SessionId, BTreeSet<NodeId>), JoinError> {
+    let links: Links = place.links.clone();
+    let announce = LobbyMsg::Announce(Announce {
+        node: me.clone(),
+        kind,
+        session,
+        member: false,
+    });
+    let mut host = HostClaim::idle(me.clone(), &connected(&links), REANNOUNCE_EVERY);
+    let mut peers = links.peers();
+    loop {
+        broadcast(&links, &announce);
+        let again = Instant::now() + REANNOUNCE_EVERY;
+        loop {
+            let inbound = tokio::select! {
+                biased;
+                inbound = place.lobby.recv() => inbound,
+                // Whoever came may be the host.
+                Ok(()) = peers.changed() => break,
+                () = tokio::time::sleep_until(again) => break,
+            };
+            let Some(inbound) = inbound else {
+                return Err(OpenError::Start("the fabric is closed".to_owned()).into());
+            };
+            let answer = match wire::decode(&inbound.from, &inbound.frame) {
+                Ok(LobbyMsg::Answer(answer)) if answer.to == *me => answer,
+                // A claimant waits for everybody to have said that they host nothing.
+                Ok(LobbyMsg::Claim(claim)) => {
+                    for action in host.heard_claim(&inbound.from, &claim, Duration::ZERO) {
+                        if let ClaimAction::Send { to, msg } = action {
+                            send(&links, &to, &msg);
+                        }
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            if session.is_some_and(|wanted| wanted != answer.session) {
+                continue;
+            }
+            match answer.verdict {
+                Verdict::Welcome => {
+                    return Ok((answer.session, answer.members.into_iter().collect()));
+                }
+                Verdict::RosterFull => return Err(JoinError::RosterFull),
+                Verdict::GalleryFull => return Err(JoinError::SpectatorsClosed),
+                Verdict::NoWitness => return Err(JoinError::NoWitness),
+                Verdict::Superseded => return Err(JoinError::Superseded),
+                Verdict::WrongSession | Verdict::NotOpen => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Hosting, joining, watching, leaving and coming back, in one process and in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabinet_consensus::config::Timing;
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port, SendError};
+use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::raft::Role;
+use cabinet_consensus::session::{
+    AdmissionTiming, ChannelError, GameSession, HostError, HostOptions, JoinError, JoinOptions,
+    ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_spectate, game_witness,
+};
+use cabinet_consensus::turns::{Ruling, TurnEvent};
+
+/// Players add numbers.
+#[derive(Clone, Default)]
+struct Sum(u64);
+
+impl Game for Sum {
+    type Action = u64;
+    type Outcome = u64;
+    type Refusal = ();
+
+    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
+        self.0 += add;
+        Ok(self.0)
+    }
+}
+
+type Session = GameSession<Sum>;
+
+fn peer(name: &str) -> PeerId {
+    PeerId::new(name).unwrap()
+}
+
+fn config(nonce: u64) -> SessionConfig {
+    SessionConfig {
+        timing: Timing::fast(),
+        admission: AdmissionTiming {
+            alive_within: Duration::from_millis(200),
+            evict_after: Some(Duration::from_millis(800)),
+            admit_within: Duration::from_secs(5),
+        },
+        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
+    }
+}
+
+fn port(at: &Arc<MemoryPeer>) -> Port {
+    Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap()
+}
+
+fn sum() -> Blueprint<Sum> {
+    Blueprint::new(Sum::default)
+}
+
+fn hosting(seats: u32) -> HostOptions {
+    HostOptions {
+        claim_wait: Duration::from_millis(200),
+        ..HostOptions::new(seats, Incarnation(1))
+    }
+}
+
+fn joining(incarnation: u64) -> JoinOptions {
+    JoinOptions::new(Incarnation(incarnation))
+}
+
+async fn join(at: &Arc<MemoryPeer>, nonce: u64, life: u64) -> Result<Session, JoinError> {
+    game_join(port(at), sum(), joining(life), config(nonce)).await
+}
+
+/// A host and its joiners, every seat taken.
+async fn table(net: &MemoryFabric, names: &[&str]) -> Vec<(Arc<MemoryPeer>, Session)> {
+    let peers: Vec<_> = names.iter().map(|n| net.join(peer(n)).unwrap()).collect();
+    let host = game_host(
+        port(&peers[0]),
+        sum(),
+        hosting(names.len() as u32),
+        config(1),
+    );
+    let others = futures_util::future::join_all(
+        peers[1..]
+            .iter()
+            .enumerate()
+            .map(|(n, at)| join(at, 10 + n as u64, 1)),
+    );
+    let (host, others) = tokio::join!(host, others);
+    let mut sessions = vec![host.unwrap()];
+    sessions.extend(others.into_iter().map(Result::unwrap));
+    peers.into_iter().zip(sessions).collect()
+}
+
+async fn until(what: &str, mut met: impl FnMut() -> bool) {
+    for _ in 0..20_000 {
+        if met() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{what}: not in twenty seconds");
+}
+
+async fn add(session: &Session, n: u64) -> u64 {
+    match session.sequencer().propose(&n).await.unwrap().ruling {
+        Ruling::Accepted(total) => total,
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_returns_once_every_seat_is_taken_and_everybody_plays() {
+    let net = MemoryFabric::new();
+    let game = table(&net, &["ann", "bob", "cyd"]).await;
+    for (n, (_, session)) in game.iter().enumerate() {
+        assert_eq!(add(session, 1).await, n as u64 + 1);
+        assert_eq!(session.id(), game[0].1.id());
+    }
+    let seats = game[0].1.seats();
+    let who: Vec<_> = seats.players().map(|node| node.peer.as_str()).collect();
+    assert_eq!(who.len(), 3);
+    assert_eq!(who[0], "ann");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quorum_is_enough_to_start_and_a_late_player_sees_every_turn() {
+    let net = MemoryFabric::new();
+    let (ann, bob) = (
+        net.join(peer("ann")).unwrap(),
+        net.join(peer("bob")).unwrap(),
+    );
+    let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
+        ..hosting(3)
+    };
+    let (host, bob) = tokio::join!(
+        game_host(port(&ann), sum(), options, config(1)),
+        join(&bob, 2, 1)
+    );
+    let (host, _bob) = (host.unwrap(), bob.unwrap());
+    for n in 1..=5 {
+        add(&host, n).await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let cyd = net.join(peer("cyd")).unwrap();
+    let late = join(&cyd, 3, 1).await.unwrap();
+    let mut events = late.sequencer().events_from(1);
+    for n in 1..=5 {
+        match events.next().await.unwrap() {
+            TurnEvent::Committed(action) => assert_eq!(action.action, n),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(add(&late, 1).await, 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_more_player_is_told_the_roster_is_full_at_once() {
+    let net = MemoryFabric::new();
+    let _game = table(&net, &["ann", "bob"]).await;
+    let cyd = net.join(peer("cyd")).unwrap();
+    assert_eq!(join(&cyd, 3, 1).await.err(), Some(JoinError::RosterFull));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spectator_sees_the_game_never_votes_and_outlives_a_change_of_voters() {
+    let net = MemoryFabric::new();
+    let peers: Vec<_> = ["ann", "bob", "eve", "fay", "cyd"]
+        .iter()
+        .map(|n| net.join(peer(n)).unwrap())
+        .collect();
+    let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
+        spectators_max: 1,
+        ..hosting(3)
+    };
+    let (host, bob, eve) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options, config(1)),
+        join(&peers[1], 2, 1),
+        game_spectate(port(&peers[2]), sum(), joining(1), config(3))
+    );
+    let (host, _bob, eve) = (host.unwrap(), bob.unwrap(), eve.unwrap());
+    let one_more = game_spectate(port(&peers[3]), sum(), joining(1), config(4)).await;
+    assert_eq!(one_more.err(), Some(JoinError::SpectatorsClosed));
+    let _cyd = join(&peers[4], 5, 1).await.unwrap();
+    add(&host, 7).await;
+    let mut events = eve.sequencer().events_from(1);
+    assert!(matches!(events.next().await.unwrap(), TurnEvent::Committed(a) if a.action == 7));
+    assert_eq!(eve.node().status().borrow().role, Role::Learner);
+    assert_eq!(host.node().membership().voters.len(), 3);
+    assert!(host.node().membership().learners.contains(eve.node().id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_hosts_second_is_told_who_hosts_whatever_its_name() {
+    let net = MemoryFabric::new();
+    let game = table(&net, &["mia", "bob"]).await;
+    // A lower name than the incumbent's does not help, and neither does coming while it plays.
+    let ann = net.join(peer("ann")).unwrap();
+    for _ in 0..2 {
+        let second = game_host(port(&ann), sum(), hosting(2), config(9)).await;
+        match second.err() {
+            Some(HostError::DuplicateHost { session, .. }) => assert_eq!(session, game[0].1.id()),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert!(game[0].1.rivals().borrow().is_empty());
+    add(&game[1].1, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_hosts_that_start_together_one_hosts() {
+    let net = MemoryFabric::new();
+    let (ann, bob) = (
+        net.join(peer("ann")).unwrap(),
+        net.join(peer("bob")).unwrap(),
+    );
+    let (a, b) = tokio::join!(
+        game_host(port(&ann), sum(), hosting(1), config(7)),
+        game_host(port(&bob), sum(), hosting(1), config(3))
+    );
+    assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_sessions_that_meet_later_are_both_told() {
+    let (left, right) = (MemoryFabric::new(), MemoryFabric::new());
+    let a_alone = left.join(peer("ann")).unwrap();
+    let a = game_host(port(&a_alone), sum(), hosting(1), config(1))
+        .await
+        .unwrap();
+    let (theirs, ours) = (
+        right.join(peer("bob")).unwrap(),
+        right.join(peer("cyd")).unwrap(),
+    );
+    let b = game_host(port(&theirs), sum(), hosting(1), config(2))
+        .await
+        .unwrap();
+    assert!(a.rivals().borrow().is_empty() && b.rivals().borrow().is_empty());
+    // A peer of the other network claims an established session of its own.
+    let c = game_host(port(&ours), sum(), hosting(1), config(3)).await;
+    assert!(matches!(c, Err(HostError::DuplicateHost { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_host_dies_whoever_leads_then_lets_players_in() {
+    let net = MemoryFabric::new();
+    let peers: Vec<_> = ["ann", "bob", "cyd"]
+        .iter()
+        .map(|n| net.join(peer(n)).unwrap())
+        .collect();
+    let options = HostOptions {
+        return_at: ReturnPolicy::FullMembership,
+        ..hosting(4)
+    };
+    let host = tokio::spawn(game_host(port(&peers[0]), sum(), options, config(1)));
+    let (bob, cyd) = tokio::join!(join(&peers[1], 2, 1), join(&peers[2], 3, 1));
+    let (bob, _cyd) = (bob.unwrap(), cyd.unwrap());
+    add(&bob, 1).await;
+    // The host goes while it waits for the fourth player.
+    host.abort();
+    assert!(host.await.is_err());
+    peers[0].leave();
+    let dan = net.join(peer("dan")).unwrap();
+    let dan = join(&dan, 4, 1).await.unwrap();
+    assert_eq!(add(&dan, 1).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_players_seat_is_given_to_another_and_the_game_goes_on() {
+    let net = MemoryFabric::new();
+    let mut game = table(&net, &["ann", "bob", "cyd"]).await;
+    let (at, dead) = game.remove(2);
+    at.leave();
+    dead.close().await;
+    until("the dead voter is put out", || {
+        game[0].1.node().membership().voters.len() == 2
+    })
+    .await;
+    let dan = net.join(peer("dan")).unwrap();
+    let dan = join(&dan, 5, 1).await.unwrap();
+    assert_eq!(add(&dan, 4).await, 4);
+    assert_eq!(game[0].1.node().membership().voters.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_player_that_lost_everything_comes_back_to_its_own_seat() {
+    let net = MemoryFabric::new();
+    let mut game = table(&net, &["ann", "bob", "cyd"]).await;
+    let seat_of = |session: &Session, name: &str| {
+        let seats = session.seats().seats;
+        seats
+            .iter()
+            .position(|seat| seat.holder.as_ref().is_some_and(|n| n.peer == peer(name)))
+    };
+    add(&game[0].1, 5).await;
+    let before = seat_of(&game[0].1, "bob");
+    assert!(before.is_some());
+    let (at, dead) = game.remove(1);
+    dead.close().await;
+    drop(dead);
+    let again = join(&at, 20, 2).await.unwrap();
+    assert_eq!(add(&again, 1).await, 6);
+    assert_eq!(seat_of(&again, "bob"), before);
+    until("the earlier life is gone", || {
+        let members = again.node().membership();
+        members
+            .voters
+            .iter()
+            .filter(|node| node.peer == peer("bob"))
+            .count()
+            == 1
+            && members.voters.len() == 3
+    })
+    .await;
+    // Its earlier life is refused.
+    let stale = net.join(peer("bob2")).unwrap();
+    drop(stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_silence_costs_nobody_its_seat() {
+    let net = MemoryFabric::new();
+    let game = table(&net, &["ann", "bob", "cyd"]).await;
+    let before = game[0].1.node().membership();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(game[0].1.node().membership(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_witness_a_game_of_two_goes_on_when_one_player_goes() {
+    let net = MemoryFabric::new();
+    let peers: Vec<_> = ["ann", "bob", "srv"]
+        .iter()
+        .map(|n| net.join(peer(n)).unwrap())
+        .collect();
+    let options = HostOptions {
+        witness: true,
+        ..hosting(2)
+    };
+    let (ann, bob, srv) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options, config(1)),
+        join(&peers[1], 2, 1),
+        game_witness(port(&peers[2]), sum(), joining(1), config(3))
+    );
+    let (ann, bob, srv) = (ann.unwrap(), bob.unwrap(), srv.unwrap());
+    assert_eq!(srv.seats().players().count(), 2);
+    peers[0].leave();
+    ann.close().await;
+    assert_eq!(add(&bob, 3).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_gives_its_seat_up_at_once_even_in_a_game_of_two() {
+    let net = MemoryFabric::new();
+    let mut game = table(&net, &["ann", "bob"]).await;
+    let (_at, leaving) = game.remove(0);
+    assert!(leaving.leave(Duration::from_secs(5)).await);
+    until("one voter is left", || {
+        game[0].1.node().membership().voters.len() == 1
+    })
+    .await;
+    assert_eq!(add(&game[0].1, 2).await, 2);
+    let cyd = net.join(peer("cyd")).unwrap();
+    let cyd = join(&cyd, 7, 1).await.unwrap();
+    assert_eq!(add(&cyd, 2).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn joining_nobody_times_out_and_the_same_peer_may_try_again() {
+    let net = MemoryFabric::new();
+    let bob = net.join(peer("bob")).unwrap();
+    let short = JoinOptions {
+        within: Duration::from_secs(1),
+        ..joining(1)
+    };
+    for _ in 0..2 {
+        let tried = game_join(port(&bob), sum(), short.clone(), config(1)).await;
+        assert_eq!(
+            tried.err(),
+            Some(JoinError::Timeout(Duration::from_secs(1)))
+        );
+    }
+    let watched = game_spectate(port(&bob), sum(), short, config(1)).await;
+    assert_eq!(
+        watched.err(),
+        Some(JoinError::Timeout(Duration::from_secs(1)))
+    );
+    let ann = net.join(peer("ann")).unwrap();
+    let (host, bob) = tokio::join!(
+        game_host(port(&ann), sum(), hosting(2), config(2)),
+        join(&bob, 3, 1)
+    );
+    assert!(host.is_ok() && bob.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_nobody_joins_gives_up_when_told_to() {
+    let net = MemoryFabric::new();
+    let ann = net.join(peer("ann")).unwrap();
+    let options = HostOptions {
+        within: Some(Duration::from_secs(1)),
+        ..hosting(2)
+    };
+    let tried = game_host(port(&ann), sum(), options, config(1)).await;
+    assert_eq!(
+        tried.err(),
+        Some(HostError::Timeout {
+            present: 1,
+            wanted: 2
+        })
+    );
+    assert!(
+        game_host(port(&ann), sum(), hosting(1), config(2))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_carry_what_is_sent_to_one_or_to_all_and_a_flood_harms_nobody() {
+    let net = MemoryFabric::new();
+    let game = table(&net, &["ann", "bob", "cyd"]).await;
+    let [ann, bob, cyd] = [0, 1, 2].map(|n| game[n].1.app_channel("chat").unwrap());
+    let (mut to_bob, mut to_cyd) = (bob.incoming().unwrap(), cyd.incoming().unwrap());
+    assert!(matches!(
+        bob.incoming(),
+        Err(ChannelError::ReaderTaken { .. })
+    ));
+    assert_eq!(ann.broadcast(b"hello"), 2);
+    ann.send_to(&peer("bob"), b"psst").unwrap();
+    let got = to_bob.recv().await.unwrap();
+    assert_eq!((got.from, &got.frame[..]), (peer("ann"), &b"hello"[..]));
+    assert_eq!(&to_bob.recv().await.unwrap().frame[..], b"psst");
+    assert_eq!(&to_cyd.recv().await.unwrap().frame[..], b"hello");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(
+        to_cyd.try_recv().is_none(),
+        "what was sent to one is relayed to nobody"
+    );
+    assert_eq!(
+        ann.send_to(&peer("ann"), b"x"),
+        Err(SendError::ToSelf(peer("ann")))
+    );
+    // Nobody reads this one.
+    let flood = game[0].1.app_channel("flood").unwrap();
+    let unread = game[1].1.app_channel("flood").unwrap();
+    for n in 0..3000u32 {
+        flood.broadcast(&n.to_le_bytes());
+        if n % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(add(&game[2].1, 1).await, 1);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(unread.dropped(), 3000 - 1024);
+    assert_eq!(game[2].1.unclaimed_app_frames(), 3000);
+    // Names.
+    let name = |len: usize| game[0].1.app_channel(&"n".repeat(len));
+    assert!(name(255).is_ok());
+    assert!(matches!(name(256), Err(ChannelError::Name { len: 256 })));
+    assert!(matches!(name(0), Err(ChannelError::Name { len: 0 })));
+    for n in 0..253 {
+        game[0].1.app_channel(&format!("c{n}")).unwrap();
+    }
+    let one_more = game[0].1.app_channel("one more");
+    assert!(matches!(one_more, Err(ChannelError::TooMany { max: 256 })));
+}
