@@ -201,6 +201,8 @@ pub(crate) struct Node {
     configure: Configure,
     compaction: Option<Compaction>,
     nonce: u64,
+    /// When a leader was last heard.
+    heard: Mutex<Duration>,
     trusted: Mutex<BTreeSet<NodeId>>,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
@@ -235,6 +237,7 @@ impl Node {
             limits: parts.limits,
             timing: parts.timing,
             stamped: Mutex::new((0, parts.clock.now())),
+            heard: Mutex::new(parts.clock.now()),
             clock: parts.clock,
             forwarded: AtomicUsize::new(0),
             drops: Drops::default(),
@@ -284,6 +287,18 @@ impl Node {
         self.engine.close().await;
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
+        }
+    }
+
+    /// Stops everything without waiting for it: for who drops a session instead of closing it.
+    pub(crate) fn abandon(&self) {
+        // Dropping the set aborts its tasks, which hold this node.
+        if guard(&self.tasks).take().is_none() {
+            return;
+        }
+        let engine = self.engine.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { engine.close().await });
         }
     }
 
@@ -550,6 +565,12 @@ impl Node {
         }
     }
 
+    /// How long ago a leader was heard. Raft itself goes on naming a leader that fell silent, since
+    /// its pre-vote changes nothing.
+    pub(crate) fn leader_silent_for(&self) -> Duration {
+        self.clock.now().saturating_sub(*guard(&self.heard))
+    }
+
     /// Takes frames of these nodes too, if a node that may know says that they are the members: one
     /// whose peer is a member by our own log, or was trusted before.
     pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) {
@@ -814,6 +835,9 @@ async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
         if !node.may_ask(&from, &body) {
             count(&node.drops.not_member);
             continue;
+        }
+        if matches!(body, Body::Append(_) | Body::Chunk(_)) {
+            *guard(&node.heard) = node.clock.now();
         }
         serving.push(node.answer(from, frame.id, body));
     }

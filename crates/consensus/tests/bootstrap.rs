@@ -223,23 +223,52 @@ async fn of_two_hosts_that_start_together_one_hosts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_sessions_that_meet_later_are_both_told() {
-    let (left, right) = (MemoryFabric::new(), MemoryFabric::new());
-    let a_alone = left.join(peer("ann")).unwrap();
-    let a = game_host(port(&a_alone), sum(), hosting(1), config(1))
-        .await
-        .unwrap();
-    let (theirs, ours) = (
-        right.join(peer("bob")).unwrap(),
-        right.join(peer("cyd")).unwrap(),
+async fn two_sessions_that_meet_later_are_both_told_and_neither_takes_the_others_turns() {
+    let net = MemoryFabric::new();
+    let (ann, bob) = (
+        net.join(peer("ann")).unwrap(),
+        net.join(peer("bob")).unwrap(),
     );
-    let b = game_host(port(&theirs), sum(), hosting(1), config(2))
+    net.cut(&peer("ann"), &peer("bob"));
+    let a = game_host(port(&ann), sum(), hosting(1), config(1))
         .await
         .unwrap();
+    let b = game_host(port(&bob), sum(), hosting(1), config(2))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(a.rivals().borrow().is_empty() && b.rivals().borrow().is_empty());
-    // A peer of the other network claims an established session of its own.
-    let c = game_host(port(&ours), sum(), hosting(1), config(3)).await;
-    assert!(matches!(c, Err(HostError::DuplicateHost { .. })));
+    net.heal();
+    until("both are told", || {
+        !a.rivals().borrow().is_empty() && !b.rivals().borrow().is_empty()
+    })
+    .await;
+    let rival = a.rivals().borrow().first().cloned().unwrap();
+    assert_eq!((rival.session, rival.holder.peer), (b.id(), peer("bob")));
+    assert_eq!((add(&a, 1).await, add(&b, 1).await), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_player_cut_off_for_a_while_is_put_out_and_comes_back_to_its_seat_by_itself() {
+    let net = MemoryFabric::new();
+    let game = table(&net, &["ann", "bob", "cyd"]).await;
+    for other in ["ann", "bob"] {
+        net.cut(&peer(other), &peer("cyd"));
+    }
+    until("the silent voter is put out", || {
+        let leads = game[..2]
+            .iter()
+            .find(|(_, s)| s.node().status().borrow().role == Role::Leader);
+        leads.is_some_and(|(_, s)| s.node().membership().voters.len() == 2)
+    })
+    .await;
+    add(&game[0].1, 1).await;
+    net.heal();
+    until("it is a voter again", || {
+        game[0].1.node().membership().voters.len() == 3
+    })
+    .await;
+    assert_eq!(add(&game[2].1, 1).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,8 +343,10 @@ async fn a_player_that_lost_everything_comes_back_to_its_own_seat() {
     })
     .await;
     // Its earlier life is refused.
-    let stale = net.join(peer("bob2")).unwrap();
-    drop(stale);
+    again.close().await;
+    drop(again);
+    let stale = join(&at, 21, 1).await;
+    assert_eq!(stale.err(), Some(JoinError::Superseded));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Peers in one process: every frame arrives at once, in order. For tests, for several seats on
 //! one machine, and for the benches that leave the network out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,7 +30,24 @@ struct Member {
     peers: watch::Sender<Peers>,
 }
 
-type Members = Arc<Mutex<BTreeMap<PeerId, Member>>>;
+#[derive(Default)]
+struct Network {
+    members: BTreeMap<PeerId, Member>,
+    /// Pairs that cannot reach each other, lower name first.
+    cut: BTreeSet<(PeerId, PeerId)>,
+}
+
+impl Network {
+    fn reach(&self, a: &PeerId, b: &PeerId) -> bool {
+        !self.cut.contains(&pair(a, b))
+    }
+}
+
+fn pair(a: &PeerId, b: &PeerId) -> (PeerId, PeerId) {
+    (a.min(b).clone(), a.max(b).clone())
+}
+
+type Members = Arc<Mutex<Network>>;
 
 /// A network inside one process.
 #[derive(Clone, Default)]
@@ -38,7 +55,7 @@ pub struct MemoryFabric {
     members: Members,
 }
 
-fn lock(members: &Members) -> MutexGuard<'_, BTreeMap<PeerId, Member>> {
+fn lock(members: &Members) -> MutexGuard<'_, Network> {
     members.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -56,23 +73,23 @@ impl MemoryFabric {
     ///
     /// [`JoinError`] when the name is taken or the network full.
     pub fn join(&self, peer: PeerId) -> Result<Arc<MemoryPeer>, JoinError> {
-        let mut members = lock(&self.members);
-        if members.contains_key(&peer) {
+        let mut network = lock(&self.members);
+        if network.members.contains_key(&peer) {
             return Err(JoinError::Taken(peer));
         }
-        if members.len() >= PEERS_MAX {
+        if network.members.len() >= PEERS_MAX {
             return Err(JoinError::Full);
         }
         let board = Switchboard::default();
         let (sender, watch) = watch::channel(Peers::default());
-        members.insert(
+        network.members.insert(
             peer.clone(),
             Member {
                 board: board.clone(),
                 peers: sender,
             },
         );
-        announce(&members);
+        announce(&network);
         Ok(Arc::new(MemoryPeer {
             local: peer,
             board,
@@ -82,12 +99,29 @@ impl MemoryFabric {
     }
 }
 
-/// Tells every member who else is here.
-fn announce(members: &BTreeMap<PeerId, Member>) {
-    for (me, member) in members {
-        let others = members
+impl MemoryFabric {
+    /// Cuts the link between two peers, both ways, until [`MemoryFabric::heal`].
+    pub fn cut(&self, a: &PeerId, b: &PeerId) {
+        let mut network = lock(&self.members);
+        network.cut.insert(pair(a, b));
+        announce(&network);
+    }
+
+    /// Mends every link that was cut.
+    pub fn heal(&self) {
+        let mut network = lock(&self.members);
+        network.cut.clear();
+        announce(&network);
+    }
+}
+
+/// Tells every member whom it can reach.
+fn announce(network: &Network) {
+    for (me, member) in &network.members {
+        let others = network
+            .members
             .keys()
-            .filter(|peer| *peer != me)
+            .filter(|peer| *peer != me && network.reach(me, peer))
             .map(|peer| (peer.clone(), Principal::Asserted))
             .collect();
         member.peers.set_if_new(Arc::new(others));
@@ -105,10 +139,10 @@ pub struct MemoryPeer {
 impl MemoryPeer {
     /// Disconnects this peer: its games' incoming streams end.
     pub fn leave(&self) {
-        let mut members = lock(&self.members);
-        members.remove(&self.local);
-        announce(&members);
-        drop(members);
+        let mut network = lock(&self.members);
+        network.members.remove(&self.local);
+        announce(&network);
+        drop(network);
         self.board.close();
     }
 
@@ -142,14 +176,14 @@ impl Fabric for MemoryPeer {
             return Err(SendError::TooLarge { len: frame.len() });
         }
         let board = {
-            let members = lock(&self.members);
-            if !members.contains_key(&self.local) {
+            let network = lock(&self.members);
+            if !network.members.contains_key(&self.local) {
                 return Err(SendError::Closed);
             }
-            let Some(member) = members.get(to) else {
-                return Err(SendError::NotConnected(to.clone()));
-            };
-            member.board.clone()
+            match network.members.get(to) {
+                Some(member) if network.reach(&self.local, to) => member.board.clone(),
+                _ => return Err(SendError::NotConnected(to.clone())),
+            }
         };
         let from = self.local.clone();
         board.deliver(game, lane, Inbound { from, frame });

@@ -17,6 +17,8 @@ struct State {
     vote: Option<Bytes>,
     purged: Option<Position>,
     records: VecDeque<Record>,
+    /// Where a log that was never purged begins.
+    begins: u64,
     snapshot: Option<StoredSnapshot>,
     stats: LogStats,
     closed: bool,
@@ -25,7 +27,7 @@ struct State {
 impl State {
     /// The index of the first record, were there one.
     fn first(&self) -> u64 {
-        self.purged.map_or(0, |at| at.index + 1)
+        self.purged.map_or(self.begins, |at| at.index + 1)
     }
 
     fn next(&self) -> u64 {
@@ -78,6 +80,7 @@ impl LogStore for MemoryLog {
         state.alive()?;
         Ok(LogState {
             vote: state.vote.clone(),
+            first: state.first(),
             purged: state.purged,
             last: state
                 .records
@@ -110,6 +113,14 @@ impl LogStore for MemoryLog {
             let mut state = self.lock();
             state.alive()?;
             let mut expected = state.next();
+            if state.records.is_empty()
+                && state.purged.is_none()
+                && let Some(first) = records.first()
+            {
+                // A log that is new may begin anywhere: its first records say where.
+                expected = first.at.index;
+                state.begins = expected;
+            }
             for record in &records {
                 if record.at.index != expected {
                     return Err(LogError::Gap {

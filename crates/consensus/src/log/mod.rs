@@ -86,6 +86,8 @@ pub struct StoredSnapshot {
 pub struct LogState {
     /// The vote, as `raft` encodes it.
     pub vote: Option<Bytes>,
+    /// Where the log begins: the index of its first record, or of the one that would be.
+    pub first: u64,
     /// The last entry that was purged.
     pub purged: Option<Position>,
     /// The last entry: of the log, or what was purged if the log is empty.

@@ -40,6 +40,8 @@ pub(crate) struct Attendant {
     pub kind: Kind,
     pub timing: AdmissionTiming,
     pub tick: Duration,
+    /// A leader that was not heard for this long is looked for.
+    pub silence: Duration,
     pub clock: Arc<dyn Clock>,
     pub rivals: watch::Sender<BTreeSet<Rival>>,
     pub leaving: Arc<AtomicBool>,
@@ -150,7 +152,8 @@ pub(crate) async fn attend(
             }
         }
         // A node that is no member, or hears no leader, says that it is here.
-        let settled = status.membership.contains(this.node.me()) && status.leader.is_some();
+        let hears = leads || this.node.leader_silent_for() < this.silence;
+        let settled = status.membership.contains(this.node.me()) && hears;
         let due = announced_at.is_none_or(|at| now.saturating_sub(at) >= REANNOUNCE_EVERY);
         if !settled && due && !this.leaving.load(Ordering::Relaxed) {
             announced_at = Some(now);

@@ -308,6 +308,7 @@ async fn open<G: Game>(
         kind,
         timing: config.admission,
         tick: config.timing.heartbeat(),
+        silence: config.timing.election_max() * 3,
         clock: config.clock,
         rivals: rivals.clone(),
         leaving: leaving.clone(),
@@ -486,6 +487,13 @@ impl<G: Game> GameSession<G> {
         if let Some((mut tasks, ..)) = held {
             tasks.shutdown().await;
         }
+        self.channels.close();
+    }
+}
+
+impl<G: Game> Drop for GameSession<G> {
+    fn drop(&mut self) {
+        self.node.abandon();
         self.channels.close();
     }
 }

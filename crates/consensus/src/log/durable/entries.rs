@@ -29,7 +29,8 @@ impl Entries {
         self.records.back().map(|record| record.at).or(self.purged)
     }
 
-    fn first(&self) -> u64 {
+    /// The index of the first record, or of the one that would be.
+    pub fn first(&self) -> u64 {
         match self.records.front() {
             Some(record) => record.at.index,
             None => self.purged.map_or(0, |at| at.index.saturating_add(1)),

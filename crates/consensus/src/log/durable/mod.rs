@@ -241,6 +241,7 @@ impl LogStore for DurableLog {
         memory.alive()?;
         Ok(LogState {
             vote: memory.vote.clone(),
+            first: memory.entries.first(),
             purged: memory.entries.purged(),
             last: memory.entries.last(),
         })

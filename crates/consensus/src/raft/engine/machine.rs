@@ -190,20 +190,20 @@ impl RaftSnapshotBuilder<Types> for Builder {
             .state
             .take()
             .ok_or_else(|| invalid("this game cannot write its state down"))?;
-        let through = self
-            .through
-            .ok_or_else(|| invalid("nothing has been applied"))?;
-        self.log
-            .save_snapshot(StoredSnapshot {
-                through: position(&through),
-                membership: stored_msg(&self.members).encode_to_vec().into(),
-                state: state.clone(),
-            })
-            .await
-            .map_err(io_error)?;
+        // A snapshot of nothing stands for no entry, so there is nothing to keep.
+        if let Some(through) = &self.through {
+            self.log
+                .save_snapshot(StoredSnapshot {
+                    through: position(through),
+                    membership: stored_msg(&self.members).encode_to_vec().into(),
+                    state: state.clone(),
+                })
+                .await
+                .map_err(io_error)?;
+        }
         Ok(Snapshot {
             meta: Meta {
-                last_log_id: Some(through),
+                last_log_id: self.through,
                 last_membership: self.members.clone(),
             },
             snapshot: state,

@@ -13,6 +13,8 @@ mod machine;
 mod network;
 mod runtime;
 mod store;
+#[cfg(test)]
+mod suite;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};

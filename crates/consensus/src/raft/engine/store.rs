@@ -33,7 +33,7 @@ impl Store {
     /// The part of `range` that is in the log.
     fn clamp(&self, range: impl RangeBounds<u64>) -> Result<(u64, u64), io::Error> {
         let state = self.log.state().map_err(io_error)?;
-        let first = state.purged.map_or(0, |at| at.index + 1);
+        let first = state.first;
         let end = state.last.map_or(0, |at| at.index + 1);
         let from = match range.start_bound() {
             Bound::Included(from) => *from,

@@ -1,0 +1,90 @@
+//! openraft's own storage suite, on both of our logs.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use super::machine::Machine;
+use super::store::Store;
+use super::types::Types;
+use super::{Nobody, SharedReplica};
+use crate::events::Feed;
+use crate::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
+use crate::ids::{Incarnation, NodeId, PeerId};
+use crate::log::durable::{Driver, DurableOptions, FileDisk};
+use crate::log::{DurableLog, LogStore, MemoryLog};
+use crate::state::{Planted, Replica};
+
+impl From<u64> for NodeId {
+    fn from(n: u64) -> Self {
+        let peer = PeerId::new(format!("n{n}")).unwrap();
+        Self::new(peer, Incarnation(n))
+    }
+}
+
+#[derive(Clone)]
+struct Nothing;
+
+impl Game for Nothing {
+    type Action = ();
+    type Outcome = ();
+    type Refusal = ();
+
+    fn apply(&mut self, _: &TurnInfo, (): &()) -> Result<(), ()> {
+        Ok(())
+    }
+}
+
+impl Snapshots for Nothing {
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(_: &[u8]) -> Result<Self, Malformed> {
+        Ok(Self)
+    }
+}
+
+async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
+    let feed = Feed::new(Default::default(), 0);
+    let rules = Blueprint::with_snapshots(|| Nothing).rules();
+    let replica = Replica::new(rules, Some(feed.clone()), Planted::default());
+    let replica: SharedReplica = Arc::new(std::sync::Mutex::new(replica));
+    let observer = Arc::new(Nobody);
+    let machine = Machine::open(replica, feed, log.clone(), observer.clone())
+        .await
+        .unwrap();
+    (Store { log, observer }, machine)
+}
+
+struct InMemory;
+
+impl StoreBuilder<Types, Store, Machine> for InMemory {
+    async fn build(&self) -> Result<((), Store, Machine), StorageError<Types>> {
+        let (store, machine) = on(Arc::new(MemoryLog::new())).await;
+        Ok(((), store, machine))
+    }
+}
+
+struct OnDisk;
+
+impl StoreBuilder<Types, Store, Machine, tempfile::TempDir> for OnDisk {
+    async fn build(&self) -> Result<(tempfile::TempDir, Store, Machine), StorageError<Types>> {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(FileDisk::new(dir.path()));
+        let log = DurableLog::open(disk, DurableOptions::default(), Driver::Thread).await;
+        let (store, machine) = on(Arc::new(log.unwrap())).await;
+        Ok((dir, store, machine))
+    }
+}
+
+#[tokio::test]
+async fn the_log_in_memory_passes_openrafts_storage_suite() {
+    Suite::test_all(InMemory).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_durable_log_passes_openrafts_storage_suite() {
+    Suite::test_all(OnDisk).await.unwrap();
+}
