@@ -13,6 +13,7 @@ const LIBRARIES: &[&str] = &[
     "wire",
     "guest",
     "durability",
+    "consensus",
     "host",
     "conformance",
     "rooms",

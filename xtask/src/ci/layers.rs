@@ -142,7 +142,8 @@ const FENCES: &[Fence] = &[
         ],
     },
     Fence {
-        family: Family::AnyOf(&["openraft"]),
+        // openraft itself, and openraft-rt, openraft-rt-tokio and what else it is split into.
+        family: Family::Prefix("openraft"),
         named_by: &["cabinet-consensus"],
         never_under: &[
             "cabinet-wire",
@@ -196,7 +197,15 @@ const TERRITORIES: &[Territory] = &[
     },
     Territory {
         word: "openraft",
-        folder: "crates/consensus/",
+        folder: "crates/consensus/src/raft/engine/",
+    },
+    Territory {
+        word: "openraft_rt",
+        folder: "crates/consensus/src/raft/engine/",
+    },
+    Territory {
+        word: "openraft_rt_tokio",
+        folder: "crates/consensus/src/raft/engine/",
     },
     Territory {
         word: "aws_sdk_s3",
@@ -514,6 +523,32 @@ mod tests {
             findings,
             ["cabinet-cli names openraft in its manifest; only cabinet-consensus may"]
         );
+    }
+
+    #[test]
+    fn openrafts_runtimes_are_fenced_with_it() {
+        let findings = check_fences(&crates(&[
+            ("cabinet-consensus", &[("openraft-rt-tokio", None)], &[]),
+            ("cabinet-rooms", &[("helper", None)], &["openraft-rt"]),
+        ]));
+        assert_eq!(
+            findings,
+            [
+                "cabinet-rooms must not reach openraft-rt (`cargo tree -p cabinet-rooms -i openraft-rt`)"
+            ]
+        );
+    }
+
+    #[test]
+    fn in_consensus_only_the_engine_names_openraft() {
+        let source = "use openraft::Raft;\nuse openraft_rt_tokio::TokioRuntime;";
+        assert_eq!(
+            check_territories("crates/consensus/src/raft/engine/mod.rs", source),
+            Vec::<String>::new()
+        );
+        let findings = check_territories("crates/consensus/src/raft/mod.rs", source);
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert!(findings[0].contains("named outside crates/consensus/src/raft/engine/"));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! The game of `docs/guide-turns.md` is played, and what the guide quotes stands in the example.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cabinet_consensus::fabric::{MemoryFabric, Port};
+use cabinet_consensus::game::{Game, Snapshots, TurnInfo};
+use cabinet_consensus::ids::{GameId, PeerId};
+
+#[path = "../examples/turns.rs"]
+mod turns;
+
+use turns::{Stones, play, seat, table};
+
+const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
+
+fn roster(names: &[&str]) -> BTreeSet<PeerId> {
+    names
+        .iter()
+        .map(|name| PeerId::new(*name).unwrap())
+        .collect()
+}
+
+fn told(player: &str) -> TurnInfo {
+    TurnInfo {
+        index: 1,
+        term: 1,
+        turn: 0,
+        now_ms: 0,
+        key: None,
+        player: Some(PeerId::new(player).unwrap()),
+    }
+}
+
+#[test]
+fn the_rules_of_the_guides_game_are_tried_without_a_network() {
+    let mut game = Stones::new(&roster(&NAMES), 4);
+    assert_eq!(game.apply(&told("ann"), &3), Ok(1));
+    assert_eq!(
+        game.apply(&told("ann"), &1),
+        Err("it is bob's turn".to_owned())
+    );
+    assert!(game.apply(&told("bob"), &2).is_err());
+    assert_eq!(Stones::restore(&game.snapshot()), Ok(game.clone()));
+    assert_eq!(game.apply(&told("bob"), &1), Ok(0));
+    assert_eq!(game.winner, PeerId::new("bob").ok());
+    assert_eq!(Stones::restore(&game.snapshot()), Ok(game.clone()));
+    assert!(Stones::restore(b"1\n9\n\nann").is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guides_game_is_played_to_its_end_and_all_agree_who_won() {
+    let sessions = table(&NAMES, 21).await.unwrap();
+    let first = Stones::new(&roster(&NAMES), 21);
+    let parts = sessions.iter().map(|session| play(session, first.clone()));
+    let winners = futures_util::future::try_join_all(parts).await.unwrap();
+    assert!(winners.iter().all(|winner| *winner == winners[0]));
+    for session in &sessions {
+        session.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_move_in_the_guides_game_loses_a_stone_and_the_turn() {
+    let sessions = table(&NAMES, 9).await.unwrap();
+    let first = Stones::new(&roster(&NAMES), 9);
+    // Ann is there and does not move; the others play on.
+    let bob = play(&sessions[1], first.clone());
+    let cyd = play(&sessions[2], first.clone());
+    let (bob, cyd) = tokio::join!(bob, cyd);
+    assert_eq!(bob.unwrap(), cyd.unwrap());
+    for session in &sessions {
+        session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_seat_of_the_guides_game_comes_back_from_its_directory() {
+    let home = tempfile::tempdir().unwrap();
+    let net = MemoryFabric::new();
+    let alone = roster(&["ann"]);
+    let peer = PeerId::new("ann").unwrap();
+    let at = net.join(peer.clone()).unwrap();
+    let game = GameId::new("stones").unwrap();
+    let port = Port::open(at.clone(), game.clone()).unwrap();
+    let session = seat(port, &peer, alone.clone(), home.path()).await.unwrap();
+    let first = session.sequencer().propose(&2).await.unwrap();
+    session.close().await;
+    drop(session);
+    let port = Port::open(at, game).unwrap();
+    let session = seat(port, &peer, alone, home.path()).await.unwrap();
+    let again = session
+        .sequencer()
+        .propose_with_id(first.key.serial, &2)
+        .await
+        .unwrap();
+    assert_eq!(again.index, first.index);
+    let through = session
+        .sequencer()
+        .read_barrier(Duration::from_secs(5))
+        .await
+        .unwrap();
+    assert!(through >= first.index);
+    session.close().await;
+}
+
+#[test]
+fn every_block_of_rust_in_the_guide_stands_in_its_example() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    // The guide is not in the published crate.
+    let Ok(guide) = std::fs::read_to_string(format!("{root}/docs/guide-turns.md")) else {
+        return;
+    };
+    let example = include_str!("../examples/turns.rs");
+    let test = include_str!("guide.rs");
+    let mut blocks = 0;
+    for block in guide.split("```rust\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        assert!(
+            example.contains(block) || test.contains(block),
+            "the guide shows what is not in the example:\n{block}"
+        );
+        blocks += 1;
+    }
+    assert!(blocks >= 5);
+}
