@@ -26,7 +26,9 @@ use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::log::{LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
-use crate::raft::{Consensus, Engine, Membership, Nobody, Parts, RaftNumbers, RaftStatus, Role};
+use crate::raft::{
+    Consensus, Engine, Membership, Nobody, ObserverRef, Parts, RaftNumbers, RaftStatus, Role,
+};
 use crate::state::command::Configure;
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
@@ -123,6 +125,21 @@ impl SessionConfig {
     }
 }
 
+/// Who looks on, and which bugs are planted: for the simulator.
+pub(crate) struct Hooks {
+    pub observer: ObserverRef,
+    pub planted: Planted,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            observer: Arc::new(Nobody),
+            planted: Planted::default(),
+        }
+    }
+}
+
 /// Opens a game whose players are all known: every one of them passes the same `roster`, and any
 /// majority of it plays. Returns at once, before there is a leader.
 ///
@@ -137,6 +154,17 @@ pub async fn game_node<G: Game>(
     blueprint: Blueprint<G>,
     roster: BTreeSet<PeerId>,
     config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    game_node_with(port, blueprint, roster, config, Hooks::default()).await
+}
+
+/// [`game_node`], watched.
+pub(crate) async fn game_node_with<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    roster: BTreeSet<PeerId>,
+    config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
     let max = seats::SEATS_MAX as usize;
@@ -162,7 +190,7 @@ pub async fn game_node<G: Game>(
         ..Configure::default()
     };
     let me = NodeId::new(local, Incarnation(0));
-    let opened = open(port, blueprint, me, session, configure, config).await?;
+    let opened = open(port, blueprint, me, session, configure, config, hooks).await?;
     let begun = opened.node.engine.initialize(voters).await;
     if let Err(why) = begun {
         opened.close().await;
@@ -191,21 +219,21 @@ async fn open<G: Game>(
     session: SessionId,
     configure: Configure,
     config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     let (links, incoming) = port.split();
     let feed = Feed::new(config.events, 0);
     let rpc = Rpc::new(links.clone(), me.clone());
     let rules = blueprint.rules();
-    let planted = Planted::default();
     let parts = Parts {
         me,
-        replica: Replica::new(rules.clone(), Some(feed.clone()), planted),
+        replica: Replica::new(rules.clone(), Some(feed.clone()), hooks.planted),
         feed: feed.clone(),
         log: config.log.clone(),
         caller: Arc::new(rpc.clone()),
         timing: config.timing,
         limits: config.limits,
-        observer: Arc::new(Nobody),
+        observer: hooks.observer,
     };
     let (engine, _) = Engine::start(parts).await.map_err(OpenError::Start)?;
     let node = Node::start(NodeParts {
