@@ -223,7 +223,7 @@ async fn open<G: Game>(
 ) -> Result<GameSession<G>, OpenError> {
     let (links, incoming) = port.split();
     let feed = Feed::new(config.events, 0);
-    let rpc = Rpc::new(links.clone(), me.clone());
+    let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
     let rules = blueprint.rules();
     let parts = Parts {
         me,
