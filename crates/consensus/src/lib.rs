@@ -18,6 +18,8 @@ mod node;
 pub mod raft;
 pub mod session;
 pub mod state;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod turns;
 pub mod watch;
 

@@ -496,6 +496,9 @@ impl Node {
     pub(crate) async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
         let deadline = Instant::now() + within;
         let mut status = self.engine.status();
+        if lock(&self.replica).planted.local_reads {
+            return Ok(self.feed.applied());
+        }
         loop {
             let now = status.borrow_and_update().clone();
             if now.stopped.is_some() {
@@ -645,6 +648,7 @@ impl Node {
             Do::Vacate(vacate) => {
                 vacate.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from)
             }
+            Do::Timeout(_) => lock(&self.replica).planted.timer_per_node,
             Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
             _ => false,
         };
@@ -688,6 +692,9 @@ impl Node {
                 let _ = self.bounded(Do::Tick(Tick {})).await;
             }
         }
+        if !leads {
+            self.time_turns_too().await;
+        }
         if status.role != Role::Learner {
             let hash = lock(&self.replica).hashes_to_vote(self.me());
             if let Some((at, hash)) = hash {
@@ -701,6 +708,21 @@ impl Node {
             }
         }
         self.compact_if_due(house).await;
+    }
+
+    /// What only a planted bug does: a follower that times turns by its own clock.
+    async fn time_turns_too(&self) {
+        let due = {
+            let replica = lock(&self.replica);
+            replica.deadline.filter(|_| replica.planted.timer_per_node)
+        };
+        if let Some(deadline) = due
+            && self.stamp() >= deadline.at_ms
+        {
+            let turn = deadline.turn;
+            let until = Instant::now() + self.timing.election_max();
+            let _ = self.submit(Do::Timeout(Timeout { turn }), until).await;
+        }
     }
 
     /// Decides a command here, giving up when no majority answers for a while.

@@ -70,8 +70,10 @@ use crate::log::{LogError, Record};
 use crate::state::Applied;
 use crate::watch::Watch;
 
+#[cfg(feature = "testkit")]
+pub(crate) use engine::Observer;
 pub use engine::simulated;
-pub(crate) use engine::{Engine, Nobody, Parts, SharedReplica, lock};
+pub(crate) use engine::{Engine, Nobody, ObserverRef, Parts, SharedReplica, lock};
 
 /// What a node is at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::attend::{broadcast, connected, send};
-use super::{GameSession, OpenError, Place, SessionConfig, open};
+use super::{GameSession, Hooks, Member, OpenError, Place, SessionConfig, open};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, SessionId};
@@ -178,17 +178,15 @@ pub async fn game_host<G: Game>(
         hash_every: config.hash_every,
         ..Configure::default()
     };
-    let game = open(
-        place,
-        blueprint,
-        me.clone(),
+    let member = Member {
+        me: me.clone(),
         session,
         configure,
-        Kind::Player,
-        BTreeSet::new(),
-        config,
-    )
-    .await?;
+        kind: Kind::Player,
+        trusted: BTreeSet::new(),
+        hooks: Hooks::default(),
+    };
+    let game = open(place, blueprint, member, config).await?;
     if let Err(why) = game.node.engine.initialize([me].into()).await {
         game.close().await;
         return Err(OpenError::Start(why.to_string()).into());
@@ -330,11 +328,15 @@ async fn enter<G: Game>(
     let (session, members) = tokio::time::timeout_at(deadline, asked)
         .await
         .map_err(|_| timeout())??;
-    let configure = Configure::default();
-    let game = open(
-        place, blueprint, me, session, configure, kind, members, config,
-    )
-    .await?;
+    let member = Member {
+        me,
+        session,
+        configure: Configure::default(),
+        kind,
+        trusted: members,
+        hooks: Hooks::default(),
+    };
+    let game = open(place, blueprint, member, config).await?;
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();

@@ -38,7 +38,7 @@ use crate::log::{LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
 use crate::raft::{
-    Consensus, Engine, Membership, Nobody, Parts, RaftNumbers, RaftStatus, Role, lock,
+    Consensus, Engine, Membership, Nobody, ObserverRef, Parts, RaftNumbers, RaftStatus, Role, lock,
 };
 use crate::state::command::{Body, Configure, Kind, Vacate};
 use crate::state::{Planted, Replica, seats};
@@ -148,6 +148,21 @@ impl SessionConfig {
     }
 }
 
+/// Who looks on, and which bugs are planted: for the simulator.
+pub(crate) struct Hooks {
+    pub observer: ObserverRef,
+    pub planted: Planted,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            observer: Arc::new(Nobody),
+            planted: Planted::default(),
+        }
+    }
+}
+
 /// Opens a game whose players are all known: every one of them passes the same `roster`, and any
 /// majority of it plays. Returns at once, before there is a leader.
 ///
@@ -162,6 +177,17 @@ pub async fn game_node<G: Game>(
     blueprint: Blueprint<G>,
     roster: BTreeSet<PeerId>,
     config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    game_node_with(port, blueprint, roster, config, Hooks::default()).await
+}
+
+/// [`game_node`], watched.
+pub(crate) async fn game_node_with<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    roster: BTreeSet<PeerId>,
+    config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
     let max = seats::SEATS_MAX as usize;
@@ -187,13 +213,15 @@ pub async fn game_node<G: Game>(
         ..Configure::default()
     };
     let me = NodeId::new(local, Incarnation(0));
-    let place = Place::from(port);
-    let kind = Kind::Player;
-    let trusted = BTreeSet::new();
-    let opened = open(
-        place, blueprint, me, session, configure, kind, trusted, config,
-    )
-    .await?;
+    let member = Member {
+        me,
+        session,
+        configure,
+        kind: Kind::Player,
+        trusted: BTreeSet::new(),
+        hooks,
+    };
+    let opened = open(Place::from(port), blueprint, member, config).await?;
     let begun = opened.node.engine.initialize(voters).await;
     if let Err(why) = begun {
         opened.close().await;
@@ -237,31 +265,45 @@ impl From<Port> for Place {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What a node is to be in a session.
+struct Member {
+    me: NodeId,
+    session: SessionId,
+    /// What it proposes, should it lead first.
+    configure: Configure,
+    kind: Kind,
+    /// Members it was told of.
+    trusted: BTreeSet<NodeId>,
+    hooks: Hooks,
+}
+
 async fn open<G: Game>(
     place: Place,
     blueprint: Blueprint<G>,
-    me: NodeId,
-    session: SessionId,
-    configure: Configure,
-    kind: Kind,
-    trusted: BTreeSet<NodeId>,
+    member: Member,
     config: SessionConfig,
 ) -> Result<GameSession<G>, OpenError> {
+    let Member {
+        me,
+        session,
+        configure,
+        kind,
+        trusted,
+        hooks,
+    } = member;
     let links = place.links;
     let feed = Feed::new(config.events, 0);
-    let rpc = Rpc::new(links.clone(), me.clone());
+    let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
     let rules = blueprint.rules();
-    let planted = Planted::default();
     let parts = Parts {
         me,
-        replica: Replica::new(rules.clone(), Some(feed.clone()), planted),
+        replica: Replica::new(rules.clone(), Some(feed.clone()), hooks.planted),
         feed: feed.clone(),
         log: config.log.clone(),
         caller: Arc::new(rpc.clone()),
         timing: config.timing,
         limits: config.limits,
-        observer: Arc::new(Nobody),
+        observer: hooks.observer,
     };
     let (engine, _) = Engine::start(parts).await.map_err(OpenError::Start)?;
     let node = Node::start(NodeParts {

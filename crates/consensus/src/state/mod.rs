@@ -108,7 +108,7 @@ pub(crate) struct Replica {
     own_hashes: BTreeMap<u64, [u8; 32]>,
     feed: Option<Feed>,
     /// Kept in step with [`crate::events::Feed`]; see [`Planted`].
-    planted: Planted,
+    pub(crate) planted: Planted,
 }
 
 /// Bugs that the simulator must be able to find. Always none outside its own tests.
@@ -118,6 +118,10 @@ pub(crate) struct Planted {
     pub high_water_sessions: bool,
     /// A timeout counts whatever the turn and the stamp.
     pub unfenced_timeouts: bool,
+    /// Every node times turns, not the leader alone.
+    pub timer_per_node: bool,
+    /// A follower answers a read from what it has applied, without asking the leader.
+    pub local_reads: bool,
 }
 
 /// The index a game sees: entries count from 1.

@@ -2,6 +2,8 @@
 //!
 //! What it does by default that we do not want, and how that is met here
 //! - pre-vote is off, and a network that lacks it grants: it is on, and ours asks;
+//! - a leader that restarts takes its term up again, and may have lost unsynced entries of it: that
+//!   is off, it stands for election like any other;
 //! - a leader cut off stays `Leader`: [`RaftNumbers::quorum_acked`] says since when, and callers
 //!   put their own deadline on a submit;
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
@@ -132,6 +134,9 @@ impl Engine {
             max_in_snapshot_log_to_keep: parts.limits.log_kept_after_snapshot,
             purge_batch_size: 1,
             enable_pre_vote: Some(true),
+            // A leader that comes back may have lost entries it had sent and not synced: taking its
+            // term up again, it would write others in their place.
+            enable_leader_restore: Some(false),
             backoff: format!(
                 "{}ms ..{}ms",
                 timing.heartbeat_ms.max(1),

@@ -1,0 +1,152 @@
+//! The simulator: `sim --seeds N [--from S] [--scenario X] [--plant BUG]`.
+//!
+//! Exits with 1 when an invariant does not hold, and when a situation never came up.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use cabinet_consensus::testkit::{Outcome, Plant, Scenario, run_seed, shrink};
+
+struct Asked {
+    seeds: u64,
+    from: u64,
+    scenario: Scenario,
+    trace: bool,
+}
+
+fn asked() -> Result<Asked, String> {
+    let mut asked = Asked {
+        seeds: 100,
+        from: 0,
+        scenario: Scenario::default(),
+        trace: false,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == "--trace" {
+            asked.trace = true;
+            continue;
+        }
+        let value = args.next().ok_or(format!("{arg} needs a value"))?;
+        let number = || {
+            let parsed = value.parse::<u64>();
+            parsed.map_err(|_| format!("{arg} needs a number, not {value}"))
+        };
+        match arg.as_str() {
+            "--seeds" => asked.seeds = number()?,
+            "--from" => asked.from = number()?,
+            "--scenario" => match value.as_str() {
+                "roster" => {}
+                "three" => asked.scenario.nodes = Some(3),
+                "five" => asked.scenario.nodes = Some(5),
+                "long" => asked.scenario.chaos_ms = 20_000,
+                _ => return Err("scenarios: roster, three, five, long".to_owned()),
+            },
+            "--plant" => {
+                let found = Plant::ALL.iter().find(|(name, _)| *name == value);
+                let names = Plant::ALL.map(|(name, _)| name).join(", ");
+                asked.scenario.plant = found.ok_or(format!("bugs: {names}"))?.1;
+            }
+            _ => return Err(format!("{arg} is not an option")),
+        }
+    }
+    Ok(asked)
+}
+
+fn main() -> ExitCode {
+    match asked() {
+        Ok(asked) => sim(&asked),
+        Err(why) => {
+            eprintln!("{why}");
+            eprintln!("sim --seeds N [--from S] [--scenario X] [--plant BUG] [--trace]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(outcome: &Outcome, scenario: &Scenario) {
+    let Some(violation) = &outcome.violation else {
+        return;
+    };
+    println!(
+        "seed {}: {} at {} ms: {}",
+        outcome.seed, violation.invariant, violation.at_ms, violation.detail
+    );
+    println!("the faults it needs:");
+    for fault in shrink(outcome.seed, scenario) {
+        println!("  {fault:?}");
+    }
+}
+
+fn sim(asked: &Asked) -> ExitCode {
+    let begun = Instant::now();
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel::<Outcome>();
+    let (mut ran, mut told, mut failed) = (0u64, Instant::now(), None::<Outcome>);
+    let mut saw: Vec<(&str, u64, u64)> = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let sender = sender.clone();
+            let (next, stop) = (&next, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= asked.seeds
+                        || sender
+                            .send(run_seed(asked.from + n, &asked.scenario))
+                            .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for outcome in receiver {
+            ran += 1;
+            if asked.trace {
+                println!("{} {:016x}", outcome.seed, outcome.trace_hash);
+            }
+            for (n, (name, count)) in outcome.counters.named().into_iter().enumerate() {
+                if saw.len() <= n {
+                    saw.push((name, 0, 0));
+                }
+                saw[n].1 += u64::from(count > 0);
+                saw[n].2 += count;
+            }
+            if outcome.violation.is_some() {
+                stop.store(true, Ordering::Relaxed);
+                if failed
+                    .as_ref()
+                    .is_none_or(|known| known.seed > outcome.seed)
+                {
+                    failed = Some(outcome);
+                }
+            }
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                eprintln!("{ran} of {} seeds, {:?}", asked.seeds, begun.elapsed());
+            }
+        }
+    });
+    if let Some(outcome) = failed {
+        report(&outcome, &asked.scenario);
+        return ExitCode::FAILURE;
+    }
+    println!(
+        "{ran} seeds clean in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let mut red = false;
+    for (name, seeds, times) in saw {
+        println!("{name:>28}: {seeds} seeds, {times} times");
+        red |= seeds == 0;
+    }
+    if red {
+        println!("a situation never came up");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

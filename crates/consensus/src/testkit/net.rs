@@ -1,0 +1,203 @@
+//! A network in virtual time that delays, loses, repeats and reorders frames, and whose links can
+//! be cut in one direction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::dice::Dice;
+use crate::fabric::{
+    Fabric, Inbound, Incoming, Lane, Peers, PortError, Principal, SendError, Switchboard,
+};
+use crate::ids::{GameId, PeerId};
+use crate::watch::{self, Watch};
+
+struct Flying {
+    to: usize,
+    game: GameId,
+    lane: Lane,
+    inbound: Inbound,
+}
+
+struct State {
+    dice: Dice,
+    now_ms: u64,
+    sent: u64,
+    flying: BTreeMap<(u64, u64), Flying>,
+    /// Who is at each place now.
+    boards: Vec<Option<Switchboard>>,
+    names: Vec<PeerId>,
+    cut: BTreeSet<(usize, usize)>,
+    loss: u64,
+    extra_ms: u64,
+    calm: bool,
+}
+
+/// The network; clones are the same one.
+#[derive(Clone)]
+pub(super) struct SimNet(Arc<Mutex<State>>);
+
+impl SimNet {
+    pub(super) fn new(dice: Dice, names: Vec<PeerId>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            dice,
+            now_ms: 0,
+            sent: 0,
+            flying: BTreeMap::new(),
+            boards: names.iter().map(|_| None).collect(),
+            names,
+            cut: BTreeSet::new(),
+            loss: 0,
+            extra_ms: 0,
+            calm: false,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process at place `at`; the one before it gets nothing any more.
+    pub(super) fn plug(&self, at: usize) -> Arc<SimPeer> {
+        let board = Switchboard::default();
+        let mut state = self.lock();
+        let others = state
+            .names
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| *n != at)
+            .map(|(_, name)| (name.clone(), Principal::Asserted))
+            .collect();
+        let (sender, peers) = watch::channel::<Peers>(Arc::new(others));
+        state.boards[at] = Some(board.clone());
+        Arc::new(SimPeer {
+            net: self.clone(),
+            at,
+            local: state.names[at].clone(),
+            board,
+            peers,
+            _sender: sender,
+            on: AtomicBool::new(true),
+        })
+    }
+
+    pub(super) fn cut(&self, from: usize, to: usize, cut: bool) {
+        let mut state = self.lock();
+        if cut {
+            state.cut.insert((from, to));
+        } else {
+            state.cut.remove(&(from, to));
+        }
+    }
+
+    pub(super) fn set_loss(&self, permille: u64) {
+        self.lock().loss = permille;
+    }
+
+    pub(super) fn set_extra(&self, ms: u64) {
+        self.lock().extra_ms = ms;
+    }
+
+    /// No faults from now on.
+    pub(super) fn heal(&self) {
+        let mut state = self.lock();
+        state.cut.clear();
+        (state.loss, state.extra_ms, state.calm) = (0, 0, true);
+    }
+
+    /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame.
+    pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, &Bytes)) {
+        let mut state = self.lock();
+        state.now_ms = now_ms;
+        while let Some(next) = state.flying.first_entry() {
+            if next.key().0 > now_ms {
+                break;
+            }
+            let flying = next.remove();
+            if let Some(board) = &state.boards[flying.to] {
+                seen(flying.to, &flying.inbound.frame);
+                board.deliver(&flying.game, flying.lane, flying.inbound);
+            }
+        }
+    }
+}
+
+/// One process on the network.
+pub(super) struct SimPeer {
+    net: SimNet,
+    at: usize,
+    local: PeerId,
+    board: Switchboard,
+    peers: Watch<Peers>,
+    _sender: watch::Sender<Peers>,
+    on: AtomicBool,
+}
+
+impl SimPeer {
+    /// The process is gone: nothing it sends leaves, nothing arrives.
+    pub(super) fn unplug(&self) {
+        self.on.store(false, Ordering::Relaxed);
+        self.net.lock().boards[self.at] = None;
+        self.board.close();
+    }
+}
+
+impl Fabric for SimPeer {
+    fn local(&self) -> &PeerId {
+        &self.local
+    }
+
+    fn peers(&self) -> Watch<Peers> {
+        self.peers.clone()
+    }
+
+    fn send(&self, to: &PeerId, game: &GameId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        if !self.on.load(Ordering::Relaxed) {
+            return Err(SendError::Closed);
+        }
+        let mut guard = self.net.lock();
+        let state = &mut *guard;
+        let Some(place) = state.names.iter().position(|name| name == to) else {
+            return Err(SendError::NotConnected(to.clone()));
+        };
+        if place == self.at {
+            return Err(SendError::ToSelf(to.clone()));
+        }
+        let loss = state.loss;
+        if state.cut.contains(&(self.at, place)) || state.dice.permille(loss) {
+            return Ok(());
+        }
+        let copies = if !state.calm && state.dice.permille(15) {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let mut delay = state.dice.range(1, 4) + state.dice.range(0, state.extra_ms + 1);
+            if !state.calm && state.dice.permille(20) {
+                delay += state.dice.range(5, 60);
+            }
+            state.sent += 1;
+            let key = (state.now_ms + delay, state.sent);
+            state.flying.insert(
+                key,
+                Flying {
+                    to: place,
+                    game: game.clone(),
+                    lane,
+                    inbound: Inbound {
+                        from: self.local.clone(),
+                        frame: frame.clone(),
+                    },
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn open(&self, game: &GameId) -> Result<Incoming, PortError> {
+        self.board.open(game)
+    }
+}

@@ -1,0 +1,237 @@
+//! The omniscient onlooker: what every node and client did, and the invariants over it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::game::Notes;
+use super::{Counters, Violation};
+use crate::log::{Position, Record};
+use crate::raft::{Observer, SharedReplica, lock};
+
+/// What is known of the whole run.
+pub(super) struct Facts {
+    begun: Instant,
+    pub trace: u64,
+    pub counters: Counters,
+    pub violation: Option<Violation>,
+    leaders: BTreeMap<u64, usize>,
+    written: BTreeMap<(u64, u64), u64>,
+    applied: BTreeMap<u64, (u64, [u8; 32])>,
+    action_at: BTreeMap<u64, u64>,
+    /// The highest entry anybody was told of.
+    pub acknowledged: u64,
+    pub pending: Vec<usize>,
+}
+
+/// Clones are the same world.
+#[derive(Clone)]
+pub(super) struct World(Arc<Mutex<Facts>>);
+
+fn fold(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+const FOLD_FROM: u64 = 0xcbf2_9ce4_8422_2325;
+
+impl Facts {
+    pub(super) fn note(&mut self, node: usize, kind: u64, values: &[u64]) {
+        let at = self.at_ms();
+        for value in [at, node as u64, kind].iter().chain(values) {
+            self.trace = fold(self.trace, &value.to_le_bytes());
+        }
+    }
+
+    pub(super) fn at_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn broken(&mut self, invariant: &'static str, detail: String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                invariant,
+                detail,
+                at_ms: self.at_ms(),
+            });
+        }
+    }
+
+    /// A node says it leads.
+    pub(super) fn leads(&mut self, node: usize, term: u64) {
+        if let Some(other) = self.leaders.insert(term, node) {
+            if other != node {
+                let detail = format!("nodes {other} and {node} both lead term {term}");
+                self.broken("ElectionSafety", detail);
+            }
+        } else {
+            self.counters.failovers = (self.leaders.len() as u64).saturating_sub(1);
+            self.note(node, 1, &[term]);
+        }
+    }
+
+    fn wrote(&mut self, node: usize, record: &Record) {
+        let kind = [record.kind as u8];
+        let hash = fold(fold(FOLD_FROM, &kind), &record.body);
+        let Position { index, term } = record.at;
+        self.note(node, 2, &[index, term, hash]);
+        let known = *self.written.entry((index, term)).or_insert(hash);
+        if known != hash {
+            let detail = format!("node {node} wrote another entry {index} of term {term}");
+            self.broken("LogMatching", detail);
+        }
+    }
+
+    fn applied(&mut self, node: usize, at: Position, hash: [u8; 32], notes: Notes) {
+        let Position { index, term } = at;
+        self.note(node, 3, &[index, term, fold(FOLD_FROM, &hash)]);
+        let shown = index + 1;
+        let (known_term, known) = *self.applied.entry(index).or_insert((term, hash));
+        if known_term != term {
+            let told = self.acknowledged >= shown;
+            let detail = format!(
+                "node {node} applied entry {shown} of term {term}, another applied that of term \
+                 {known_term}{}",
+                if told { ", which was acknowledged" } else { "" }
+            );
+            self.broken("LeaderCompleteness", detail);
+        } else if known != hash {
+            let detail = format!("node {node} has another state after entry {shown}");
+            self.broken("StateMachineSafety", detail);
+        }
+        if notes.last_index == shown {
+            self.action_at.insert(shown, notes.last);
+        }
+        if notes.doubled > 0 {
+            let detail = format!("action {} was applied twice, at {shown}", notes.last);
+            self.broken("ExactlyOnce", detail);
+        }
+        if notes.early > 0 {
+            let detail = format!("entry {shown} ended a turn whose time was not up");
+            self.broken("OneTimeoutPerTurn", detail);
+        }
+        self.counters.timeouts = self.counters.timeouts.max(notes.timeouts);
+        let across = &mut self.counters.timeouts_across_failover;
+        *across = (*across).max(notes.across);
+    }
+
+    /// A client was told that `action` was accepted in entry `index`. It had asked when
+    /// `floor` was the highest acknowledged entry.
+    pub(super) fn told(&mut self, node: usize, action: u64, index: u64, floor: u64, took: bool) {
+        self.note(node, 4, &[action, index]);
+        self.counters.acknowledged += 1;
+        if took && self.action_at.get(&index) != Some(&action) {
+            let detail = format!(
+                "a client was told that {action} took place in entry {index}; {:?} did",
+                self.action_at.get(&index)
+            );
+            self.broken("ExactlyOnce", detail);
+        }
+        if index <= floor {
+            let detail = format!(
+                "action {action} is entry {index} and was invoked after entry {floor} was \
+                 acknowledged"
+            );
+            self.broken("RealTimeOrder", detail);
+        }
+        self.acknowledged = self.acknowledged.max(index);
+    }
+
+    /// A reader saw `action` as accepted in entry `index`.
+    pub(super) fn saw(&mut self, node: usize, action: u64, index: u64, last: u64) {
+        if self.action_at.get(&index) != Some(&action) || index <= last {
+            let detail = format!(
+                "node {node} showed action {action} in entry {index} after entry {last}; {:?} is \
+                 there",
+                self.action_at.get(&index)
+            );
+            self.broken("EventsInOrder", detail);
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self(Arc::new(Mutex::new(Facts {
+            begun: Instant::now(),
+            trace: FOLD_FROM,
+            counters: Counters::default(),
+            violation: None,
+            leaders: BTreeMap::new(),
+            written: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            action_at: BTreeMap::new(),
+            acknowledged: 0,
+            pending: vec![0; nodes],
+        })))
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn frame(&self, to: usize, frame: &[u8]) {
+        let hash = fold(FOLD_FROM, frame);
+        self.facts().note(to, 5, &[hash]);
+    }
+}
+
+/// Watches one life of one node.
+pub(super) struct Watcher {
+    pub(super) world: World,
+    pub(super) node: usize,
+    /// Cleared when the machine stops: what the process still does, nobody sees.
+    pub(super) on: AtomicBool,
+    /// Set once the session is open: later snapshots came from others.
+    pub(super) open: AtomicBool,
+}
+
+impl Watcher {
+    pub(super) fn new(world: World, node: usize) -> Arc<Self> {
+        Arc::new(Self {
+            world,
+            node,
+            on: AtomicBool::new(true),
+            open: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for Watcher {
+    fn appended(&self, records: &[Record]) {
+        if self.is_on() {
+            let mut facts = self.world.facts();
+            for record in records {
+                facts.wrote(self.node, record);
+            }
+        }
+    }
+
+    fn applied(&self, at: Position, replica: &SharedReplica) {
+        if self.is_on() {
+            let (hash, state) = {
+                let replica = lock(replica);
+                (replica.hash(), replica.game.snapshot())
+            };
+            let notes = state.and_then(|state| Notes::read(&state));
+            self.world
+                .facts()
+                .applied(self.node, at, hash, notes.unwrap_or_default());
+        }
+    }
+
+    fn installed(&self, at: Position) {
+        if self.is_on() && self.open.load(Ordering::Relaxed) {
+            let mut facts = self.world.facts();
+            facts.counters.snapshot_installs += 1;
+            facts.note(self.node, 6, &[at.index, at.term]);
+        }
+    }
+}
