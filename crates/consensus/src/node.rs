@@ -960,7 +960,9 @@ impl RawEvents {
                 return Some(Next::Event(event));
             }
             if self.replay.is_some() {
-                self.replay_some().await;
+                if !self.replay_some().await {
+                    return None;
+                }
                 continue;
             }
             drop(progress.borrow_and_update());
@@ -988,9 +990,10 @@ impl RawEvents {
         }
     }
 
-    async fn replay_some(&mut self) {
+    /// Answers whether there is a log to go on with.
+    async fn replay_some(&mut self) -> bool {
         let Some(replay) = &mut self.replay else {
-            return;
+            return true;
         };
         // Entries count from 1 in a feed and from 0 in the log: `applied` entries are applied.
         let applied = self.node.feed.applied();
@@ -1012,10 +1015,15 @@ impl RawEvents {
             }
             // Purged meanwhile: start over from the snapshot that stands for it.
             Err(_) => {
-                let snapshot = self.node.log.load_snapshot().await.ok().flatten();
+                let stopped = self.node.engine.status().borrow().stopped.is_some();
+                let snapshot = self.node.log.load_snapshot().await;
+                let (false, Ok(snapshot)) = (stopped, snapshot) else {
+                    // Closed or poisoned: it will not be there later either.
+                    return false;
+                };
                 *replay = self.node.replay_from(snapshot);
-                tokio::task::yield_now().await;
-                return;
+                tokio::time::sleep(self.node.timing.heartbeat()).await;
+                return true;
             }
             Ok(_) => {}
         }
@@ -1038,5 +1046,6 @@ impl RawEvents {
             self.cursor = self.cursor.max(replay.next + 1);
             self.replay = None;
         }
+        true
     }
 }
