@@ -90,6 +90,11 @@ const STEPS: &[Step] = &[
         run: stores,
     },
     Step {
+        name: "turns",
+        proves: "games over real links, and a simulated cluster under faults, keep every promise",
+        run: turns,
+    },
+    Step {
         name: "conformance",
         proves: "the README's first command passes on the committed fixtures",
         run: conformance,
@@ -421,6 +426,34 @@ fn stores(workspace: &Workspace) -> Result<(), Failure> {
         test.args(["--test", name]);
     }
     execute(&mut test)
+}
+
+/// Seeds of the simulator that every change must survive.
+const SIM_SEEDS: &str = "500";
+
+/// Sockets, certificates and the simulator, which a newcomer does not build.
+fn turns(workspace: &Workspace) -> Result<(), Failure> {
+    const WITH: [&str; 4] = [
+        "--package",
+        "cabinet-consensus",
+        "--features",
+        "tls,testkit",
+    ];
+    let mut test = workspace.cargo(&["test"]);
+    execute(test.args(WITH).args([
+        "--lib",
+        "--test",
+        "tls_fabric",
+        "--test",
+        "sim_smoke",
+        "--test",
+        "sim_planted",
+    ]))?;
+    let mut sim = workspace.cargo(&["run"]);
+    execute(
+        sim.args(WITH)
+            .args(["--example", "sim", "--", "--seeds", SIM_SEEDS]),
+    )
 }
 
 fn conformance(workspace: &Workspace) -> Result<(), Failure> {

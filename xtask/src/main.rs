@@ -14,6 +14,7 @@ mod ci;
 mod conformance;
 mod fixtures;
 mod run;
+mod sim;
 mod stores;
 mod trace;
 
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Break what is stored: simulated stores that fail, and real processes that are killed.
     Chaos(chaos::Args),
+    /// Simulate a cluster of players under faults, in virtual time.
+    Sim(sim::Args),
     /// Run the store suite on every store there is here.
     Stores(stores::Args),
     /// Everything `.ci/run` runs, step by step.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Stores(args) => stores::run(&args),
         Command::Ci(args) => ci::run(&args),
     }

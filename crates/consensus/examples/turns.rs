@@ -21,13 +21,18 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// Players take one to three stones in turn; whoever takes the last one wins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stones {
+    /// Who plays, in the order of their turns.
     pub players: Vec<PeerId>,
+    /// Stones left.
     pub heap: u64,
+    /// Whose turn it is.
     pub next: usize,
+    /// Who took the last stone.
     pub winner: Option<PeerId>,
 }
 
 impl Stones {
+    /// A heap of stones and nobody's turn taken.
     pub fn new(roster: &BTreeSet<PeerId>, heap: u64) -> Self {
         Self {
             players: roster.iter().cloned().collect(),

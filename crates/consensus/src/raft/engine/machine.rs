@@ -10,7 +10,7 @@ use openraft::{EntryPayload, OptionalSend};
 use prost::Message;
 
 use super::ObserverRef;
-use super::store::io_error;
+use super::store::{Kept, io_error};
 use super::types::{
     Id, Meta, Snapshot, Stored, Types, id, membership, position, stored, stored_msg,
 };
@@ -31,6 +31,7 @@ pub struct Machine {
     pub feed: Feed,
     pub log: Arc<dyn LogStore>,
     pub observer: ObserverRef,
+    pub kept: Kept,
     pub applied: Option<Id>,
     pub members: Stored,
 }
@@ -46,12 +47,14 @@ impl Machine {
         feed: Feed,
         log: Arc<dyn LogStore>,
         observer: ObserverRef,
+        kept: Kept,
     ) -> Result<Self, io::Error> {
         let mut machine = Self {
             replica,
             feed,
             log,
             observer,
+            kept,
             applied: None,
             members: Stored::default(),
         };
@@ -143,6 +146,7 @@ impl RaftStateMachine<Types> for Machine {
             through: self.applied,
             members: self.members.clone(),
             log: self.log.clone(),
+            kept: self.kept.clone(),
         }
     }
 
@@ -150,14 +154,12 @@ impl RaftStateMachine<Types> for Machine {
         let through = meta
             .last_log_id
             .ok_or_else(|| invalid("a snapshot of nothing"))?;
-        self.log
-            .save_snapshot(StoredSnapshot {
-                through: position(&through),
-                membership: stored_msg(&meta.last_membership).encode_to_vec().into(),
-                state: state.clone(),
-            })
-            .await
-            .map_err(io_error)?;
+        let snapshot = StoredSnapshot {
+            through: position(&through),
+            membership: stored_msg(&meta.last_membership).encode_to_vec().into(),
+            state: state.clone(),
+        };
+        store(&self.log, &self.kept, snapshot).await?;
         self.take_over(through, meta.last_membership.clone(), &state)
     }
 
@@ -180,6 +182,24 @@ pub struct Builder {
     through: Option<Id>,
     members: Stored,
     log: Arc<dyn LogStore>,
+    kept: Kept,
+}
+
+/// Stores a snapshot, and says so to whoever waits for it.
+async fn store(
+    log: &Arc<dyn LogStore>,
+    kept: &Kept,
+    snapshot: StoredSnapshot,
+) -> Result<(), io::Error> {
+    let through = snapshot.through.index;
+    match log.save_snapshot(snapshot).await {
+        Ok(()) => kept.snapshot(through),
+        Err(error) => {
+            kept.fail();
+            return Err(io_error(error));
+        }
+    }
+    Ok(())
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -192,14 +212,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
             .ok_or_else(|| invalid("this game cannot write its state down"))?;
         // A snapshot of nothing stands for no entry, so there is nothing to keep.
         if let Some(through) = &self.through {
-            self.log
-                .save_snapshot(StoredSnapshot {
-                    through: position(through),
-                    membership: stored_msg(&self.members).encode_to_vec().into(),
-                    state: state.clone(),
-                })
-                .await
-                .map_err(io_error)?;
+            let snapshot = StoredSnapshot {
+                through: position(through),
+                membership: stored_msg(&self.members).encode_to_vec().into(),
+                state: state.clone(),
+            };
+            store(&self.log, &self.kept, snapshot).await?;
         }
         Ok(Snapshot {
             meta: Meta {

@@ -99,6 +99,7 @@ pub(crate) struct Engine {
     status: watch::Sender<RaftStatus>,
     arriving: Mutex<BTreeMap<NodeId, Arriving>>,
     snapshot_bytes_max: usize,
+    kept: store::Kept,
     follow: tokio::task::AbortHandle,
 }
 
@@ -146,11 +147,18 @@ impl Engine {
         };
         let config = Arc::new(config.validate().map_err(stopped)?);
         let replica: SharedReplica = Arc::new(Mutex::new(parts.replica));
+        let held = parts.log.state().map_err(stopped)?;
+        let snapshot = parts.log.load_snapshot().await.map_err(stopped)?;
+        let kept = store::Kept::new(
+            held.last.map_or(0, |at| at.index + 1),
+            snapshot.map_or(0, |snapshot| snapshot.through.index + 1),
+        );
         let machine = machine::Machine::open(
             replica.clone(),
             parts.feed,
             parts.log.clone(),
             parts.observer.clone(),
+            kept.clone(),
         )
         .await
         .map_err(stopped)?;
@@ -163,6 +171,7 @@ impl Engine {
         let store = store::Store {
             log: parts.log.clone(),
             observer: parts.observer,
+            kept: kept.clone(),
         };
         let raft = Raft::new(parts.me, config, network, store, machine)
             .await
@@ -176,6 +185,7 @@ impl Engine {
             status,
             arriving: Mutex::default(),
             snapshot_bytes_max: parts.limits.snapshot_bytes_max,
+            kept,
             follow,
         };
         Ok((Arc::new(engine), replica))
@@ -192,6 +202,10 @@ impl Engine {
             .into_iter()
             .map(types::entry_of)
             .collect::<Result<Vec<_>, _>>()?;
+        let last = entries
+            .last()
+            .map(|entry| entry.log_id.index)
+            .or(append.previous.map(|at| at.index));
         let request = AppendEntriesRequest {
             vote: types::vote(append.vote)?,
             prev_log_id: append.previous.map(types::id_of),
@@ -204,6 +218,16 @@ impl Engine {
             .await
             .map_err(|_| Malformed)?;
         let mut appended = Appended::default();
+        let promised = match &answer {
+            AppendEntriesResponse::Success => last,
+            AppendEntriesResponse::PartialSuccess(through) => through.map(|id| id.index),
+            _ => None,
+        };
+        if let Some(index) = promised
+            && !self.kept.wait_for_entry(index).await
+        {
+            return Err(Malformed);
+        }
         match answer {
             AppendEntriesResponse::Success => {}
             AppendEntriesResponse::PartialSuccess(through) => {

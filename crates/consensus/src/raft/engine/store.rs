@@ -11,6 +11,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use super::ObserverRef;
 use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
 use crate::log::{LogError, LogStore};
+use crate::watch;
 
 /// Most bytes of entries one request for replication carries; at least one entry goes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -19,6 +20,77 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 pub struct Store {
     pub log: Arc<dyn LogStore>,
     pub observer: ObserverRef,
+    pub kept: Kept,
+}
+
+/// How far what this node holds is on stable storage.
+///
+/// openraft answers an empty request for an entry that is still being written, and asks for a purge
+/// while the snapshot that stands for the entries is still being saved. Both were found by the
+/// simulator (seeds 375 and 223), and both are waited for here.
+#[derive(Clone)]
+pub struct Kept(watch::Sender<KeptState>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct KeptState {
+    /// Entries before this index are on stable storage.
+    entries: u64,
+    /// Entries before this index are in the stored snapshot.
+    snapshot: u64,
+    failed: bool,
+}
+
+impl Kept {
+    /// Of a log that has just been opened.
+    pub fn new(entries: u64, snapshot: u64) -> Self {
+        Self(
+            watch::channel(KeptState {
+                entries,
+                snapshot,
+                failed: false,
+            })
+            .0,
+        )
+    }
+
+    /// The snapshot through `index` is stored.
+    pub fn snapshot(&self, index: u64) {
+        self.0.modify(|kept| {
+            kept.snapshot = kept.snapshot.max(index + 1);
+            kept.entries = kept.entries.max(index + 1);
+            true
+        });
+    }
+
+    /// A write failed: nobody waits any more.
+    pub fn fail(&self) {
+        self.0.modify(|kept| {
+            kept.failed = true;
+            true
+        });
+    }
+
+    fn entries(&self, change: impl FnOnce(u64) -> u64) {
+        self.0.modify(|kept| {
+            let entries = change(kept.entries);
+            let changed = entries != kept.entries;
+            kept.entries = entries;
+            changed
+        });
+    }
+
+    /// Waits until entry `index` is on stable storage. `false` when it will not be.
+    pub async fn wait_for_entry(&self, index: u64) -> bool {
+        let mut kept = self.0.subscribe();
+        let met = kept.wait_for(|kept| kept.failed || kept.entries > index);
+        met.await.is_ok_and(|kept| !kept.failed)
+    }
+
+    async fn wait_for_snapshot(&self, index: u64) -> bool {
+        let mut kept = self.0.subscribe();
+        let met = kept.wait_for(|kept| kept.failed || kept.snapshot > index);
+        met.await.is_ok_and(|kept| !kept.failed)
+    }
 }
 
 pub fn io_error(error: LogError) -> io::Error {
@@ -128,21 +200,38 @@ impl RaftLogStorage<Types> for Store {
     {
         let records: Vec<_> = entries.into_iter().map(|entry| record(&entry)).collect();
         self.observer.appended(&records);
-        self.log
-            .append(
-                records,
-                Box::new(move |done| callback.io_completed(done.map_err(io_error))),
-            )
-            .map_err(io_error)
+        let next = records.last().map(|record| record.at.index + 1);
+        let kept = self.kept.clone();
+        let appended = self.log.append(
+            records,
+            Box::new(move |done| {
+                match (&done, next) {
+                    (Ok(()), Some(next)) => kept.entries(|entries| entries.max(next)),
+                    (Ok(()), None) => {}
+                    (Err(_), _) => kept.fail(),
+                }
+                callback.io_completed(done.map_err(io_error));
+            }),
+        );
+        appended.map_err(|error| {
+            self.kept.fail();
+            io_error(error)
+        })
     }
 
     async fn truncate_after(&mut self, last: Option<Id>) -> Result<(), io::Error> {
         let last = last.map(|id| id.index);
         self.observer.truncated(last);
-        self.log.truncate_after(last).await.map_err(io_error)
+        self.log.truncate_after(last).await.map_err(io_error)?;
+        let next = last.map_or(0, |last| last + 1);
+        self.kept.entries(|entries| entries.min(next));
+        Ok(())
     }
 
     async fn purge(&mut self, through: Id) -> Result<(), io::Error> {
+        if !self.kept.wait_for_snapshot(through.index).await {
+            return Err(io::Error::other("the snapshot could not be stored"));
+        }
         self.log.purge(position(&through)).await.map_err(io_error)
     }
 }

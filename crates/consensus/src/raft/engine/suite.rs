@@ -6,7 +6,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::machine::Machine;
-use super::store::Store;
+use super::store::{Kept, Store};
 use super::types::Types;
 use super::{Nobody, SharedReplica};
 use crate::events::Feed;
@@ -52,10 +52,16 @@ async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
     let replica = Replica::new(rules, Some(feed.clone()), Planted::default());
     let replica: SharedReplica = Arc::new(std::sync::Mutex::new(replica));
     let observer = Arc::new(Nobody);
-    let machine = Machine::open(replica, feed, log.clone(), observer.clone())
+    let kept = Kept::new(0, u64::MAX);
+    let machine = Machine::open(replica, feed, log.clone(), observer.clone(), kept.clone())
         .await
         .unwrap();
-    (Store { log, observer }, machine)
+    let store = Store {
+        log,
+        observer,
+        kept,
+    };
+    (store, machine)
 }
 
 struct InMemory;
