@@ -326,8 +326,17 @@ impl Node {
     /// Has a command decided by whoever leads, sending it again until `deadline`. Commands that
     /// go through here may be applied twice without harm.
     async fn submit(&self, body: Do, deadline: Instant) -> Result<Applied, Undecided> {
+        self.submit_noting(body, deadline, &mut false).await
+    }
+
+    /// [`Node::submit`], noting in `maybe` whether an attempt before the answer may be in a log.
+    async fn submit_noting(
+        &self,
+        body: Do,
+        deadline: Instant,
+        maybe: &mut bool,
+    ) -> Result<Applied, Undecided> {
         let mut status = self.engine.status();
-        let mut maybe = false;
         let mut hint: Option<NodeId> = None;
         loop {
             let now = status.borrow_and_update().clone();
@@ -337,7 +346,7 @@ impl Node {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Undecided::Late {
-                    maybe,
+                    maybe: *maybe,
                     leader: now.leader,
                 });
             }
@@ -364,7 +373,7 @@ impl Node {
             match result {
                 Ok(applied) => return Ok(applied),
                 Err(SubmitError::NotLeader { leader }) => hint = leader,
-                Err(SubmitError::Unknown) => maybe = true,
+                Err(SubmitError::Unknown) => *maybe = true,
                 Err(SubmitError::Stopped(_)) => return Err(Undecided::Closed),
             }
             // The hint is followed at once; otherwise whoever leads next is waited for.
@@ -459,6 +468,7 @@ impl Node {
             serial,
         };
         let mut reopened = false;
+        let mut maybe = false;
         loop {
             let act = Do::Act(Act {
                 client: key.client.as_str().to_owned(),
@@ -467,10 +477,12 @@ impl Node {
                 expected_turn,
                 action: action.clone(),
             });
-            match self.submit(act, deadline).await {
+            match self.submit_noting(act, deadline, &mut maybe).await {
                 Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
-                Ok(Applied::Rejected(Rejection::NoSession)) if !reopened && pinned.is_none() => {
-                    // Forgotten while silent, so nothing of this serial was ever applied in it.
+                Ok(Applied::Rejected(Rejection::NoSession))
+                    if !reopened && !maybe && pinned.is_none() =>
+                {
+                    // Forgotten while silent, and no attempt of this action can be in a log.
                     reopened = true;
                     guard(&self.state).opened = None;
                     opened = self.opened(deadline).await?;

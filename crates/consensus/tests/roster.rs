@@ -562,3 +562,39 @@ async fn leaving_hands_leadership_over_and_closing_twice_is_harmless() {
             .is_accepted()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_state_is_not_the_others_stops_and_says_so_and_the_others_play_on() {
+    let net = MemoryFabric::new();
+    let mut nodes = Vec::new();
+    for (n, name) in NAMES.iter().enumerate() {
+        let at = net.join(peer(name)).unwrap();
+        let first = Sum {
+            // One node starts from another state than the rest.
+            total: u64::from(n == 2),
+            timed: false,
+        };
+        let mut config = config(n as u64);
+        config.hash_every = 5;
+        nodes.push((at.clone(), node_of(&at, config, first).await));
+    }
+    let mut events = nodes[2].1.sequencer().events_from(1);
+    for n in 0..20 {
+        nodes[0].1.sequencer().propose(&n).await.unwrap();
+    }
+    let (mine, theirs) = loop {
+        match events.next().await.expect("the stream says why it ends") {
+            TurnEvent::Desync { mine, theirs, .. } => break (mine, theirs),
+            TurnEvent::Committed(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert_ne!(mine, theirs);
+    assert_eq!(events.next().await.map(|_| ()), None);
+    assert!(matches!(
+        nodes[2].1.node().waiting(Duration::from_secs(1)),
+        Waiting::Stopped(_)
+    ));
+    let after = nodes[0].1.sequencer().propose(&1).await.unwrap();
+    assert!(after.is_accepted());
+}

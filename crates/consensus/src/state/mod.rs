@@ -228,7 +228,7 @@ impl Replica {
                 None => Applied::Rejected(Rejection::Malformed),
             },
             Body::Timeout(timeout) => Applied::TimedOut(self.time_out(at, timeout.turn)),
-            Body::Hash(hash) => return self.vote(hash).map(|()| Applied::Internal),
+            Body::Hash(hash) => return self.vote(at, hash).map(|()| Applied::Internal),
             Body::Tick(_) => Applied::Internal,
         })
     }
@@ -412,7 +412,7 @@ impl Replica {
         (!voted).then_some((*at, *hash))
     }
 
-    fn vote(&mut self, vote: Hash) -> Result<(), Desync> {
+    fn vote(&mut self, at: Position, vote: Hash) -> Result<(), Desync> {
         let (Some(node), Ok(hash)) = (
             vote.node.as_ref().and_then(command::NodeMsg::node),
             <[u8; 32]>::try_from(&vote.hash[..]),
@@ -436,8 +436,10 @@ impl Replica {
                     mine: *mine,
                     theirs: hash,
                 };
+                // In the order of the log: the entry that proves it, not the one after which the
+                // states differ.
                 self.emit(|_| RawEvent::Desync {
-                    index: desync.index,
+                    index: shown(at),
                     mine: desync.mine,
                     theirs: desync.theirs,
                 });
