@@ -447,6 +447,8 @@ fn turns(workspace: &Workspace) -> Result<(), Failure> {
         "--test",
         "sim_smoke",
         "--test",
+        "kill_turns",
+        "--test",
         "sim_planted",
     ]))?;
     let mut sim = workspace.cargo(&["run"]);

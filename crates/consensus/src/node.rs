@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{Compaction, Limits, Timing};
-use crate::events::{Feed, RawEvent, Read};
+use crate::events::{Feed, FeedLimits, RawEvent, Read};
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
 use crate::ids::{ActionKey, ClientId, Incarnation, NodeId, PeerId, SessionId};
@@ -31,7 +31,7 @@ use crate::raft::wire::{Body, Frame, ReadAsked, ReadAt, Submit, Submitted};
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, Role, SubmitError};
 use crate::raft::{SharedReplica, lock};
 use crate::state::command::{Act, Body as Do, Command, Configure, Hash, Open, Tick, Timeout};
-use crate::state::sessions::{Kept, Opened, Rejection, WINDOW};
+use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
 use crate::state::{Applied, KeptMsg, Planted, Replica};
 use crate::watch::Watch;
 
@@ -94,6 +94,12 @@ pub enum ProposeError {
         /// The serial.
         serial: u64,
     },
+    /// The serial is zero, or larger than there can be.
+    #[error("a serial is between 1 and {SERIAL_MAX}, not {serial}")]
+    NoSerial {
+        /// The serial.
+        serial: u64,
+    },
     /// Another process uses the client id.
     #[error("client id {client} is used by another process or peer: take another")]
     IdentityTaken {
@@ -130,6 +136,8 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
+    /// Proposals and reads of others past what is served at a time.
+    pub overload: u64,
 }
 
 #[derive(Default)]
@@ -139,6 +147,7 @@ struct Drops {
     other_life: AtomicU64,
     not_member: AtomicU64,
     unasked: AtomicU64,
+    overload: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -278,6 +287,7 @@ impl Node {
             other_life: read(&self.drops.other_life),
             not_member: read(&self.drops.not_member),
             unasked: read(&self.drops.unasked),
+            overload: read(&self.drops.overload),
         }
     }
 
@@ -307,11 +317,16 @@ impl Node {
         let seen = lock(&self.replica).now_ms;
         let now = self.clock.now();
         let mut stamped = guard(&self.stamped);
-        if stamped.0 != seen {
+        let elapsed = now.saturating_sub(stamped.1).as_millis();
+        let mine = stamped
+            .0
+            .saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        // Only a clock that is ahead of ours moves it: an entry is applied later than it was
+        // stamped, and going by that would slow the game's clock with every entry.
+        if seen > mine {
             *stamped = (seen, now);
         }
-        let elapsed = now.saturating_sub(stamped.1).as_millis();
-        seen.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+        seen.max(mine)
     }
 
     fn stamp_command(&self, body: Do) -> Bytes {
@@ -338,10 +353,18 @@ impl Node {
     ) -> Result<Applied, Undecided> {
         let mut status = self.engine.status();
         let mut hint: Option<NodeId> = None;
+        let mut hops = 0u32;
         loop {
             let now = status.borrow_and_update().clone();
             if now.stopped.is_some() {
-                return Err(Undecided::Closed);
+                return Err(if *maybe {
+                    Undecided::Late {
+                        maybe: true,
+                        leader: None,
+                    }
+                } else {
+                    Undecided::Closed
+                });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -376,8 +399,10 @@ impl Node {
                 Err(SubmitError::Unknown) => *maybe = true,
                 Err(SubmitError::Stopped(_)) => return Err(Undecided::Closed),
             }
-            // The hint is followed at once; otherwise whoever leads next is waited for.
-            if hint.is_none() || hint == leader {
+            hops += 1;
+            // A hint is followed at once, but not for ever: two nodes may name each other.
+            // Otherwise whoever leads next is waited for.
+            if hint.is_none() || hint == leader || hops.is_multiple_of(3) {
                 hint = None;
                 let pause = self.timing.heartbeat().min(left);
                 let _ = tokio::time::timeout(pause, status.changed()).await;
@@ -434,6 +459,9 @@ impl Node {
         let max = self.limits.pending_max;
         let mut state = guard(&self.state);
         let serial = pinned.unwrap_or(state.next_serial);
+        if serial == 0 || serial > SERIAL_MAX {
+            return Err(ProposeError::NoSerial { serial });
+        }
         let lowest = state.outstanding.first().copied().unwrap_or(serial);
         // The game remembers the last WINDOW serials: none of ours may fall out while under way.
         if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
@@ -486,6 +514,11 @@ impl Node {
                     reopened = true;
                     guard(&self.state).opened = None;
                     opened = self.opened(deadline).await?;
+                }
+                Ok(Applied::Rejected(Rejection::NoSession)) if pinned.is_some() => {
+                    // A new session must not be asked for a number of the old one.
+                    guard(&self.state).opened = None;
+                    return Err(ProposeError::Forgotten { serial });
                 }
                 Ok(Applied::Rejected(Rejection::TooOld)) => {
                     return Err(ProposeError::Forgotten { serial });
@@ -587,16 +620,16 @@ impl Node {
     }
 
     /// Takes frames of these nodes too, if a node that may know says that they are the members: one
-    /// whose peer is a member by our own log, or was trusted before.
+    /// whose peer votes by our own log, or was trusted before. Only while no leader is heard.
     pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) {
         let known = {
             let membership = self.engine.status().borrow().membership.clone();
             let mut trusted = guard(&self.trusted).clone();
             trusted.extend(membership.voters.iter().cloned());
-            trusted.extend(membership.learners.iter().cloned());
             trusted.iter().any(|node| node.peer == *from)
         };
-        if known {
+        // While a leader is heard there is nobody else to be told of.
+        if known && self.leader_silent_for() >= self.timing.election_max() * 3 {
             *guard(&self.trusted) = members.into_iter().collect();
         }
     }
@@ -672,7 +705,10 @@ impl Node {
         let result = if under_way >= self.limits.pending_total_max {
             Err(SubmitError::NotLeader { leader: None })
         } else {
-            self.submit_here(body).await
+            let within = self.timing.election_max() * 4;
+            // Whoever asked has given up by then, and asks again under the same key.
+            let submit = tokio::time::timeout(within, self.submit_here(body));
+            submit.await.unwrap_or(Err(SubmitError::Unknown))
         };
         self.forwarded.fetch_sub(1, Ordering::Relaxed);
         submitted(result)
@@ -766,7 +802,12 @@ impl Node {
     }
 
     fn replay_from(&self, snapshot: Option<StoredSnapshot>) -> Replay {
-        let feed = Feed::new(Default::default(), 0);
+        // It holds what one batch makes, and nothing may fall out of it unread.
+        let limits = FeedLimits {
+            events_max: usize::MAX,
+            bytes_max: usize::MAX,
+        };
+        let feed = Feed::new(limits, 0);
         let mut replica = Replica::new(self.rules.clone(), Some(feed.clone()), Planted::default());
         let mut next = 0;
         if let Some(snapshot) = snapshot
@@ -837,7 +878,7 @@ async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
         let inbound = tokio::select! {
             biased;
             Some(()) = serving.next(), if !serving.is_empty() => continue,
-            inbound = incoming.recv(), if serving.len() < SERVING_MAX => inbound,
+            inbound = incoming.recv() => inbound,
         };
         let Some(Inbound { from, frame }) = inbound else {
             return;
@@ -870,8 +911,17 @@ async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
+        // Answers and Raft's own requests are always served: what waits here waits for them.
+        if serving.len() >= SERVING_MAX && matches!(body, Body::Submit(_) | Body::Read(_)) {
+            count(&node.drops.overload);
+            continue;
+        }
         if matches!(body, Body::Append(_) | Body::Chunk(_)) {
             *guard(&node.heard) = node.clock.now();
+            let status = node.engine.status();
+            if status.borrow().membership.voters.contains(&from) {
+                guard(&node.trusted).clear();
+            }
         }
         serving.push(node.answer(from, frame.id, body));
     }
@@ -975,6 +1025,7 @@ impl RawEvents {
                 if !self.replay_some().await {
                     return None;
                 }
+                tokio::task::yield_now().await;
                 continue;
             }
             drop(progress.borrow_and_update());
@@ -1039,8 +1090,6 @@ impl RawEvents {
             }
             Ok(_) => {}
         }
-        // The replay's own feed keeps every event of one batch: 256 entries make at most 256, and
-        // a reset before them.
         let mut from = self.cursor;
         if let Read::Behind { oldest } = replay.feed.read(from) {
             from = oldest;

@@ -280,23 +280,27 @@ async fn the_same_id_again_gets_the_first_answer_and_another_turn_is_fenced() {
 #[tokio::test(start_paused = true)]
 async fn a_durable_client_goes_on_after_its_process_died_and_its_former_self_is_shut_out() {
     let net = MemoryFabric::new();
-    let mut nodes = three(&net).await;
-    let (at, session) = nodes.remove(0);
-    session.close().await;
-    drop(session);
     let client = ClientId::new("ann's game").unwrap();
-    let log = MemoryLog::new();
-    let durable = |nonce| SessionConfig {
+    // A process that starts again has its log: without it, it would vote twice.
+    let logs: Vec<_> = NAMES.iter().map(|_| MemoryLog::new()).collect();
+    let durable = |n: usize, nonce| SessionConfig {
         identity: Identity::Durable(client.clone()),
-        log: Arc::new(log.clone()),
+        log: Arc::new(logs[n].clone()),
         ..config(nonce)
     };
-    let before = node(&at, durable(50)).await;
+    let at: Vec<_> = NAMES
+        .iter()
+        .map(|name| net.join(peer(name)).unwrap())
+        .collect();
+    let before = node(&at[0], durable(0, 50)).await;
+    let log: Arc<MemoryLog> = Arc::new(logs[1].clone());
+    let bob = node(&at[1], SessionConfig { log, ..config(1) }).await;
+    let _cyd = node(&at[2], config(2)).await;
     let first = before.sequencer().propose(&5).await.unwrap();
     before.close().await;
     drop(before);
-    log.reopen();
-    let after = node(&at, durable(51)).await;
+    logs[0].reopen();
+    let after = node(&at[0], durable(0, 51)).await;
     let again = after
         .sequencer()
         .propose_with_id(first.key.serial, &5)
@@ -307,18 +311,10 @@ async fn a_durable_client_goes_on_after_its_process_died_and_its_former_self_is_
     assert_eq!(next.key.serial, first.key.serial + 1);
     assert_eq!(next.ruling, Ruling::Accepted(11));
     // Somebody else's client id is refused.
-    let (thief_at, thief) = nodes.remove(0);
-    thief.close().await;
-    drop(thief);
-    let identity = Identity::Durable(client.clone());
-    let thief = node(
-        &thief_at,
-        SessionConfig {
-            identity,
-            ..config(52)
-        },
-    )
-    .await;
+    bob.close().await;
+    drop(bob);
+    logs[1].reopen();
+    let thief = node(&at[1], durable(1, 52)).await;
     let stolen = thief.sequencer().propose(&1).await;
     assert_eq!(
         stolen.map(|_| ()),

@@ -165,8 +165,7 @@ pub async fn game_host<G: Game>(
     }
     let mut place = Place::from(port);
     let me = NodeId::new(place.links.local().clone(), options.incarnation);
-    // Two draws from one number are enough: the session must be new, the nonce only different.
-    let session = SessionId(u128::from(config.nonce) << 64 | u128::from(options.incarnation.0));
+    let session = hosted_session(place.links.game().as_str(), &me, config.nonce);
     claim(&mut place, &me, session, &options, &config).await?;
     let configure = Configure {
         session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
@@ -198,15 +197,16 @@ pub async fn game_host<G: Game>(
     let deadline = options.within.map(|within| Instant::now() + within);
     let mut status = game.node.status();
     let gathered = status.wait_for(|status| {
-        status.membership_committed
+        let gathered = status.membership_committed
             && !status.membership.is_joint()
-            && status.membership.voters.len() >= wanted
+            && status.membership.voters.len() >= wanted;
+        gathered || status.stopped.is_some()
     });
     let gathered = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, gathered)
             .await
-            .is_ok_and(|met| met.is_ok()),
-        None => gathered.await.is_ok(),
+            .is_ok_and(|met| met.is_ok_and(|status| status.stopped.is_none())),
+        None => gathered.await.is_ok_and(|status| status.stopped.is_none()),
     };
     if !gathered {
         let present = game.node.status().borrow().membership.voters.len();
@@ -214,6 +214,15 @@ pub async fn game_host<G: Game>(
         return Err(HostError::Timeout { present, wanted });
     }
     Ok(game)
+}
+
+/// A session nobody else has: by who hosts, in which life, and the number its process drew.
+fn hosted_session(game: &str, me: &NodeId, nonce: u64) -> SessionId {
+    let text = format!("cabinet host\n{}:{game}\n{me}\n{nonce}\n", game.len());
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.as_ref()[..16]);
+    SessionId(u128::from_be_bytes(id))
 }
 
 /// Finds out whether anybody hosts, by claiming to.

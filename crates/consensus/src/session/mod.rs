@@ -482,11 +482,11 @@ impl<G: Game> GameSession<G> {
                 handed = self.node.transfer(heir, within).await;
             }
         }
-        let alone = status.membership.voters.len() <= 1;
+        let me = self.node.me().clone();
+        let alone = status.membership.voters.iter().all(|voter| *voter == me);
         if alone || !handed {
             return handed;
         }
-        let me = self.node.me().clone();
         let vacate = Body::Vacate(Vacate {
             node: Some((&me).into()),
             left: true,

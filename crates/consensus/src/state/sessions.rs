@@ -20,6 +20,9 @@ use crate::ids::{ClientId, PeerId};
 /// way, so an older one was answered or given up.
 pub const WINDOW: u64 = 256;
 
+/// Highest serial of an action.
+pub const SERIAL_MAX: u64 = u64::MAX / 2;
+
 /// Most sessions at a time. Past it, the one silent for longest ends when another is opened.
 pub const SESSIONS_MAX: usize = 4096;
 
@@ -183,7 +186,7 @@ impl Sessions {
         if session.generation != generation {
             return Admission::Rejected(Rejection::Superseded);
         }
-        if serial == 0 || serial + WINDOW <= session.highest {
+        if serial == 0 || serial > SERIAL_MAX || serial + WINDOW <= session.highest {
             return Admission::Rejected(Rejection::TooOld);
         }
         self.touch(client, now_ms);
@@ -321,6 +324,26 @@ mod tests {
             table.admit(&client(), session, 0, 0),
             Admission::Rejected(Rejection::TooOld)
         );
+    }
+
+    #[test]
+    fn the_highest_serial_is_taken_and_one_higher_is_refused() {
+        let (mut table, session) = opened();
+        assert_eq!(
+            table.admit(&client(), session, SERIAL_MAX + 1, 0),
+            Admission::Rejected(Rejection::TooOld)
+        );
+        assert_eq!(
+            table.admit(&client(), session, u64::MAX, 0),
+            Admission::Rejected(Rejection::TooOld)
+        );
+        assert_eq!(
+            table.admit(&client(), session, SERIAL_MAX, 0),
+            Admission::Apply
+        );
+        table.keep(&client(), SERIAL_MAX, kept(4));
+        let again = table.open(&client(), &owner(), 8, 6, 0).unwrap();
+        assert_eq!(again.next_serial, SERIAL_MAX + 1);
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Engine {
             .await
             .map_err(stopped)?;
         let (status, _) = watch::channel(status_of(&raft));
-        let follow = tokio::spawn(follow(raft.clone(), status.clone())).abort_handle();
+        let follow =
+            tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
         let engine = Self {
             raft,
             replica: replica.clone(),
@@ -330,11 +331,13 @@ impl Engine {
 }
 
 /// Keeps the status in step with openraft's own.
-async fn follow(raft: Raft, status: watch::Sender<RaftStatus>) {
+async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) {
     let mut changes = raft.server_metrics();
     loop {
         status.set_if_new(status_of(&raft));
-        if changes.changed().await.is_err() {
+        // openraft wakes who watches the server's part before it publishes the whole that is read
+        // here: what was missed is seen a heartbeat later.
+        if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
             break;
         }
     }
@@ -536,6 +539,13 @@ impl Consensus for Engine {
         async move {
             // Only a panic of openraft's own task makes this fail, and then it is gone as well.
             let _ = self.raft.shutdown().await;
+            self.status.modify(|status| {
+                let first = status.stopped.is_none();
+                status
+                    .stopped
+                    .get_or_insert_with(|| "it was shut down".to_owned());
+                first
+            });
             let _ = self.log.close().await;
         }
         .boxed()
