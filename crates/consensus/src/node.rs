@@ -161,7 +161,7 @@ pub enum Identity {
     #[default]
     Automatic,
     /// A client that outlives its process: serials go on where the game says they stand, and
-    /// [`Node::propose`] with a serial of before finds out what became of it.
+    /// `propose_with_id` with a serial of before finds out what became of it.
     Durable(ClientId),
 }
 

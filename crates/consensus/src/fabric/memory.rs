@@ -71,7 +71,7 @@ impl MemoryFabric {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when the name is taken or the network full.
+    /// `JoinError` when the name is taken or the network full.
     pub fn join(&self, peer: PeerId) -> Result<Arc<MemoryPeer>, JoinError> {
         let mut network = lock(&self.members);
         if network.members.contains_key(&peer) {

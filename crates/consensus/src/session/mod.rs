@@ -79,7 +79,7 @@ pub enum OpenError {
     Start(String),
 }
 
-/// Everything a session may be told. [`SessionConfig::default`] is a game in memory at Raft's usual
+/// Everything a session may be told. [`SessionConfig::new`] is a game in memory at Raft's usual
 /// times.
 #[derive(Clone)]
 pub struct SessionConfig {

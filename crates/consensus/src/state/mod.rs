@@ -1,12 +1,12 @@
 //! The replicated state: what every node computes from the same log.
 //!
-//! Seats, client sessions, the turn clock, hash votes, and the game itself. [`Replica::apply`] is a
+//! Seats, client sessions, the turn clock, hash votes, and the game itself. `Replica::apply` is a
 //! function of the state and the entry: no clock, no randomness, no I/O. What it decides goes to
-//! whoever proposed as an [`Applied`] and to the [`Feed`](crate::events) as an event.
+//! whoever proposed as an [`Applied`] and to the feed of events as an event.
 //!
 //! Invariants
 //! - two replicas that applied the same entries are equal, byte for byte, in
-//!   [`Replica::snapshot`];
+//!   `Replica::snapshot`;
 //! - the game's clock never goes back: a stamp older than the state's is raised to it;
 //! - one timeout per turn: the entry counts only if the turn it names is still on and its time is
 //!   up by the entry's own stamp.

@@ -205,8 +205,8 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         let last = entries
             .last()
-            .map(|entry| entry.log_id.index)
-            .or(append.previous.map(|at| at.index));
+            .map(|entry| types::position(&entry.log_id))
+            .or(append.previous.map(Position::from));
         let request = AppendEntriesRequest {
             vote: types::vote(append.vote)?,
             prev_log_id: append.previous.map(types::id_of),
@@ -221,11 +221,11 @@ impl Engine {
         let mut appended = Appended::default();
         let promised = match &answer {
             AppendEntriesResponse::Success => last,
-            AppendEntriesResponse::PartialSuccess(through) => through.map(|id| id.index),
+            AppendEntriesResponse::PartialSuccess(through) => through.as_ref().map(types::position),
             _ => None,
         };
-        if let Some(index) = promised
-            && !self.kept.wait_for_entry(index).await
+        if let Some(at) = promised
+            && !self.kept.wait_for_entry(&self.log, at).await
         {
             return Err(Malformed);
         }
@@ -309,9 +309,14 @@ impl Engine {
         };
         let answer = self
             .raft
-            .install_full_snapshot(whole.vote, snapshot)
+            .install_full_snapshot(whole.vote.clone(), snapshot)
             .await
             .map_err(|_| Malformed)?;
+        // openraft answers once it has begun to install: the leader would count on what a crash
+        // can still take (seed 37).
+        if answer.vote == whole.vote && !self.kept.wait_for_entry(&self.log, through).await {
+            return Err(Malformed);
+        }
         Ok(Body::Chunked(Chunked {
             next: whole.total,
             vote: Some(types::vote_msg(&answer.vote)),

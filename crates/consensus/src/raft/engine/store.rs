@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::ObserverRef;
 use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
-use crate::log::{LogError, LogStore};
+use crate::log::{LogError, LogStore, Position};
 use crate::watch;
 
 /// Most bytes of entries one request for replication carries; at least one entry goes.
@@ -37,6 +37,10 @@ struct KeptState {
     entries: u64,
     /// Entries before this index are in the stored snapshot.
     snapshot: u64,
+    /// How often the log was truncated, and the lowest index that was cut since: an append that
+    /// was under way then may be reported later, and its tail is gone.
+    truncations: u64,
+    cut: u64,
     failed: bool,
 }
 
@@ -47,6 +51,8 @@ impl Kept {
             watch::channel(KeptState {
                 entries,
                 snapshot,
+                truncations: 0,
+                cut: u64::MAX,
                 failed: false,
             })
             .0,
@@ -70,19 +76,45 @@ impl Kept {
         });
     }
 
-    fn entries(&self, change: impl FnOnce(u64) -> u64) {
+    fn truncations(&self) -> u64 {
+        self.0.borrow().truncations
+    }
+
+    /// Entries before `next` were written, by an append begun after so many truncations.
+    fn written(&self, next: u64, truncations: u64) {
         self.0.modify(|kept| {
-            let entries = change(kept.entries);
-            let changed = entries != kept.entries;
-            kept.entries = entries;
+            let next = if truncations == kept.truncations {
+                next
+            } else {
+                next.min(kept.cut)
+            };
+            let changed = next > kept.entries;
+            kept.entries = kept.entries.max(next);
             changed
         });
     }
 
-    /// Waits until entry `index` is on stable storage. `false` when it will not be.
-    pub async fn wait_for_entry(&self, index: u64) -> bool {
+    /// Entries from `next` on are cut.
+    fn truncated(&self, next: u64) {
+        self.0.modify(|kept| {
+            kept.truncations += 1;
+            kept.cut = kept.cut.min(next);
+            kept.entries = kept.entries.min(next);
+            true
+        });
+    }
+
+    /// Waits until the very entry `at` is on stable storage: another one may stand at its index
+    /// until the log is truncated. `false` when it will not be.
+    pub async fn wait_for_entry(&self, log: &Arc<dyn LogStore>, at: Position) -> bool {
+        let stands = || match log.read(at.index, at.index + 1) {
+            Ok(records) => records.first().is_some_and(|record| record.at == at),
+            Err(_) => log.state().is_ok_and(|state| at.index < state.first),
+        };
         let mut kept = self.0.subscribe();
-        let met = kept.wait_for(|kept| kept.failed || kept.entries > index);
+        let met = kept.wait_for(|kept| {
+            kept.failed || kept.snapshot > at.index || (kept.entries > at.index && stands())
+        });
         met.await.is_ok_and(|kept| !kept.failed)
     }
 
@@ -202,11 +234,12 @@ impl RaftLogStorage<Types> for Store {
         self.observer.appended(&records);
         let next = records.last().map(|record| record.at.index + 1);
         let kept = self.kept.clone();
+        let truncations = kept.truncations();
         let appended = self.log.append(
             records,
             Box::new(move |done| {
                 match (&done, next) {
-                    (Ok(()), Some(next)) => kept.entries(|entries| entries.max(next)),
+                    (Ok(()), Some(next)) => kept.written(next, truncations),
                     (Ok(()), None) => {}
                     (Err(_), _) => kept.fail(),
                 }
@@ -222,10 +255,8 @@ impl RaftLogStorage<Types> for Store {
     async fn truncate_after(&mut self, last: Option<Id>) -> Result<(), io::Error> {
         let last = last.map(|id| id.index);
         self.observer.truncated(last);
-        self.log.truncate_after(last).await.map_err(io_error)?;
-        let next = last.map_or(0, |last| last + 1);
-        self.kept.entries(|entries| entries.min(next));
-        Ok(())
+        self.kept.truncated(last.map_or(0, |last| last + 1));
+        self.log.truncate_after(last).await.map_err(io_error)
     }
 
     async fn purge(&mut self, through: Id) -> Result<(), io::Error> {
