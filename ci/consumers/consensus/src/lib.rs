@@ -62,7 +62,7 @@ pub async fn over_tls(
     nonce: u64,
 ) -> Result<GameSession<Count>, Error> {
     let fabric = TlsFabric::start(config).await?;
-    sit(Arc::new(fabric), roster, nonce).await
+    sit(fabric, roster, nonce).await
 }
 
 /// Counts once, and says what everybody saw.
