@@ -9,6 +9,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// Longest [`PeerId`], in bytes.
 pub const PEER_ID_BYTES_MAX: usize = 64;
 /// Longest [`ClientId`], in bytes.
@@ -173,6 +175,35 @@ impl fmt::Debug for NodeId {
 /// derived from the voters when all of them are known beforehand.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// The session named by a text: the same on whoever writes the same one.
+    pub(crate) fn named(text: &str) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&sha256(text.as_bytes())[..16]);
+        Self(u128::from_be_bytes(id))
+    }
+
+    /// The id as it stands in messages and in the log.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+
+    /// The session these bytes name: there are 16.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let id = bytes.try_into().ok()?;
+        Some(Self(u128::from_be_bytes(id)))
+    }
+}
+
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    // The algorithm's output has this many bytes.
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -265,7 +265,7 @@ pub(crate) struct ReadAt {
 impl Frame {
     pub(crate) fn new(session: SessionId, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
         Self {
-            session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
+            session: session.to_bytes(),
             from_incarnation: from.incarnation.0,
             to_incarnation: to.incarnation.0,
             id,

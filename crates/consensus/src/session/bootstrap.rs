@@ -9,11 +9,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::attend::{broadcast, connected, send};
-use super::{GameSession, Hooks, Member, OpenError, Place, SessionConfig, open};
+use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, SessionId};
@@ -149,7 +148,7 @@ pub enum JoinError {
 ///
 /// [`HostError`]; nothing keeps running then, and the game's name on the fabric is free again.
 pub async fn game_host<G: Game>(
-    port: Port,
+    mut port: Port,
     blueprint: Blueprint<G>,
     options: HostOptions,
     config: SessionConfig,
@@ -163,19 +162,15 @@ pub async fn game_host<G: Game>(
         let (len, max) = (options.spectators_max, seats::SPECTATORS_MAX);
         return Err(OpenError::Gallery { len, max }.into());
     }
-    let mut place = Place::from(port);
-    let me = NodeId::new(place.links.local().clone(), options.incarnation);
-    let session = hosted_session(place.links.game().as_str(), &me, config.nonce);
-    claim(&mut place, &me, session, &options, &config).await?;
+    let me = NodeId::new(port.links.local().clone(), options.incarnation);
+    let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
+    claim(&mut port, &me, session, &options, &config).await?;
     let configure = Configure {
-        session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
         seats: options.seats,
         spectators_max: options.spectators_max,
         seated: vec![(&me).into()],
         witness: options.witness,
-        session_ttl_ms: u64::try_from(config.client_ttl.as_millis()).unwrap_or(u64::MAX),
-        hash_every: config.hash_every,
-        ..Configure::default()
+        ..config.settings(session)
     };
     let member = Member {
         me: me.clone(),
@@ -185,7 +180,7 @@ pub async fn game_host<G: Game>(
         trusted: BTreeSet::new(),
         hooks: Hooks::default(),
     };
-    let game = open(place, blueprint, member, config).await?;
+    let game = open(port, blueprint, member, config).await?;
     if let Err(why) = game.node.engine.initialize([me].into()).await {
         game.close().await;
         return Err(OpenError::Start(why.to_string()).into());
@@ -219,21 +214,18 @@ pub async fn game_host<G: Game>(
 /// A session nobody else has: by who hosts, in which life, and the number its process drew.
 fn hosted_session(game: &str, me: &NodeId, nonce: u64) -> SessionId {
     let text = format!("cabinet host\n{}:{game}\n{me}\n{nonce}\n", game.len());
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.as_ref()[..16]);
-    SessionId(u128::from_be_bytes(id))
+    SessionId::named(&text)
 }
 
 /// Finds out whether anybody hosts, by claiming to.
 async fn claim(
-    place: &mut Place,
+    port: &mut Port,
     me: &NodeId,
     session: SessionId,
     options: &HostOptions,
     config: &SessionConfig,
 ) -> Result<(), HostError> {
-    let links = place.links.clone();
+    let links = port.links.clone();
     let clock = &config.clock;
     let mut peers = links.peers();
     let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
@@ -261,7 +253,7 @@ async fn claim(
             .map_or(options.claim_wait, |at| at.saturating_sub(now));
         tokio::select! {
             biased;
-            inbound = place.lobby.recv() => {
+            inbound = port.incoming.lobby.recv() => {
                 let Some(inbound) = inbound else {
                     return Err(OpenError::Start("the fabric is closed".to_owned()).into());
                 };
@@ -322,18 +314,17 @@ pub async fn game_witness<G: Game>(
 }
 
 async fn enter<G: Game>(
-    port: Port,
+    mut port: Port,
     blueprint: Blueprint<G>,
     kind: Kind,
     options: JoinOptions,
     config: SessionConfig,
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
-    let mut place = Place::from(port);
     let deadline = Instant::now() + options.within;
     let timeout = || JoinError::Timeout(options.within);
-    let me = NodeId::new(place.links.local().clone(), options.incarnation);
-    let asked = knock(&mut place, &me, kind, options.session);
+    let me = NodeId::new(port.links.local().clone(), options.incarnation);
+    let asked = knock(&mut port, &me, kind, options.session);
     let (session, members) = tokio::time::timeout_at(deadline, asked)
         .await
         .map_err(|_| timeout())??;
@@ -345,7 +336,7 @@ async fn enter<G: Game>(
         trusted: members,
         hooks: Hooks::default(),
     };
-    let game = open(place, blueprint, member, config).await?;
+    let game = open(port, blueprint, member, config).await?;
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();
@@ -368,12 +359,12 @@ async fn enter<G: Game>(
 
 /// Announces this peer until somebody who leads says what becomes of it.
 async fn knock(
-    place: &mut Place,
+    port: &mut Port,
     me: &NodeId,
     kind: Kind,
     session: Option<SessionId>,
 ) -> Result<(SessionId, BTreeSet<NodeId>), JoinError> {
-    let links: Links = place.links.clone();
+    let links: Links = port.links.clone();
     let announce = LobbyMsg::Announce(Announce {
         node: me.clone(),
         kind,
@@ -388,7 +379,7 @@ async fn knock(
         loop {
             let inbound = tokio::select! {
                 biased;
-                inbound = place.lobby.recv() => inbound,
+                inbound = port.incoming.lobby.recv() => inbound,
                 // Whoever came may be the host.
                 Ok(()) = peers.changed() => break,
                 () = tokio::time::sleep_until(again) => break,

@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
 pub use attend::Rival;
@@ -138,6 +137,16 @@ impl SessionConfig {
         }
     }
 
+    /// What every game this peer starts has in common.
+    fn settings(&self, session: SessionId) -> Configure {
+        Configure {
+            session: session.to_bytes(),
+            session_ttl_ms: u64::try_from(self.client_ttl.as_millis()).unwrap_or(u64::MAX),
+            hash_every: self.hash_every,
+            ..Configure::default()
+        }
+    }
+
     fn validate<G: Game>(&self, blueprint: &Blueprint<G>) -> Result<(), OpenError> {
         self.timing.validate()?;
         self.limits.validate()?;
@@ -205,12 +214,9 @@ pub(crate) async fn game_node_with<G: Game>(
         .collect();
     let session = roster_session(port.links.game().as_str(), &voters);
     let configure = Configure {
-        session: Bytes::copy_from_slice(&session.0.to_be_bytes()),
         seats: u32::try_from(voters.len()).unwrap_or(seats::SEATS_MAX),
         seated: voters.iter().map(Into::into).collect(),
-        session_ttl_ms: u64::try_from(config.client_ttl.as_millis()).unwrap_or(u64::MAX),
-        hash_every: config.hash_every,
-        ..Configure::default()
+        ..config.settings(session)
     };
     let me = NodeId::new(local, Incarnation(0));
     let member = Member {
@@ -221,7 +227,7 @@ pub(crate) async fn game_node_with<G: Game>(
         trusted: BTreeSet::new(),
         hooks,
     };
-    let opened = open(Place::from(port), blueprint, member, config).await?;
+    let opened = open(port, blueprint, member, config).await?;
     let begun = opened.node.engine.initialize(voters).await;
     if let Err(why) = begun {
         opened.close().await;
@@ -237,32 +243,7 @@ fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
         let peer = voter.peer.as_str();
         text.push_str(&format!("{}:{peer}\n", peer.len()));
     }
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.as_ref()[..16]);
-    SessionId(u128::from_be_bytes(id))
-}
-
-/// A port, taken apart.
-struct Place {
-    links: Links,
-    raft: Receiver<Inbound>,
-    lobby: Receiver<Inbound>,
-    app: Receiver<Inbound>,
-    guard: crate::fabric::OpenGame,
-}
-
-impl From<Port> for Place {
-    fn from(port: Port) -> Self {
-        let (links, incoming) = port.split();
-        Self {
-            links,
-            raft: incoming.raft,
-            lobby: incoming.lobby,
-            app: incoming.app,
-            guard: incoming.guard,
-        }
-    }
+    SessionId::named(&text)
 }
 
 /// What a node is to be in a session.
@@ -278,7 +259,7 @@ struct Member {
 }
 
 async fn open<G: Game>(
-    place: Place,
+    port: Port,
     blueprint: Blueprint<G>,
     member: Member,
     config: SessionConfig,
@@ -291,7 +272,7 @@ async fn open<G: Game>(
         trusted,
         hooks,
     } = member;
-    let links = place.links;
+    let (links, incoming) = port.split();
     let feed = Feed::new(config.events, 0);
     let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
     let rules = blueprint.rules();
@@ -305,7 +286,7 @@ async fn open<G: Game>(
         limits: config.limits,
         observer: hooks.observer,
     };
-    let (engine, _) = Engine::start(parts).await.map_err(OpenError::Start)?;
+    let engine = Engine::start(parts).await.map_err(OpenError::Start)?;
     let node = Node::start(NodeParts {
         rules,
         session,
@@ -321,7 +302,7 @@ async fn open<G: Game>(
         engine,
         feed,
         rpc,
-        incoming: place.raft,
+        incoming: incoming.raft,
     });
     let Limits {
         channels_max,
@@ -330,7 +311,7 @@ async fn open<G: Game>(
     } = config.limits;
     let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
     let mut tasks = JoinSet::new();
-    tasks.spawn(carry(channels.clone(), place.app));
+    tasks.spawn(carry(channels.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
@@ -355,7 +336,7 @@ async fn open<G: Game>(
         rivals: rivals.clone(),
         leaving: leaving.clone(),
     };
-    tasks.spawn(attend::attend(attendant, actions, place.lobby));
+    tasks.spawn(attend::attend(attendant, actions, incoming.lobby));
     Ok(GameSession {
         node,
         blueprint,
@@ -363,7 +344,7 @@ async fn open<G: Game>(
         links,
         channels,
         // Held so that the game's name stays taken on the fabric until the session is closed.
-        held: Mutex::new(Some((tasks, place.guard))),
+        held: Mutex::new(Some((tasks, incoming.guard))),
         rivals,
         leaving,
         grace: config.timing.election_max(),

@@ -25,7 +25,7 @@ use prost::Message;
 
 use crate::events::{Feed, RawEvent, RawTurn, Ruling};
 use crate::game::{Malformed, Rules, RulesFactory, TurnInfo, Verdict};
-use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId};
+use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId, sha256};
 use crate::log::Position;
 
 use command::{Body, Command, Configure, Hash, Kind};
@@ -361,11 +361,11 @@ impl Replica {
         if self.settings.is_some() {
             return;
         }
-        let Ok(session) = <[u8; 16]>::try_from(&configure.session[..]) else {
+        let Some(session) = SessionId::from_bytes(&configure.session) else {
             return;
         };
         self.settings = Some(Settings {
-            session: SessionId(u128::from_be_bytes(session)),
+            session,
             session_ttl_ms: configure.session_ttl_ms,
             hash_every: configure.hash_every,
         });
@@ -458,10 +458,7 @@ impl Replica {
     /// SHA-256 of the state as bytes. A game that cannot write its state down is judged by its
     /// turn, its sessions' results and its seats.
     pub(crate) fn hash(&self) -> [u8; 32] {
-        let digest = ring::digest::digest(&ring::digest::SHA256, &self.encode());
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest.as_ref());
-        hash
+        sha256(&self.encode())
     }
 
     /// The whole state, if the game can write its own down.

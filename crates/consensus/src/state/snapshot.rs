@@ -153,7 +153,7 @@ impl Replica {
             now_ms: self.now_ms,
             turn: self.turn,
             settings: self.settings.as_ref().map(|settings| SettingsMsg {
-                session: Bytes::copy_from_slice(&settings.session.0.to_be_bytes()),
+                session: settings.session.to_bytes(),
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
             }),
@@ -201,9 +201,7 @@ impl Replica {
         self.settings = match state.settings {
             None => None,
             Some(settings) => Some(Settings {
-                session: SessionId(u128::from_be_bytes(
-                    settings.session[..].try_into().map_err(|_| Malformed)?,
-                )),
+                session: SessionId::from_bytes(&settings.session).ok_or(Malformed)?,
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
             }),

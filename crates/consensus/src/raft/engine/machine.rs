@@ -42,12 +42,13 @@ fn invalid(what: &'static str) -> io::Error {
 
 impl Machine {
     /// Starts from the latest snapshot, if there is one.
-    pub async fn open(
+    pub fn open(
         replica: Shared,
         feed: Feed,
         log: Arc<dyn LogStore>,
         observer: ObserverRef,
         kept: Kept,
+        snapshot: Option<StoredSnapshot>,
     ) -> Result<Self, io::Error> {
         let mut machine = Self {
             replica,
@@ -58,7 +59,7 @@ impl Machine {
             applied: None,
             members: Stored::default(),
         };
-        if let Some(snapshot) = machine.log.load_snapshot().await.map_err(io_error)? {
+        if let Some(snapshot) = snapshot {
             let members = members_from(&snapshot.membership)?;
             machine.take_over(id(snapshot.through), members, &snapshot.state)?;
         }
@@ -154,12 +155,8 @@ impl RaftStateMachine<Types> for Machine {
         let through = meta
             .last_log_id
             .ok_or_else(|| invalid("a snapshot of nothing"))?;
-        let snapshot = StoredSnapshot {
-            through: position(&through),
-            membership: stored_msg(&meta.last_membership).encode_to_vec().into(),
-            state: state.clone(),
-        };
-        store(&self.log, &self.kept, snapshot).await?;
+        let members = &meta.last_membership;
+        store(&self.log, &self.kept, &through, members, state.clone()).await?;
         self.take_over(through, meta.last_membership.clone(), &state)
     }
 
@@ -189,11 +186,17 @@ pub struct Builder {
 async fn store(
     log: &Arc<dyn LogStore>,
     kept: &Kept,
-    snapshot: StoredSnapshot,
+    through: &Id,
+    members: &Stored,
+    state: Bytes,
 ) -> Result<(), io::Error> {
-    let through = snapshot.through.index;
+    let snapshot = StoredSnapshot {
+        through: position(through),
+        membership: stored_msg(members).encode_to_vec().into(),
+        state,
+    };
     match log.save_snapshot(snapshot).await {
-        Ok(()) => kept.snapshot(through),
+        Ok(()) => kept.snapshot(through.index),
         Err(error) => {
             kept.fail();
             return Err(io_error(error));
@@ -212,12 +215,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             .ok_or_else(|| invalid("this game cannot write its state down"))?;
         // A snapshot of nothing stands for no entry, so there is nothing to keep.
         if let Some(through) = &self.through {
-            let snapshot = StoredSnapshot {
-                through: position(through),
-                membership: stored_msg(&self.members).encode_to_vec().into(),
-                state: state.clone(),
-            };
-            store(&self.log, &self.kept, snapshot).await?;
+            store(&self.log, &self.kept, through, &self.members, state.clone()).await?;
         }
         Ok(Snapshot {
             meta: Meta {

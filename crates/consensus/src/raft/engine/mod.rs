@@ -39,8 +39,8 @@ use openraft_rt::watch::WatchReceiver as _;
 use super::rpc::Caller;
 use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
 use super::{
-    Change, ChangeError, Consensus, Membership, Progress, RaftNumbers, RaftStatus, ReadIndexError,
-    Role, SubmitError,
+    Change, ChangeError, Consensus, Progress, RaftNumbers, RaftStatus, ReadIndexError, Role,
+    SubmitError,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -119,7 +119,7 @@ impl Engine {
     /// # Errors
     ///
     /// What the log or the configuration said.
-    pub(crate) async fn start(parts: Parts) -> Result<(Arc<Self>, SharedReplica), String> {
+    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, String> {
         let timing = parts.timing;
         let config = openraft::Config {
             cluster_name: "cabinet".to_owned(),
@@ -151,7 +151,9 @@ impl Engine {
         let snapshot = parts.log.load_snapshot().await.map_err(stopped)?;
         let kept = store::Kept::new(
             held.last.map_or(0, |at| at.index + 1),
-            snapshot.map_or(0, |snapshot| snapshot.through.index + 1),
+            snapshot
+                .as_ref()
+                .map_or(0, |snapshot| snapshot.through.index + 1),
         );
         let machine = machine::Machine::open(
             replica.clone(),
@@ -159,8 +161,8 @@ impl Engine {
             parts.log.clone(),
             parts.observer.clone(),
             kept.clone(),
+            snapshot,
         )
-        .await
         .map_err(stopped)?;
         let network = network::Network {
             me: parts.me.clone(),
@@ -181,7 +183,7 @@ impl Engine {
             tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
         let engine = Self {
             raft,
-            replica: replica.clone(),
+            replica,
             log: parts.log,
             status,
             arriving: Mutex::default(),
@@ -189,7 +191,7 @@ impl Engine {
             kept,
             follow,
         };
-        Ok((Arc::new(engine), replica))
+        Ok(Arc::new(engine))
     }
 
     /// The state, to look at.
@@ -368,15 +370,11 @@ fn status_of(raft: &Raft) -> RaftStatus {
         },
         term: metrics.current_term,
         leader: metrics.current_leader.clone(),
-        membership: Arc::new(membership_of(effective.membership())),
+        membership: Arc::new(types::membership(effective.membership())),
         membership_index: effective.log_id().map_or(0, |id| id.index),
         membership_committed: *effective == metrics.committed_membership_config,
         stopped: metrics.running_state.as_ref().err().map(stopped),
     }
-}
-
-fn membership_of(members: &openraft::Membership<NodeId, EmptyNode>) -> Membership {
-    types::membership(members)
 }
 
 fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> SubmitError {

@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::ObserverRef;
 use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
-use crate::log::{LogError, LogStore, Position};
+use crate::log::{LogError, LogStore, Position, Record};
 use crate::watch;
 
 /// Most bytes of entries one request for replication carries; at least one entry goes.
@@ -151,14 +151,13 @@ impl Store {
         };
         Ok((from.max(first), to.min(end)))
     }
+}
 
-    fn entries(&self, from: u64, to: u64) -> Result<Vec<Entry>, io::Error> {
-        let records = self.log.read(from, to).map_err(io_error)?;
-        records
-            .into_iter()
-            .map(|record| entry(record).map_err(malformed))
-            .collect()
-    }
+fn entries(records: Vec<Record>) -> Result<Vec<Entry>, io::Error> {
+    records
+        .into_iter()
+        .map(|record| entry(record).map_err(malformed))
+        .collect()
 }
 
 impl RaftLogReader<Types> for Store {
@@ -170,7 +169,7 @@ impl RaftLogReader<Types> for Store {
         if from >= to {
             return Ok(Vec::new());
         }
-        self.entries(from, to)
+        entries(self.log.read(from, to).map_err(io_error)?)
     }
 
     async fn limited_get_log_entries(
@@ -188,10 +187,7 @@ impl RaftLogReader<Types> for Store {
             })
             .count();
         records.truncate(fits.max(1));
-        records
-            .into_iter()
-            .map(|record| entry(record).map_err(malformed))
-            .collect()
+        entries(records)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -53,9 +53,16 @@ async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
     let replica: SharedReplica = Arc::new(std::sync::Mutex::new(replica));
     let observer = Arc::new(Nobody);
     let kept = Kept::new(0, u64::MAX);
-    let machine = Machine::open(replica, feed, log.clone(), observer.clone(), kept.clone())
-        .await
-        .unwrap();
+    let snapshot = log.load_snapshot().await.unwrap();
+    let machine = Machine::open(
+        replica,
+        feed,
+        log.clone(),
+        observer.clone(),
+        kept.clone(),
+        snapshot,
+    )
+    .unwrap();
     let store = Store {
         log,
         observer,

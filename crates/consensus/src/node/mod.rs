@@ -8,32 +8,40 @@
 //!   dropped and counted;
 //! - what this node starts ends with it: every task is in one set.
 
-use std::collections::{BTreeSet, VecDeque};
+mod answer;
+mod house;
+mod reader;
+mod serve;
+
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use prost::Message;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{Compaction, Limits, Timing};
-use crate::events::{Feed, FeedLimits, RawEvent, Read};
+use crate::events::Feed;
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
-use crate::ids::{ActionKey, ClientId, Incarnation, NodeId, PeerId, SessionId};
-use crate::log::{LogStore, Position, RecordKind, StoredSnapshot};
+use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId};
+use crate::log::LogStore;
 use crate::raft::rpc::{Caller, Rpc};
-use crate::raft::wire::{Body, Frame, ReadAsked, ReadAt, Submit, Submitted};
-use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, Role, SubmitError};
+use crate::raft::wire::{Body, ReadAsked, Submit};
+use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, SubmitError};
 use crate::raft::{SharedReplica, lock};
-use crate::state::command::{Act, Body as Do, Command, Configure, Hash, Open, Tick, Timeout};
+use crate::state::Applied;
+use crate::state::command::{Act, Body as Do, Command, Configure, Open};
 use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
-use crate::state::{Applied, KeptMsg, Planted, Replica};
 use crate::watch::Watch;
+
+pub(crate) use reader::{Next, RawEvents};
+
+use answer::submitted_from;
+use house::keep_house;
+use serve::serve;
 
 /// Monotonic time, passed in so that a simulator decides what it is.
 pub trait Clock: Send + Sync + 'static {
@@ -594,25 +602,6 @@ impl Node {
         matches!(tokio::time::timeout(within, led).await, Ok(Ok(_)))
     }
 
-    /// Events from `cursor` on.
-    pub(crate) fn events(self: &Arc<Self>, cursor: u64) -> RawEvents {
-        RawEvents {
-            node: self.clone(),
-            cursor,
-            queue: VecDeque::new(),
-            replay: None,
-        }
-    }
-
-    fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
-        let status = self.engine.status();
-        let status = status.borrow();
-        match body {
-            Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
-            _ => status.membership.voters.contains(from) || guard(&self.trusted).contains(from),
-        }
-    }
-
     /// How long ago a leader was heard. Raft itself goes on naming a leader that fell silent, since
     /// its pre-vote changes nothing.
     pub(crate) fn leader_silent_for(&self) -> Duration {
@@ -642,187 +631,6 @@ impl Node {
     pub(crate) async fn submit_idempotent(&self, body: Do, deadline: Instant) -> Option<Applied> {
         self.submit(body, deadline).await.ok()
     }
-
-    async fn answer(&self, from: NodeId, id: u64, body: Body) {
-        let answer = match body {
-            Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
-            Body::Read(_) => {
-                let index = self.engine.read_index().await;
-                let (index, leader) = match index {
-                    Ok(index) => (Some(index), None),
-                    Err(ReadIndexError::NotLeader { leader }) => (None, leader),
-                    Err(_) => (None, None),
-                };
-                Some(Body::ReadAt(ReadAt {
-                    index,
-                    leader: leader.as_ref().map(Into::into),
-                }))
-            }
-            request => self.engine.handle(&from, request).await,
-        };
-        if let Some(answer) = answer {
-            self.rpc.send(&from, id, answer);
-        }
-    }
-
-    async fn on_submit(&self, from: &NodeId, submit: Submit) -> Submitted {
-        let Ok(Command {
-            body: Some(mut body),
-            ..
-        }) = Command::decode(submit.command)
-        else {
-            count(&self.drops.malformed);
-            return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
-        };
-        // What a member may ask of the leader, and in whose name: its own.
-        let allowed = match &mut body {
-            Do::Open(open) => {
-                open.owner = from.peer.as_str().to_owned();
-                true
-            }
-            Do::Act(act) => {
-                let fits = act.action.len() <= self.limits.action_bytes_max;
-                let owned = ClientId::new(&act.client).is_ok_and(|client| {
-                    lock(&self.replica)
-                        .sessions
-                        .owner(&client)
-                        .is_none_or(|owner| *owner == from.peer)
-                });
-                fits && owned
-            }
-            Do::Vacate(vacate) => {
-                vacate.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from)
-            }
-            Do::Timeout(_) => lock(&self.replica).planted.timer_per_node,
-            Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
-            _ => false,
-        };
-        if !allowed {
-            count(&self.drops.not_member);
-            return submitted(Ok(Applied::Rejected(Rejection::NotYours)));
-        }
-        let under_way = self.forwarded.fetch_add(1, Ordering::Relaxed);
-        let result = if under_way >= self.limits.pending_total_max {
-            Err(SubmitError::NotLeader { leader: None })
-        } else {
-            let within = self.timing.election_max() * 4;
-            // Whoever asked has given up by then, and asks again under the same key.
-            let submit = tokio::time::timeout(within, self.submit_here(body));
-            submit.await.unwrap_or(Err(SubmitError::Unknown))
-        };
-        self.forwarded.fetch_sub(1, Ordering::Relaxed);
-        submitted(result)
-    }
-
-    /// One round of what a node does unasked. Answers when to look again.
-    async fn house_round(&self, house: &mut House) {
-        let status = self.engine.status().get();
-        let leads = status.role == Role::Leader;
-        let _ = self.stamp();
-        if leads {
-            let (configured, due, idle_ms) = {
-                let replica = lock(&self.replica);
-                let stamp_due = replica.deadline;
-                let ttl = replica.settings.as_ref().map(|s| s.session_ttl_ms);
-                (replica.settings.is_some(), stamp_due, (replica.now_ms, ttl))
-            };
-            let stamp = self.stamp();
-            if !configured {
-                let _ = self.bounded(Do::Configure(self.configure.clone())).await;
-            } else if let Some(deadline) = due
-                && stamp >= deadline.at_ms
-            {
-                let turn = deadline.turn;
-                let _ = self.bounded(Do::Timeout(Timeout { turn })).await;
-            } else if let (now_ms, Some(ttl)) = idle_ms
-                && stamp.saturating_sub(now_ms) > (ttl / 4).max(1)
-            {
-                let _ = self.bounded(Do::Tick(Tick {})).await;
-            }
-        }
-        if !leads {
-            self.time_turns_too().await;
-        }
-        if status.role != Role::Learner {
-            let hash = lock(&self.replica).hashes_to_vote(self.me());
-            if let Some((at, hash)) = hash {
-                let vote = Do::Hash(Hash {
-                    at,
-                    hash: Bytes::copy_from_slice(&hash),
-                    node: Some(self.me().into()),
-                });
-                let deadline = Instant::now() + self.timing.election_max();
-                let _ = self.submit(vote, deadline).await;
-            }
-        }
-        self.compact_if_due(house).await;
-    }
-
-    /// What only a planted bug does: a follower that times turns by its own clock.
-    async fn time_turns_too(&self) {
-        let due = {
-            let replica = lock(&self.replica);
-            replica.deadline.filter(|_| replica.planted.timer_per_node)
-        };
-        if let Some(deadline) = due
-            && self.stamp() >= deadline.at_ms
-        {
-            let turn = deadline.turn;
-            let until = Instant::now() + self.timing.election_max();
-            let _ = self.submit(Do::Timeout(Timeout { turn }), until).await;
-        }
-    }
-
-    /// Decides a command here, giving up when no majority answers for a while.
-    pub(crate) async fn bounded(&self, body: Do) -> Option<Applied> {
-        let within = self.timing.election_max() * 2;
-        let submit = self.submit_here(body);
-        tokio::time::timeout(within, submit).await.ok()?.ok()
-    }
-
-    async fn compact_if_due(&self, house: &mut House) {
-        let Some(compaction) = self.compaction else {
-            return;
-        };
-        let numbers = self.engine.numbers();
-        let (Some(applied), snapshot) = (numbers.applied, numbers.snapshot) else {
-            return;
-        };
-        let entries = applied.saturating_sub(snapshot.map_or(0, |index| index + 1));
-        let now = self.clock.now();
-        let bytes = self.log.stats().bytes;
-        let due = entries >= compaction.entries
-            || bytes.saturating_sub(house.compacted_bytes) >= compaction.bytes
-            || (entries > 0 && now.saturating_sub(house.compacted_at) >= compaction.age);
-        if due && house.asked_at != Some(applied) && self.engine.compact().await.is_ok() {
-            house.asked_at = Some(applied);
-            house.compacted_bytes = bytes;
-            house.compacted_at = now;
-        }
-    }
-
-    fn replay_from(&self, snapshot: Option<StoredSnapshot>) -> Replay {
-        // It holds what one batch makes, and nothing may fall out of it unread.
-        let limits = FeedLimits {
-            events_max: usize::MAX,
-            bytes_max: usize::MAX,
-        };
-        let feed = Feed::new(limits, 0);
-        let mut replica = Replica::new(self.rules.clone(), Some(feed.clone()), Planted::default());
-        let mut next = 0;
-        if let Some(snapshot) = snapshot
-            && replica
-                .install(snapshot.through, BTreeSet::new(), &snapshot.state)
-                .is_ok()
-        {
-            next = snapshot.through.index + 1;
-        }
-        Replay {
-            replica,
-            feed,
-            next,
-        }
-    }
 }
 
 /// A command nobody decided in time.
@@ -844,269 +652,5 @@ struct Reserved<'a> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         guard(&self.node.state).outstanding.remove(&self.serial);
-    }
-}
-
-#[derive(Default)]
-struct House {
-    compacted_bytes: u64,
-    compacted_at: Duration,
-    asked_at: Option<u64>,
-}
-
-async fn keep_house(node: Arc<Node>) {
-    let mut house = House {
-        compacted_at: node.clock.now(),
-        ..House::default()
-    };
-    let mut status = node.engine.status();
-    loop {
-        node.house_round(&mut house).await;
-        let pause = tokio::time::timeout(node.timing.heartbeat(), status.changed());
-        if let Ok(Err(_)) = pause.await {
-            return;
-        }
-    }
-}
-
-/// Most requests of others under way here at a time.
-const SERVING_MAX: usize = 4096;
-
-async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
-    let mut serving = FuturesUnordered::new();
-    loop {
-        let inbound = tokio::select! {
-            biased;
-            Some(()) = serving.next(), if !serving.is_empty() => continue,
-            inbound = incoming.recv() => inbound,
-        };
-        let Some(Inbound { from, frame }) = inbound else {
-            return;
-        };
-        let Ok(frame) = Frame::decode(frame) else {
-            count(&node.drops.malformed);
-            continue;
-        };
-        let Some(body) = frame.body else {
-            count(&node.drops.malformed);
-            continue;
-        };
-        let session = node.rpc.session().map(|session| session.0.to_be_bytes());
-        if session.as_ref().map(|session| &session[..]) != Some(&frame.session[..]) {
-            count(&node.drops.other_session);
-            continue;
-        }
-        if frame.to_incarnation != node.me().incarnation.0 {
-            count(&node.drops.other_life);
-            continue;
-        }
-        let from = NodeId::new(from, Incarnation(frame.from_incarnation));
-        if !body.is_request() {
-            if !node.rpc.answered(&from, frame.id, body) {
-                count(&node.drops.unasked);
-            }
-            continue;
-        }
-        if !node.may_ask(&from, &body) {
-            count(&node.drops.not_member);
-            continue;
-        }
-        // Answers and Raft's own requests are always served: what waits here waits for them.
-        if serving.len() >= SERVING_MAX && matches!(body, Body::Submit(_) | Body::Read(_)) {
-            count(&node.drops.overload);
-            continue;
-        }
-        if matches!(body, Body::Append(_) | Body::Chunk(_)) {
-            *guard(&node.heard) = node.clock.now();
-            let status = node.engine.status();
-            if status.borrow().membership.voters.contains(&from) {
-                guard(&node.trusted).clear();
-            }
-        }
-        serving.push(node.answer(from, frame.id, body));
-    }
-}
-
-fn submitted(result: Result<Applied, SubmitError>) -> Submitted {
-    let mut answer = Submitted::default();
-    match result {
-        Err(SubmitError::NotLeader { leader }) => answer.leader = leader.as_ref().map(Into::into),
-        Err(_) => answer.outcome = 1,
-        Ok(Applied::Decided { kept, duplicate }) => {
-            answer.outcome = 2;
-            answer.kept = Some(KeptMsg::new(0, &kept));
-            answer.a = u64::from(duplicate);
-        }
-        Ok(Applied::Rejected(why)) => {
-            answer.outcome = 3;
-            answer.a = match why {
-                Rejection::NoSession => 0,
-                Rejection::Superseded => 1,
-                Rejection::TooOld => 2,
-                Rejection::NotYours => 3,
-                Rejection::Malformed => 4,
-            };
-        }
-        Ok(Applied::Opened(opened)) => {
-            answer.outcome = 4;
-            answer.a = opened.generation;
-            answer.b = opened.next_serial;
-        }
-        Ok(_) => answer.outcome = 5,
-    }
-    answer
-}
-
-fn submitted_from(answer: Submitted) -> Result<Applied, SubmitError> {
-    match answer.outcome {
-        0 => Err(SubmitError::NotLeader {
-            leader: answer.leader.and_then(|node| node.node()),
-        }),
-        2 => match answer.kept.map(KeptMsg::kept) {
-            Some(Ok(kept)) => Ok(Applied::Decided {
-                kept,
-                duplicate: answer.a != 0,
-            }),
-            _ => Err(SubmitError::Unknown),
-        },
-        3 => Ok(Applied::Rejected(match answer.a {
-            0 => Rejection::NoSession,
-            1 => Rejection::Superseded,
-            2 => Rejection::TooOld,
-            3 => Rejection::NotYours,
-            _ => Rejection::Malformed,
-        })),
-        4 => Ok(Applied::Opened(Opened {
-            generation: answer.a,
-            next_serial: answer.b,
-        })),
-        5 => Ok(Applied::Internal),
-        _ => Err(SubmitError::Unknown),
-    }
-}
-
-/// A second copy of the state that reads the log for somebody who fell behind.
-struct Replay {
-    replica: Replica,
-    feed: Feed,
-    next: u64,
-}
-
-/// Entries a replay reads at a time.
-const REPLAY_ENTRIES: u64 = 256;
-
-/// What a reader of events gets.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    Event(RawEvent),
-    /// Events from the first to before the second are read again from the log, or replaced by a
-    /// reset.
-    Lagged(u64, u64),
-}
-
-/// A reader of one node's events.
-pub(crate) struct RawEvents {
-    node: Arc<Node>,
-    cursor: u64,
-    queue: VecDeque<RawEvent>,
-    replay: Option<Replay>,
-}
-
-impl RawEvents {
-    /// The next event; `None` once the node has stopped and everything was read. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Next> {
-        let mut progress = self.node.feed.progress();
-        let mut status = self.node.engine.status();
-        loop {
-            if let Some(event) = self.queue.pop_front() {
-                return Some(Next::Event(event));
-            }
-            if self.replay.is_some() {
-                if !self.replay_some().await {
-                    return None;
-                }
-                tokio::task::yield_now().await;
-                continue;
-            }
-            drop(progress.borrow_and_update());
-            match self.node.feed.read(self.cursor) {
-                Read::Events(events, cursor) => {
-                    self.cursor = cursor;
-                    self.queue.extend(events);
-                }
-                Read::Behind { oldest } => {
-                    let snapshot = self.node.log.load_snapshot().await.ok().flatten();
-                    self.replay = Some(self.node.replay_from(snapshot));
-                    return Some(Next::Lagged(self.cursor, oldest));
-                }
-                Read::Nothing => {
-                    if status.borrow_and_update().stopped.is_some() {
-                        return None;
-                    }
-                    tokio::select! {
-                        biased;
-                        changed = progress.changed() => changed.ok()?,
-                        _ = status.changed() => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Answers whether there is a log to go on with.
-    async fn replay_some(&mut self) -> bool {
-        let Some(replay) = &mut self.replay else {
-            return true;
-        };
-        // Entries count from 1 in a feed and from 0 in the log: `applied` entries are applied.
-        let applied = self.node.feed.applied();
-        let to = (replay.next + REPLAY_ENTRIES).min(applied);
-        let records = self.node.engine.read(replay.next, to);
-        match records {
-            Ok(records) if !records.is_empty() => {
-                for record in records {
-                    let Position { index, .. } = record.at;
-                    match record.kind {
-                        // A replay votes on nothing, so it cannot disagree.
-                        RecordKind::Command => {
-                            let _ = replay.replica.apply(record.at, &record.body);
-                        }
-                        _ => replay.replica.pass_blank(record.at),
-                    }
-                    replay.next = index + 1;
-                }
-            }
-            // Purged meanwhile: start over from the snapshot that stands for it.
-            Err(_) => {
-                let stopped = self.node.engine.status().borrow().stopped.is_some();
-                let snapshot = self.node.log.load_snapshot().await;
-                let (false, Ok(snapshot)) = (stopped, snapshot) else {
-                    // Closed or poisoned: it will not be there later either.
-                    return false;
-                };
-                *replay = self.node.replay_from(snapshot);
-                tokio::time::sleep(self.node.timing.heartbeat()).await;
-                return true;
-            }
-            Ok(_) => {}
-        }
-        let mut from = self.cursor;
-        if let Read::Behind { oldest } = replay.feed.read(from) {
-            from = oldest;
-        }
-        while let Read::Events(events, next) = replay.feed.read(from) {
-            from = next;
-            self.cursor = next;
-            self.queue.extend(events);
-        }
-        let caught_up = !matches!(
-            self.node.feed.read(self.cursor.max(replay.next + 1)),
-            Read::Behind { .. }
-        );
-        if caught_up || to == applied {
-            self.cursor = self.cursor.max(replay.next + 1);
-            self.replay = None;
-        }
-        true
     }
 }

@@ -1,0 +1,162 @@
+//! Serving the Raft lane: which frames count, and what the others may ask.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use prost::Message;
+
+use super::answer::submitted;
+use super::{Node, count, guard};
+use crate::fabric::{Inbound, Receiver};
+use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
+use crate::raft::wire::{Body, Frame, ReadAt, Submit, Submitted};
+use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
+use crate::state::Applied;
+use crate::state::command::{Body as Do, Command};
+use crate::state::sessions::Rejection;
+
+impl Node {
+    fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
+        let status = self.engine.status();
+        let status = status.borrow();
+        match body {
+            Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
+            _ => status.membership.voters.contains(from) || guard(&self.trusted).contains(from),
+        }
+    }
+
+    async fn answer(&self, from: NodeId, id: u64, body: Body) {
+        let answer = match body {
+            Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
+            Body::Read(_) => {
+                let index = self.engine.read_index().await;
+                let (index, leader) = match index {
+                    Ok(index) => (Some(index), None),
+                    Err(ReadIndexError::NotLeader { leader }) => (None, leader),
+                    Err(_) => (None, None),
+                };
+                Some(Body::ReadAt(ReadAt {
+                    index,
+                    leader: leader.as_ref().map(Into::into),
+                }))
+            }
+            request => self.engine.handle(&from, request).await,
+        };
+        if let Some(answer) = answer {
+            self.rpc.send(&from, id, answer);
+        }
+    }
+
+    async fn on_submit(&self, from: &NodeId, submit: Submit) -> Submitted {
+        let Ok(Command {
+            body: Some(mut body),
+            ..
+        }) = Command::decode(submit.command)
+        else {
+            count(&self.drops.malformed);
+            return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
+        };
+        // What a member may ask of the leader, and in whose name: its own.
+        let allowed = match &mut body {
+            Do::Open(open) => {
+                open.owner = from.peer.as_str().to_owned();
+                true
+            }
+            Do::Act(act) => {
+                let fits = act.action.len() <= self.limits.action_bytes_max;
+                let owned = ClientId::new(&act.client).is_ok_and(|client| {
+                    lock(&self.replica)
+                        .sessions
+                        .owner(&client)
+                        .is_none_or(|owner| *owner == from.peer)
+                });
+                fits && owned
+            }
+            Do::Vacate(vacate) => {
+                vacate.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from)
+            }
+            Do::Timeout(_) => lock(&self.replica).planted.timer_per_node,
+            Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
+            _ => false,
+        };
+        if !allowed {
+            count(&self.drops.not_member);
+            return submitted(Ok(Applied::Rejected(Rejection::NotYours)));
+        }
+        let under_way = self.forwarded.fetch_add(1, Ordering::Relaxed);
+        let result = if under_way >= self.limits.pending_total_max {
+            Err(SubmitError::NotLeader { leader: None })
+        } else {
+            let within = self.timing.election_max() * 4;
+            // Whoever asked has given up by then, and asks again under the same key.
+            let submit = tokio::time::timeout(within, self.submit_here(body));
+            submit.await.unwrap_or(Err(SubmitError::Unknown))
+        };
+        self.forwarded.fetch_sub(1, Ordering::Relaxed);
+        submitted(result)
+    }
+}
+
+/// Most requests of others under way here at a time.
+const SERVING_MAX: usize = 4096;
+
+/// Serves the lane until it ends.
+pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
+    let mut serving = FuturesUnordered::new();
+    loop {
+        let inbound = tokio::select! {
+            biased;
+            Some(()) = serving.next(), if !serving.is_empty() => continue,
+            inbound = incoming.recv() => inbound,
+        };
+        let Some(Inbound { from, frame }) = inbound else {
+            return;
+        };
+        let Ok(Frame {
+            session,
+            from_incarnation,
+            to_incarnation,
+            id,
+            body: Some(body),
+        }) = Frame::decode(frame)
+        else {
+            count(&node.drops.malformed);
+            continue;
+        };
+        let session = SessionId::from_bytes(&session);
+        if session.is_none() || session != node.rpc.session() {
+            count(&node.drops.other_session);
+            continue;
+        }
+        if to_incarnation != node.me().incarnation.0 {
+            count(&node.drops.other_life);
+            continue;
+        }
+        let from = NodeId::new(from, Incarnation(from_incarnation));
+        if !body.is_request() {
+            if !node.rpc.answered(&from, id, body) {
+                count(&node.drops.unasked);
+            }
+            continue;
+        }
+        if !node.may_ask(&from, &body) {
+            count(&node.drops.not_member);
+            continue;
+        }
+        // Answers and Raft's own requests are always served: what waits here waits for them.
+        if serving.len() >= SERVING_MAX && matches!(body, Body::Submit(_) | Body::Read(_)) {
+            count(&node.drops.overload);
+            continue;
+        }
+        if matches!(body, Body::Append(_) | Body::Chunk(_)) {
+            *guard(&node.heard) = node.clock.now();
+            let status = node.engine.status();
+            if status.borrow().membership.voters.contains(&from) {
+                guard(&node.trusted).clear();
+            }
+        }
+        serving.push(node.answer(from, id, body));
+    }
+}
