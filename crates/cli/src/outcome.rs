@@ -1,0 +1,83 @@
+//! How a command ends: an exit code, and one line when it could not do its work.
+
+use std::fmt;
+
+/// What a command found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should be. Exit code 0.
+    Good,
+    /// Looked at, and not as it should be: a failed verdict, a difference. Exit code 1.
+    Bad,
+    /// Some of it could not be looked at. Exit code 2.
+    Unusable,
+}
+
+impl Outcome {
+    /// The exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 1,
+            Self::Unusable => 2,
+        }
+    }
+}
+
+/// Why a command could not do its work: one line that says what to do about it.
+///
+/// Always one line, whatever went into it: control characters are written as escapes, so text from
+/// a guest, a file or a peer cannot draw over a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem(String);
+
+impl Problem {
+    /// A problem with this text.
+    #[must_use]
+    pub fn new(text: impl AsRef<str>) -> Self {
+        let mut line = String::with_capacity(text.as_ref().len());
+        for c in text.as_ref().chars() {
+            if c.is_control() {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+        }
+        Self(line)
+    }
+
+    /// A problem with what `subject` names, and every cause of `error` in order.
+    #[must_use]
+    pub fn about(subject: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(format!(
+            "{subject}: {}",
+            cabinet_conformance::error_line(error)
+        ))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_it_says() {
+        let problem = Problem::new("a\nb\x1b[2J\u{9b}c");
+        assert_eq!(problem.to_string(), "a\\nb\\u{1b}[2J\\u{9b}c");
+    }
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        assert_eq!(
+            [Outcome::Good, Outcome::Bad, Outcome::Unusable].map(Outcome::code),
+            [0, 1, 2]
+        );
+    }
+}
