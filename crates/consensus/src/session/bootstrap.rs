@@ -4,6 +4,7 @@
 //! - a host claims before it starts anything: of two, the one that is established stays;
 //! - a joiner starts Raft only when somebody who leads welcomed it, and takes frames from nobody
 //!   but the members it was told of;
+//! - who hosts or joins begins with an empty log, who resumes with its own;
 //! - what an entry point started is stopped when it fails or is dropped.
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attend::{broadcast, connected, send};
+use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
@@ -141,6 +143,54 @@ pub enum JoinError {
     Open(#[from] OpenError),
 }
 
+/// A game that was not resumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// Nothing was written to the log: host or join with it.
+    #[error("the log holds nothing to resume: host or join with it")]
+    NothingHeld,
+    /// The session did not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Goes on with a game after a restart, as the node whose log it is: host, player, spectator or
+/// witness. Returns at once, before there is a leader, and needs none: when every process died,
+/// each of them resumes, and a majority of them elects.
+///
+/// What the log says is used: life, session, place and members. A node that was put out meanwhile
+/// asks for its place again by itself.
+///
+/// # Errors
+///
+/// [`ResumeError`]; nothing keeps running then, and nothing was written.
+pub async fn game_resume<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    config: SessionConfig,
+) -> Result<GameSession<G>, ResumeError> {
+    config.validate(&blueprint)?;
+    let found = identity::look(&*config.log)?;
+    let Some(mut identity) = found.identity else {
+        return Err(ResumeError::NothingHeld);
+    };
+    let owner = &identity.owner;
+    if owner.node.peer != *port.links.local() || owner.game != *port.links.game() {
+        let owner = identity.owner;
+        return Err(OpenError::OtherOwner { owner }.into());
+    }
+    if !found.begun {
+        return Err(ResumeError::NothingHeld);
+    }
+    if found.has_entries {
+        // The log knows the members better than who welcomed this node.
+        identity.trusted.clear();
+    }
+    let hooks = Hooks::default();
+    Ok(open(port, blueprint, Member { identity, hooks }, config).await?)
+}
+
 /// Hosts a game: claims it, starts it alone, and lets players in until the return policy is met;
 /// the rest may come later, and whoever leads then lets them in.
 ///
@@ -163,6 +213,7 @@ pub async fn game_host<G: Game>(
         return Err(OpenError::Gallery { len, max }.into());
     }
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
+    identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
     claim(&mut port, &me, session, &options, &config).await?;
     let configure = Configure {
@@ -172,14 +223,18 @@ pub async fn game_host<G: Game>(
         witness: options.witness,
         ..config.settings(session)
     };
-    let member = Member {
-        me: me.clone(),
-        session,
-        configure,
+    let identity = LogIdentity {
+        owner: LogOwner {
+            node: me.clone(),
+            game: port.links.game().clone(),
+            session,
+        },
         kind: Kind::Player,
+        configure,
         trusted: BTreeSet::new(),
-        hooks: Hooks::default(),
     };
+    let hooks = Hooks::default();
+    let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
     if let Err(why) = game.node.engine.initialize([me].into()).await {
         game.close().await;
@@ -324,18 +379,23 @@ async fn enter<G: Game>(
     let deadline = Instant::now() + options.within;
     let timeout = || JoinError::Timeout(options.within);
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
+    identity::is_new(&*config.log, &me, port.links.game())?;
     let asked = knock(&mut port, &me, kind, options.session);
     let (session, members) = tokio::time::timeout_at(deadline, asked)
         .await
         .map_err(|_| timeout())??;
-    let member = Member {
-        me,
-        session,
-        configure: Configure::default(),
+    let identity = LogIdentity {
+        owner: LogOwner {
+            node: me,
+            game: port.links.game().clone(),
+            session,
+        },
         kind,
+        configure: Configure::default(),
         trusted: members,
-        hooks: Hooks::default(),
     };
+    let hooks = Hooks::default();
+    let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
