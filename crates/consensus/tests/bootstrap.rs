@@ -497,3 +497,35 @@ async fn channels_carry_what_is_sent_to_one_or_to_all_and_a_flood_harms_nobody()
     let one_more = game[0].1.app_channel("one more");
     assert!(matches!(one_more, Err(ChannelError::TooMany { max: 256 })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_takes_no_players_place_in_what_a_host_waits_for() {
+    let net = MemoryFabric::new();
+    let peers: Vec<_> = ["ann", "bob", "srv"]
+        .iter()
+        .map(|n| net.join(peer(n)).unwrap())
+        .collect();
+    let options = HostOptions {
+        witness: true,
+        within: Some(Duration::from_secs(2)),
+        ..hosting(2)
+    };
+    let (host, srv) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options.clone(), config(1)),
+        game_witness(port(&peers[2]), sum(), joining(1), config(2))
+    );
+    let timeout = HostError::Timeout {
+        present: 1,
+        wanted: 2,
+    };
+    assert_eq!(host.err(), Some(timeout), "one player and a witness");
+    srv.unwrap().close().await;
+    let (host, bob, srv) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options, config(3)),
+        join(&peers[1], 4, 1),
+        game_witness(port(&peers[2]), sum(), joining(2), config(5))
+    );
+    let host = host.unwrap();
+    assert!(bob.is_ok() && srv.is_ok());
+    assert_eq!(host.seats().players().count(), 2);
+}
