@@ -144,7 +144,7 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
-    /// Proposals and reads of others past what is served at a time.
+    /// Proposals, reads and announcements of others past what is served at a time.
     pub overload: u64,
 }
 
@@ -637,6 +637,10 @@ impl Node {
     /// that.
     pub(crate) fn count_not_member(&self, frames: u64) {
         self.drops.not_member.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_overload(&self) {
+        count(&self.drops.overload);
     }
 
     pub(crate) fn count_malformed(&self) {

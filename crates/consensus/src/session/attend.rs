@@ -248,7 +248,10 @@ impl Attendant {
                     let actions = self.claim.heard_announce(&from);
                     self.act_on_claim(actions);
                 }
-                admission.heard_announce(&from, announce, now);
+                if let Err(error) = admission.heard_announce(&from, announce, now) {
+                    self.node.count_overload();
+                    tracing::debug!(%from, %error, "an announcement was dropped");
+                }
             }
             Ok(LobbyMsg::Claim(claim)) => {
                 let actions = self.claim.heard_claim(&from, &claim, now);

@@ -12,6 +12,8 @@ mod attend;
 mod bootstrap;
 mod channels;
 mod identity;
+#[cfg(test)]
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::fmt;
