@@ -1,11 +1,17 @@
 //! The game of `docs/guide-turns.md` is played, and what the guide quotes stands in the example.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::fabric::{MemoryFabric, Port};
-use cabinet_consensus::game::{Game, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{GameId, PeerId};
+use cabinet_consensus::game::{Blueprint, Game, Snapshots, TurnInfo};
+use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::log::MemoryLog;
+use cabinet_consensus::session::{
+    GameSession, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, SessionConfig,
+    TokioClock, game_host, game_join, game_resume,
+};
 
 #[path = "../examples/turns.rs"]
 mod turns;
@@ -102,6 +108,53 @@ async fn a_seat_of_the_guides_game_comes_back_from_its_directory() {
         .unwrap();
     assert!(through >= first.index);
     session.close().await;
+}
+
+/// A player of a hosted game: joins the first time, and goes on with its log every later time.
+async fn come_in(
+    port: impl Fn() -> Port,
+    life: Incarnation,
+    config: SessionConfig,
+) -> Result<GameSession<Stones>, JoinError> {
+    let blueprint = Blueprint::with_snapshots(|| Stones::new(&roster(&NAMES), 21));
+    match game_resume(port(), blueprint.clone(), config.clone()).await {
+        Ok(resumed) => Ok(resumed),
+        Err(ResumeError::Open(error)) => Err(JoinError::Open(error)),
+        // Nothing is held: this is the first time.
+        Err(_) => game_join(port(), blueprint, JoinOptions::new(life), config).await,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_player_of_the_guides_hosted_game_joins_once_and_resumes_from_then_on() {
+    let net = MemoryFabric::new();
+    let [ann, bob] = ["ann", "bob"].map(|name| net.join(PeerId::new(name).unwrap()).unwrap());
+    let open = |at| Port::open(at, GameId::new("stones").unwrap()).unwrap();
+    let config = |nonce| SessionConfig::new(Arc::new(TokioClock::default()), nonce);
+    let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
+        ..HostOptions::new(3, Incarnation(1))
+    };
+    let blueprint = Blueprint::with_snapshots(|| Stones::new(&roster(&NAMES), 21));
+    let log = MemoryLog::new();
+    let bobs = |nonce| SessionConfig {
+        log: Arc::new(log.clone()),
+        ..config(nonce)
+    };
+    let (host, player) = tokio::join!(
+        game_host(open(ann.clone()), blueprint, options, config(1)),
+        come_in(|| open(bob.clone()), Incarnation(1), bobs(2))
+    );
+    let (host, player) = (host.unwrap(), player.unwrap());
+    let first = host.sequencer().propose(&2).await.unwrap();
+    player.close().await;
+    drop(player);
+    log.reopen();
+    let again = come_in(|| open(bob.clone()), Incarnation(1), bobs(3)).await;
+    let again = again.unwrap();
+    assert_eq!(again.id(), host.id());
+    let next = again.sequencer().propose(&1).await.unwrap();
+    assert!(next.index > first.index);
 }
 
 #[test]

@@ -8,12 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 
 use super::{
-    AppendDone, LogError, LogState, LogStats, LogStore, Position, RECORD_BYTES_MAX, Record,
-    StoredSnapshot,
+    AppendDone, IDENTITY_BYTES_MAX, LogError, LogState, LogStats, LogStore, Position,
+    RECORD_BYTES_MAX, Record, StoredSnapshot,
 };
 
 #[derive(Default)]
 struct State {
+    identity: Option<Bytes>,
     vote: Option<Bytes>,
     purged: Option<Position>,
     records: VecDeque<Record>,
@@ -79,6 +80,7 @@ impl LogStore for MemoryLog {
         let state = self.lock();
         state.alive()?;
         Ok(LogState {
+            identity: state.identity.clone(),
             vote: state.vote.clone(),
             first: state.first(),
             purged: state.purged,
@@ -168,6 +170,20 @@ impl LogStore for MemoryLog {
             if state.purged.is_none_or(|at| at.index < through.index) {
                 state.purged = Some(through);
             }
+            Ok(())
+        })
+    }
+
+    fn save_identity(&self, identity: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
+        self.now(|state| {
+            if identity.len() > IDENTITY_BYTES_MAX {
+                return Err(LogError::TooLarge {
+                    what: "a note of whose log it is",
+                    len: identity.len(),
+                    max: IDENTITY_BYTES_MAX,
+                });
+            }
+            state.identity = Some(identity);
             Ok(())
         })
     }

@@ -6,8 +6,8 @@
 //! Contract, for every implementation
 //! - [`LogStore::append`] makes the records readable before it returns and calls `done` once they
 //!   are on stable storage; calls of `done` come in the order of the appends;
-//! - [`LogStore::save_vote`], [`LogStore::truncate_after`] and [`LogStore::save_snapshot`] resolve
-//!   once what they did is on stable storage;
+//! - [`LogStore::save_identity`], [`LogStore::save_vote`], [`LogStore::truncate_after`] and
+//!   [`LogStore::save_snapshot`] resolve once what they did is on stable storage;
 //! - a write that failed poisons the store: every later write answers [`LogError::Poisoned`], since
 //!   what the disk holds is not known any more;
 //! - indices are contiguous: an append starts right after the last record, or, on an empty log,
@@ -24,6 +24,9 @@ pub use memory::MemoryLog;
 
 /// Largest record body, in bytes. Larger than the largest command with what wraps it.
 pub const RECORD_BYTES_MAX: usize = 2 << 20;
+
+/// Largest note of whose log it is, in bytes.
+pub const IDENTITY_BYTES_MAX: usize = 64 << 10;
 
 /// What a record's body is. The number is what stands in a log file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +87,8 @@ pub struct StoredSnapshot {
 /// What a store holds when it is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogState {
+    /// Whose log this is, as `session` encodes it.
+    pub identity: Option<Bytes>,
     /// The vote, as `raft` encodes it.
     pub vote: Option<Bytes>,
     /// Where the log begins: the index of its first record, or of the one that would be.
@@ -92,6 +97,14 @@ pub struct LogState {
     pub purged: Option<Position>,
     /// The last entry: of the log, or what was purged if the log is empty.
     pub last: Option<Position>,
+}
+
+impl LogState {
+    /// Whether Raft has written something that it must not forget.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.vote.is_some() || self.last.is_some()
+    }
 }
 
 /// A store that could not do what it was asked.
@@ -216,6 +229,10 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// Forgets the entries through `through`.
     fn purge(&self, through: Position) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Replaces the note of whose log this is: at most [`IDENTITY_BYTES_MAX`] bytes. A node writes
+    /// it before anything else.
+    fn save_identity(&self, identity: Bytes) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Replaces the vote.
     fn save_vote(&self, vote: Bytes) -> BoxFuture<'static, Result<(), LogError>>;

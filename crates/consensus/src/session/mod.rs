@@ -2,7 +2,7 @@
 //!
 //! [`game_node`] is for a roster that is known: every voter passes the same one, and Raft elects.
 //! Otherwise one peer calls [`game_host`], and the others [`game_join`], [`game_spectate`] or
-//! [`game_witness`].
+//! [`game_witness`]. A process that comes back with its log calls [`game_resume`].
 //!
 //! Invariants
 //! - what a bootstrap starts is stopped on every path out of it;
@@ -11,6 +11,9 @@
 mod attend;
 mod bootstrap;
 mod channels;
+mod identity;
+#[cfg(test)]
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,10 +25,11 @@ use tokio::task::JoinSet;
 
 pub use attend::Rival;
 pub use bootstrap::{
-    HostError, HostOptions, JoinError, JoinOptions, ReturnPolicy, game_host, game_join,
-    game_spectate, game_witness,
+    HostError, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, game_host,
+    game_join, game_resume, game_spectate, game_witness,
 };
 pub use channels::{AppChannel, ChannelError};
+pub use identity::LogOwner;
 
 use crate::config::{Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
@@ -33,7 +37,7 @@ use crate::fabric::{Inbound, Links, Peers, Port, Receiver};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::claim::HostClaim;
-use crate::log::{LogStore, MemoryLog};
+use crate::log::{LogError, LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
 use crate::raft::{
@@ -43,6 +47,7 @@ use crate::state::command::{Body, Configure, Kind, Vacate};
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
 use crate::watch::{self, Watch};
+use identity::LogIdentity;
 
 pub use crate::lobby::AdmissionTiming;
 pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
@@ -73,7 +78,25 @@ pub enum OpenError {
         /// Places allowed.
         max: u32,
     },
-    /// The log could not be used, or holds another game's state.
+    /// The log is another node's, or of another game or session. Nothing was written to it.
+    #[error("the log is {owner}'s: give this node its own")]
+    OtherOwner {
+        /// Whose it is.
+        owner: LogOwner,
+    },
+    /// The log holds a part of a game that has begun. Nothing was written to it.
+    #[error("the log holds a game, of {owner}: resume it, or use an empty log")]
+    LogBegun {
+        /// Whose it is.
+        owner: LogOwner,
+    },
+    /// The log was written to and does not say by whom.
+    #[error("the log does not say whose it is: take this node out and let it join anew")]
+    OwnerUnknown,
+    /// The log could not be read or written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Raft did not start, or the log holds another game's state.
     #[error("the node could not start: {0}")]
     Start(String),
 }
@@ -218,15 +241,19 @@ pub(crate) async fn game_node_with<G: Game>(
         seated: voters.iter().map(Into::into).collect(),
         ..config.settings(session)
     };
-    let me = NodeId::new(local, Incarnation(0));
-    let member = Member {
-        me,
+    let owner = LogOwner {
+        node: NodeId::new(local, Incarnation(0)),
+        game: port.links.game().clone(),
         session,
-        configure,
-        kind: Kind::Player,
-        trusted: BTreeSet::new(),
-        hooks,
     };
+    identity::is_own_or_new(&*config.log, &owner)?;
+    let identity = LogIdentity {
+        owner,
+        kind: Kind::Player,
+        configure,
+        trusted: BTreeSet::new(),
+    };
+    let member = Member { identity, hooks };
     let opened = open(port, blueprint, member, config).await?;
     let begun = opened.node.engine.initialize(voters).await;
     if let Err(why) = begun {
@@ -248,13 +275,7 @@ fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
 
 /// What a node is to be in a session.
 struct Member {
-    me: NodeId,
-    session: SessionId,
-    /// What it proposes, should it lead first.
-    configure: Configure,
-    kind: Kind,
-    /// Members it was told of.
-    trusted: BTreeSet<NodeId>,
+    identity: LogIdentity,
     hooks: Hooks,
 }
 
@@ -264,14 +285,17 @@ async fn open<G: Game>(
     member: Member,
     config: SessionConfig,
 ) -> Result<GameSession<G>, OpenError> {
-    let Member {
-        me,
-        session,
-        configure,
+    let Member { identity, hooks } = member;
+    // Before Raft writes anything, so that what it wrote is never nobody's.
+    config.log.save_identity(identity.encode()).await?;
+    let LogIdentity {
+        owner: LogOwner {
+            node: me, session, ..
+        },
         kind,
+        configure,
         trusted,
-        hooks,
-    } = member;
+    } = identity;
     let (links, incoming) = port.split();
     let feed = Feed::new(config.events, 0);
     let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
@@ -311,7 +335,7 @@ async fn open<G: Game>(
     } = config.limits;
     let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
     let mut tasks = JoinSet::new();
-    tasks.spawn(carry(channels.clone(), incoming.app));
+    tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
@@ -351,10 +375,14 @@ async fn open<G: Game>(
     })
 }
 
-/// Hands app frames to their channels for as long as they come.
-async fn carry(channels: channels::Channels, mut app: Receiver<Inbound>) {
+/// Hands the app frames of members to their channels for as long as they come.
+async fn carry(channels: channels::Channels, node: Arc<Node>, mut app: Receiver<Inbound>) {
     while let Some(inbound) = app.recv().await {
-        channels.deliver(inbound);
+        if node.knows(&inbound.from) {
+            channels.deliver(inbound);
+        } else {
+            node.count_not_member(1);
+        }
     }
     channels.close();
 }
@@ -437,7 +465,8 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Leaves for good: hands leadership to the voter that is furthest, if this node leads, gives
-    /// its seat up, and closes. Takes `within` at most; answers whether the others know.
+    /// its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
+    /// whether the others know.
     pub async fn leave(&self, within: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + within;
         let left = tokio::time::timeout_at(deadline, self.say_goodbye(deadline)).await;
@@ -500,6 +529,9 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Stops everything this session started and frees the game's name on the fabric. Idempotent.
+    ///
+    /// Takes ten seconds at most. A disk that does not answer for so long is left behind: its log
+    /// stays in use until it does.
     pub async fn close(&self) {
         self.node.close().await;
         let held = self

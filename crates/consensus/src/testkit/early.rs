@@ -33,6 +33,10 @@ impl LogStore for EarlyLog {
         self.0.purge(through)
     }
 
+    fn save_identity(&self, identity: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
+        self.0.save_identity(identity)
+    }
+
     fn save_vote(&self, vote: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
         self.0.save_vote(vote)
     }

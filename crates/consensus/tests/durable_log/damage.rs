@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use cabinet_consensus::log::durable::StoredIdentity;
 use cabinet_consensus::log::durable::sim_disk::SimDisk;
 use cabinet_consensus::log::{LogError, LogStore};
 
@@ -12,12 +11,7 @@ use super::*;
 async fn stored() -> (BTreeMap<String, Vec<u8>>, Held) {
     let disk = SimDisk::new();
     let log = open_sim(&disk).await.unwrap();
-    log.save_identity(StoredIdentity {
-        incarnation: 3,
-        session: [5; 16],
-    })
-    .await
-    .unwrap();
+    log.save_identity(vec![5; 40].into()).await.unwrap();
     for step in [
         Step::Vote(1),
         Step::Append(6, 30, 0),

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cabinet_consensus::log::durable::sim_disk::{Crash, SimDisk};
-use cabinet_consensus::log::durable::{
-    Disk, Driver, DurableOptions, FileDisk, StoredIdentity, VOTE_BYTES_MAX,
-};
+use cabinet_consensus::log::durable::{Disk, Driver, DurableOptions, FileDisk, VOTE_BYTES_MAX};
 use cabinet_consensus::log::{
-    DurableLog, LogError, LogStore, MemoryLog, RECORD_BYTES_MAX, StoredSnapshot,
+    DurableLog, IDENTITY_BYTES_MAX, LogError, LogStore, MemoryLog, RECORD_BYTES_MAX, StoredSnapshot,
 };
 use proptest::prelude::*;
 
@@ -20,13 +18,10 @@ fn what_was_written_to_real_files_is_read_by_the_next_process() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/below");
-        let identity = StoredIdentity {
-            incarnation: 7,
-            session: *b"sixteen bytes!!!",
-        };
+        let identity = Bytes::from_static(b"ann in chess");
         let log = open_files(&path).await.unwrap();
-        assert_eq!(log.identity(), None);
-        log.save_identity(identity).await.unwrap();
+        assert_eq!(log.state().unwrap().identity, None);
+        log.save_identity(identity.clone()).await.unwrap();
         for step in script() {
             perform(&log, &step).await.unwrap();
         }
@@ -38,9 +33,31 @@ fn what_was_written_to_real_files_is_read_by_the_next_process() {
 
         let log = open_files(&path).await.unwrap();
         assert_eq!(held(&log).await, before);
-        assert_eq!(&before, expectations().await.last().unwrap());
-        assert_eq!(log.identity(), Some(identity));
+        let mut expected = expectations().await.pop().unwrap();
+        expected.state.identity = Some(identity);
+        assert_eq!(before, expected);
         log.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_note_of_whose_log_it_is_is_taken_at_its_limit_and_refused_one_past_it() {
+    run(async {
+        let logs: [Arc<dyn LogStore>; 2] = [
+            Arc::new(MemoryLog::new()),
+            Arc::new(open_sim(&SimDisk::new()).await.unwrap()),
+        ];
+        for log in logs {
+            let note = |len| log.save_identity(vec![1; len].into());
+            assert_eq!(note(IDENTITY_BYTES_MAX).await, Ok(()));
+            let (len, max) = (IDENTITY_BYTES_MAX + 1, IDENTITY_BYTES_MAX);
+            let what = "a note of whose log it is";
+            let too_large = LogError::TooLarge { what, len, max };
+            assert_eq!(note(len).await, Err(too_large));
+            let kept = log.state().unwrap();
+            assert_eq!(kept.identity.map(|note| note.len()), Some(max));
+            assert!(kept.vote.is_none() && kept.last.is_none());
+        }
     });
 }
 

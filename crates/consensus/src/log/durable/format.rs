@@ -318,35 +318,6 @@ impl Cell {
     }
 }
 
-/// Who a process was, so that it comes back as the same node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredIdentity {
-    /// Which life of its peer.
-    pub incarnation: u64,
-    /// The session it is in.
-    pub session: [u8; 16],
-}
-
-impl StoredIdentity {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = self.incarnation.to_le_bytes().to_vec();
-        out.extend_from_slice(&self.session);
-        out
-    }
-
-    pub(super) fn decode(content: &Bytes) -> Result<Self, LogError> {
-        if content.len() != 24 {
-            return Err(corrupt(Cell::Node.file(), CELL_BYTES, "not 24 bytes"));
-        }
-        let mut session = [0; 16];
-        session.copy_from_slice(&content[8..]);
-        Ok(Self {
-            incarnation: u64_at(content, 0),
-            session,
-        })
-    }
-}
-
 pub(super) fn encode_position(at: Position) -> Vec<u8> {
     let mut out = at.index.to_le_bytes().to_vec();
     out.extend_from_slice(&at.term.to_le_bytes());

@@ -54,12 +54,14 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AppendDone, LogError, LogState, LogStats, LogStore, Position, Record, StoredSnapshot};
+use super::{
+    AppendDone, IDENTITY_BYTES_MAX, LogError, LogState, LogStats, LogStore, Position, Record,
+    StoredSnapshot,
+};
 use entries::Entries;
 use writer::{Job, Reply};
 
 pub use disk::{Disk, FileDisk};
-pub use format::StoredIdentity;
 
 /// Largest vote, in bytes.
 pub const VOTE_BYTES_MAX: usize = 4 << 10;
@@ -97,7 +99,7 @@ struct Memory {
     entries: Entries,
     vote: Option<Bytes>,
     snapshot: Option<StoredSnapshot>,
-    identity: Option<StoredIdentity>,
+    identity: Option<Bytes>,
     stats: LogStats,
     closed: bool,
     poisoned: bool,
@@ -196,20 +198,6 @@ impl DurableLog {
         }
     }
 
-    /// Who this process was, if it saved that.
-    #[must_use]
-    pub fn identity(&self) -> Option<StoredIdentity> {
-        self.shared.lock().identity
-    }
-
-    /// Replaces the identity; resolves once it is on stable storage.
-    pub fn save_identity(
-        &self,
-        identity: StoredIdentity,
-    ) -> BoxFuture<'static, Result<(), LogError>> {
-        self.ask(|_| Ok(()), |(), reply| Job::Identity(identity, reply))
-    }
-
     /// Changes memory and queues a job in one step, so that both have the same order.
     fn ask<T>(
         &self,
@@ -240,6 +228,7 @@ impl LogStore for DurableLog {
         let memory = self.shared.lock();
         memory.alive()?;
         Ok(LogState {
+            identity: memory.identity.clone(),
             vote: memory.vote.clone(),
             first: memory.entries.first(),
             purged: memory.entries.purged(),
@@ -296,6 +285,14 @@ impl LogStore for DurableLog {
             Ok(None) => future::ready(Ok(())).boxed(),
             Err(error) => future::ready(Err(error)).boxed(),
         }
+    }
+
+    fn save_identity(&self, identity: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
+        let what = "a note of whose log it is";
+        self.ask(
+            |_| within(what, identity.len(), IDENTITY_BYTES_MAX).map(|()| identity),
+            Job::Identity,
+        )
     }
 
     fn save_vote(&self, vote: Bytes) -> BoxFuture<'static, Result<(), LogError>> {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::{LogError, LogStats, Position};
+use super::super::{IDENTITY_BYTES_MAX, LogError, LogStats, Position};
 use super::disk::{Disk, DiskLock};
 use super::entries::Entries;
 use super::files::{Files, TEMPORARY, failed};
-use super::format::{self, Cell, SNAPSHOT_HEAD_BYTES, StoredIdentity};
+use super::format::{self, Cell, SNAPSHOT_HEAD_BYTES};
 use super::writer::{Kept, Writer};
 use super::{DurableOptions, Memory, Shared, VOTE_BYTES_MAX};
 
@@ -53,7 +53,7 @@ pub(super) async fn recover(
     }
 
     let vote = read_cell(&files, &names, Cell::Vote, VOTE_BYTES_MAX).await?;
-    let identity = read_cell(&files, &names, Cell::Node, 24).await?;
+    let identity = read_cell(&files, &names, Cell::Node, IDENTITY_BYTES_MAX).await?;
     let purged = read_cell(&files, &names, Cell::Purged, 16).await?;
     let snapshot_max = options
         .snapshot_bytes_max
@@ -76,7 +76,7 @@ pub(super) async fn recover(
         entries,
         vote,
         snapshot: snapshot.as_ref().map(format::decode_snapshot).transpose()?,
-        identity: identity.as_ref().map(StoredIdentity::decode).transpose()?,
+        identity,
         stats: LogStats {
             syncs: files.syncs,
             ..LogStats::default()

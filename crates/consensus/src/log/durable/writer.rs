@@ -16,7 +16,7 @@ use super::super::{AppendDone, LogError, Position, Record, StoredSnapshot};
 use super::Shared;
 use super::disk::{DiskFile, DiskLock};
 use super::files::{Files, failed};
-use super::format::{self, Cell, HEADER_BYTES, Header, StoredIdentity};
+use super::format::{self, Cell, HEADER_BYTES, Header};
 
 /// Record bytes after which a batch takes no further append.
 const BATCH_BYTES: usize = 8 << 20;
@@ -35,7 +35,7 @@ pub(super) enum Job {
     Purge(Position, Reply),
     Vote(Bytes, Reply),
     Snapshot(StoredSnapshot, Reply),
-    Identity(StoredIdentity, Reply),
+    Identity(Bytes, Reply),
     Close(Reply),
 }
 
@@ -314,10 +314,8 @@ impl Writer {
         Ok(())
     }
 
-    async fn identity(&mut self, identity: StoredIdentity) -> Result<(), LogError> {
-        self.files
-            .replace_cell(Cell::Node, &identity.encode())
-            .await?;
+    async fn identity(&mut self, identity: Bytes) -> Result<(), LogError> {
+        self.files.replace_cell(Cell::Node, &identity).await?;
         self.shared.lock().identity = Some(identity);
         Ok(())
     }
