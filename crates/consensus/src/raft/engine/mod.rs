@@ -4,8 +4,8 @@
 //! - pre-vote is off, and a network that lacks it grants: it is on, and ours asks;
 //! - a leader that restarts takes its term up again, and may have lost unsynced entries of it: that
 //!   is off, it stands for election like any other;
-//! - a leader cut off stays `Leader`: [`RaftNumbers::quorum_acked`] says since when, and callers
-//!   put their own deadline on a submit;
+//! - a leader cut off stays one: ours is [`Role::StaleLeader`] once no majority has answered within
+//!   the upper election timeout, and callers put their own deadline on a submit;
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
 //!   the learner acknowledged instead;
 //! - a change of members whose future is dropped leaves a joint configuration: changes run in a
@@ -99,6 +99,7 @@ pub(crate) struct Engine {
     status: watch::Sender<RaftStatus>,
     arriving: Mutex<BTreeMap<NodeId, Arriving>>,
     snapshot_bytes_max: usize,
+    too_large: machine::TooLarge,
     kept: store::Kept,
     follow: tokio::task::AbortHandle,
 }
@@ -155,12 +156,14 @@ impl Engine {
                 .as_ref()
                 .map_or(0, |snapshot| snapshot.through.index + 1),
         );
+        let too_large = machine::TooLarge::new(parts.limits.snapshot_bytes_max);
         let machine = machine::Machine::open(
             replica.clone(),
             parts.feed,
             parts.log.clone(),
             parts.observer.clone(),
             kept.clone(),
+            too_large.clone(),
             snapshot,
         )
         .map_err(stopped)?;
@@ -178,9 +181,9 @@ impl Engine {
         let raft = Raft::new(parts.me, config, network, store, machine)
             .await
             .map_err(stopped)?;
-        let (status, _) = watch::channel(status_of(&raft));
-        let follow =
-            tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
+        let mut led = Led::default();
+        let (status, _) = watch::channel(led.status_of(&raft, timing.election_max()));
+        let follow = tokio::spawn(follow(raft.clone(), status.clone(), timing, led)).abort_handle();
         let engine = Self {
             raft,
             replica,
@@ -188,6 +191,7 @@ impl Engine {
             status,
             arriving: Mutex::default(),
             snapshot_bytes_max: parts.limits.snapshot_bytes_max,
+            too_large,
             kept,
             follow,
         };
@@ -338,13 +342,13 @@ impl Engine {
 }
 
 /// Keeps the status in step with openraft's own.
-async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) {
+async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, timing: Timing, mut led: Led) {
     let mut changes = raft.server_metrics();
     loop {
-        status.set_if_new(status_of(&raft));
+        status.set_if_new(led.status_of(&raft, timing.election_max()));
         // openraft wakes who watches the server's part before it publishes the whole that is read
-        // here: what was missed is seen a heartbeat later.
-        if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
+        // here: what was missed is seen a heartbeat later. So is a leader that nobody answers.
+        if let Ok(Err(_)) = tokio::time::timeout(timing.heartbeat(), changes.changed()).await {
             break;
         }
     }
@@ -357,23 +361,50 @@ async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) 
     });
 }
 
-fn status_of(raft: &Raft) -> RaftStatus {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let effective = &metrics.membership_config;
-    RaftStatus {
-        role: match metrics.state {
-            ServerState::Leader => Role::Leader,
+/// Since when this node leads: the majority that voted for it counts as having answered then.
+#[derive(Default)]
+struct Led(Option<(u64, tokio::time::Instant)>);
+
+impl Led {
+    fn status_of(&mut self, raft: &Raft, lease: Duration) -> RaftStatus {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = &metrics.membership_config;
+        let membership = types::membership(effective.membership());
+        let role = match metrics.state {
+            ServerState::Leader => {
+                let term = metrics.current_term;
+                let led = self.0.filter(|(led, _)| *led == term);
+                let (_, since) = *self
+                    .0
+                    .insert(led.unwrap_or_else(|| (term, tokio::time::Instant::now())));
+                let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+                let confirmed = acked.is_some_and(|ago| ago <= lease)
+                    || since.elapsed() <= lease
+                    // Nobody else has a say.
+                    || (!membership.is_joint() && membership.voters.iter().eq([&metrics.id]));
+                if confirmed {
+                    Role::Leader
+                } else {
+                    Role::StaleLeader
+                }
+            }
             ServerState::Follower => Role::Follower,
             ServerState::Candidate => Role::Candidate,
             _ => Role::Learner,
-        },
-        term: metrics.current_term,
-        leader: metrics.current_leader.clone(),
-        membership: Arc::new(types::membership(effective.membership())),
-        membership_index: effective.log_id().map_or(0, |id| id.index),
-        membership_committed: *effective == metrics.committed_membership_config,
-        stopped: metrics.running_state.as_ref().err().map(stopped),
+        };
+        if !role.leads() {
+            self.0 = None;
+        }
+        RaftStatus {
+            role,
+            term: metrics.current_term,
+            leader: metrics.current_leader.clone(),
+            membership: Arc::new(membership),
+            membership_index: effective.log_id().map_or(0, |id| id.index),
+            membership_committed: *effective == metrics.committed_membership_config,
+            stopped: metrics.running_state.as_ref().err().map(stopped),
+        }
     }
 }
 
@@ -431,6 +462,7 @@ impl Consensus for Engine {
             purged: index(&metrics.purged),
             progress,
             quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+            snapshot_too_large: self.too_large.bytes(),
         }
     }
 
