@@ -159,6 +159,7 @@ pub async fn play(session: &GameSession<Stones>, first: Stones) -> Result<PeerId
                 Ruling::Accepted(left) => println!("{me} takes {count}, {left} are left"),
                 Ruling::Refused(why) => println!("{me} may not take {count}: {why}"),
                 Ruling::Fenced => println!("{me} was too late"),
+                Ruling::Withheld { accepted, .. } => println!("{me}: took place: {accepted}"),
             }
         }
         let event = events.next().await.ok_or("the session was closed")?;

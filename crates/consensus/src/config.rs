@@ -111,7 +111,12 @@ impl Timing {
 pub struct Limits {
     /// Bytes of one action.
     pub action_bytes_max: usize,
-    /// Proposals of this node under way; more than the session window would be forgotten.
+    /// Bytes of what the game answers to one action. A larger answer is withheld from everybody;
+    /// what the action did stands. The same on every node: the first leader of a game writes its
+    /// own into the log.
+    pub outcome_bytes_max: usize,
+    /// Proposals of this node under way, and, when it leads, of any other node here. More than the
+    /// session window would be forgotten.
     pub pending_max: usize,
     /// Proposals of all nodes that this node, when it leads, has under way.
     pub pending_total_max: usize,
@@ -119,7 +124,9 @@ pub struct Limits {
     pub channels_max: usize,
     /// Frames one app channel keeps for its reader.
     pub channel_frames_max: usize,
-    /// Bytes of a snapshot that arrives.
+    /// Bytes of a snapshot, as it is stored and sent. A larger one that arrives is refused; a
+    /// larger one of this node's own is not written, and the log is kept instead
+    /// ([`RaftNumbers::snapshot_too_large`](crate::raft::RaftNumbers::snapshot_too_large)).
     pub snapshot_bytes_max: usize,
     /// Bytes of one piece of a snapshot.
     pub snapshot_chunk_bytes: usize,
@@ -132,6 +139,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             action_bytes_max: 256 << 10,
+            outcome_bytes_max: 64 << 10,
             pending_max: 256,
             pending_total_max: 16_384,
             channels_max: 256,
@@ -159,6 +167,11 @@ impl Limits {
             "action_bytes_max",
             self.action_bytes_max,
             RECORD_BYTES_MAX / 2,
+        )?;
+        within(
+            "outcome_bytes_max",
+            self.outcome_bytes_max,
+            crate::state::sessions::SESSION_BYTES_MAX,
         )?;
         within(
             "pending_max",
@@ -226,45 +239,57 @@ mod tests {
 
     #[test]
     fn limits_are_taken_at_their_limit_and_refused_one_past_it() {
+        use crate::state::sessions::{SESSION_BYTES_MAX, WINDOW};
+
         assert_eq!(Limits::default().validate(), Ok(()));
-        let limits = |action_bytes_max, pending_max| Limits {
-            action_bytes_max,
-            pending_max,
-            ..Limits::default()
-        };
-        let window = crate::state::sessions::WINDOW as usize;
-        assert_eq!(limits(RECORD_BYTES_MAX / 2, window).validate(), Ok(()));
-        for bad in [
-            limits(RECORD_BYTES_MAX / 2 + 1, window),
-            limits(1, window + 1),
-            limits(0, 1),
-        ] {
-            assert!(matches!(bad.validate(), Err(ConfigError::Limit { .. })));
-        }
         type Set = fn(&mut Limits, usize);
-        let all: [(&str, usize, Set); 5] = [
-            ("pending_total_max", 1 << 20, |l, n| l.pending_total_max = n),
-            ("channels_max", 65_536, |l, n| l.channels_max = n),
-            ("channel_frames_max", 1 << 20, |l, n| {
-                l.channel_frames_max = n
-            }),
-            ("snapshot_bytes_max", 1 << 30, |l, n| {
-                l.snapshot_bytes_max = n
-            }),
-            ("snapshot_chunk_bytes", 1 << 20, |l, n| {
-                l.snapshot_chunk_bytes = n
-            }),
+        let limits: [(&str, Set, usize); 8] = [
+            (
+                "action_bytes_max",
+                |l, n| l.action_bytes_max = n,
+                RECORD_BYTES_MAX / 2,
+            ),
+            (
+                "outcome_bytes_max",
+                |l, n| l.outcome_bytes_max = n,
+                SESSION_BYTES_MAX,
+            ),
+            ("pending_max", |l, n| l.pending_max = n, WINDOW as usize),
+            ("pending_total_max", |l, n| l.pending_total_max = n, 1 << 20),
+            ("channels_max", |l, n| l.channels_max = n, 65_536),
+            (
+                "channel_frames_max",
+                |l, n| l.channel_frames_max = n,
+                1 << 20,
+            ),
+            (
+                "snapshot_bytes_max",
+                |l, n| l.snapshot_bytes_max = n,
+                1 << 30,
+            ),
+            (
+                "snapshot_chunk_bytes",
+                |l, n| l.snapshot_chunk_bytes = n,
+                1 << 20,
+            ),
         ];
-        for (name, most, set) in all {
-            let validate = |n| {
+        for (name, set, most) in limits {
+            let with = |value| {
                 let mut limits = Limits::default();
-                set(&mut limits, n);
+                set(&mut limits, value);
                 limits.validate()
             };
-            assert_eq!(validate(1).and(validate(most)), Ok(()), "{name}");
-            for n in [0, most + 1] {
-                let (what, value, max) = (name, n as u64, most as u64);
-                assert_eq!(validate(n), Err(ConfigError::Limit { what, value, max }));
+            assert_eq!(with(most), Ok(()), "{name}");
+            assert_eq!(with(1), Ok(()), "{name}");
+            for bad in [0, most + 1] {
+                assert_eq!(
+                    with(bad),
+                    Err(ConfigError::Limit {
+                        what: name,
+                        value: bad as u64,
+                        max: most as u64
+                    })
+                );
             }
         }
     }

@@ -79,6 +79,21 @@ pub(crate) enum Ruling {
     Game(Verdict),
     /// It was meant for another turn than this.
     Fenced,
+    /// The game decided, and its answer is larger than nodes keep.
+    Withheld {
+        accepted: bool,
+        bytes: u64,
+    },
+}
+
+impl Ruling {
+    /// Whether the action took place.
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(
+            self,
+            Self::Game(Verdict::Accepted(_)) | Self::Withheld { accepted: true, .. }
+        )
+    }
 }
 
 impl RawEvent {

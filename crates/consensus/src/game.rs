@@ -7,6 +7,7 @@
 //! A game is a function of the actions it was given, in order. It must not look at clocks, random
 //! sources or hash-map order: what it needs of time stands in [`TurnInfo`].
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,6 +206,8 @@ pub trait Rules: Send {
     ///
     /// [`Malformed`] when the bytes stand for no state, or the game cannot read any.
     fn restore(&mut self, state: &[u8]) -> Result<(), Malformed>;
+    /// The game itself, to look at.
+    fn game(&self) -> &dyn Any;
 }
 
 type SnapshotFn<G> = fn(&G) -> Vec<u8>;
@@ -337,6 +340,10 @@ impl<G: Game> Rules for Typed<G> {
     fn restore(&mut self, state: &[u8]) -> Result<(), Malformed> {
         self.game = self.blueprint.restore(state)?;
         Ok(())
+    }
+
+    fn game(&self) -> &dyn Any {
+        &self.game
     }
 }
 

@@ -10,10 +10,11 @@ pub(super) fn submitted(result: Result<Applied, SubmitError>) -> Submitted {
     let mut answer = Submitted::default();
     match result {
         Err(SubmitError::NotLeader { leader }) => answer.leader = leader.as_ref().map(Into::into),
+        Err(SubmitError::Busy) => answer.outcome = 6,
         Err(_) => answer.outcome = 1,
         Ok(Applied::Decided { kept, duplicate }) => {
             answer.outcome = 2;
-            answer.kept = Some(KeptMsg::new(0, &kept));
+            answer.kept = Some(KeptMsg::new(0, 0, &kept));
             answer.a = u64::from(duplicate);
         }
         Ok(Applied::Rejected(why)) => {
@@ -24,6 +25,12 @@ pub(super) fn submitted(result: Result<Applied, SubmitError>) -> Submitted {
                 Rejection::TooOld => 2,
                 Rejection::NotYours => 3,
                 Rejection::Malformed => 4,
+                Rejection::Expired => 5,
+                Rejection::Full => 6,
+                Rejection::TooLarge { max } => {
+                    answer.b = max;
+                    7
+                }
             };
         }
         Ok(Applied::Opened(opened)) => {
@@ -54,6 +61,9 @@ pub(super) fn submitted_from(answer: Submitted) -> Result<Applied, SubmitError> 
             1 => Rejection::Superseded,
             2 => Rejection::TooOld,
             3 => Rejection::NotYours,
+            5 => Rejection::Expired,
+            6 => Rejection::Full,
+            7 => Rejection::TooLarge { max: answer.b },
             _ => Rejection::Malformed,
         })),
         4 => Ok(Applied::Opened(Opened {
@@ -61,6 +71,7 @@ pub(super) fn submitted_from(answer: Submitted) -> Result<Applied, SubmitError> 
             next_serial: answer.b,
         })),
         5 => Ok(Applied::Internal),
+        6 => Err(SubmitError::Busy),
         _ => Err(SubmitError::Unknown),
     }
 }

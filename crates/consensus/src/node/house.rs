@@ -43,7 +43,7 @@ impl Node {
             self.time_turns_too().await;
         }
         if status.role != Role::Learner {
-            let hash = lock(&self.replica).hashes_to_vote(self.me());
+            let hash = lock(&self.replica).hash_to_vote(self.me());
             if let Some((at, hash)) = hash {
                 let vote = Do::Hash(Hash {
                     at,
@@ -90,6 +90,14 @@ impl Node {
         let entries = applied.saturating_sub(snapshot.map_or(0, |index| index + 1));
         let now = self.clock.now();
         let bytes = self.log.stats().bytes;
+        // One that was too large is not tried again until the log is longer by as much: it is
+        // written whole to be measured.
+        let since = house
+            .asked_at
+            .map_or(u64::MAX, |asked| applied.saturating_sub(asked));
+        if numbers.snapshot_too_large.is_some() && since < compaction.entries {
+            return;
+        }
         let due = entries >= compaction.entries
             || bytes.saturating_sub(house.compacted_bytes) >= compaction.bytes
             || (entries > 0 && now.saturating_sub(house.compacted_at) >= compaction.age);

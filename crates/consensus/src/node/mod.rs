@@ -10,11 +10,13 @@
 
 mod answer;
 mod house;
+mod load;
+mod propose;
 mod reader;
 mod serve;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,21 +28,24 @@ use crate::config::{Compaction, Limits, Timing};
 use crate::events::Feed;
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
-use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId};
+use crate::ids::{ClientId, NodeId, PeerId, SessionId};
 use crate::log::LogStore;
 use crate::raft::rpc::{Caller, Rpc};
 use crate::raft::wire::{Body, ReadAsked, Submit};
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, SubmitError};
 use crate::raft::{SharedReplica, lock};
 use crate::state::Applied;
-use crate::state::command::{Act, Body as Do, Command, Configure, Open};
-use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
+use crate::state::command::{Body as Do, Command, Configure};
+use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
+pub use propose::ProposeError;
 pub(crate) use reader::{Next, RawEvents};
 
 use answer::submitted_from;
 use house::keep_house;
+use load::Load;
+use propose::ClientState;
 use serve::serve;
 
 /// Monotonic time, passed in so that a simulator decides what it is.
@@ -63,60 +68,6 @@ impl Clock for TokioClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
     }
-}
-
-/// A proposal without a verdict.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProposeError {
-    /// No leader took the action before the deadline: it did not and will not take effect.
-    #[error("no leader took the action in time: try again once there is one")]
-    NotAppended {
-        /// Who was believed to lead.
-        leader: Option<NodeId>,
-    },
-    /// The deadline passed with the action under way: it may still take effect. Propose it again
-    /// under the same key to learn what became of it.
-    #[error("what became of {key} is not known: propose it again under the same key")]
-    Unknown {
-        /// The action's key.
-        key: ActionKey,
-    },
-    /// The action is larger than the limit.
-    #[error("an action has at most {max} bytes, this one has {len}")]
-    TooLarge {
-        /// Bytes given.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// This node has as many proposals under way as it may.
-    #[error("{max} proposals are under way: wait for one to be decided")]
-    TooManyPending {
-        /// Proposals allowed.
-        max: usize,
-    },
-    /// What became of the serial is older than what the game remembers.
-    #[error("serial {serial} is older than what the game remembers of this client")]
-    Forgotten {
-        /// The serial.
-        serial: u64,
-    },
-    /// The serial is zero, or larger than there can be.
-    #[error("a serial is between 1 and {SERIAL_MAX}, not {serial}")]
-    NoSerial {
-        /// The serial.
-        serial: u64,
-    },
-    /// Another process uses the client id.
-    #[error("client id {client} is used by another process or peer: take another")]
-    IdentityTaken {
-        /// The client id.
-        client: ClientId,
-    },
-    /// The node has stopped.
-    #[error("the session is closed")]
-    Closed,
 }
 
 /// A read that cannot be promised to be the latest.
@@ -146,6 +97,8 @@ pub struct DroppedFrames {
     pub unasked: u64,
     /// Proposals, reads and announcements of others past what is served at a time.
     pub overload: u64,
+    /// Votes on state hashes that do not count.
+    pub votes: u64,
 }
 
 #[derive(Default)]
@@ -156,6 +109,7 @@ struct Drops {
     not_member: AtomicU64,
     unasked: AtomicU64,
     overload: AtomicU64,
+    votes: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -171,12 +125,6 @@ pub enum Identity {
     /// A client that outlives its process: serials go on where the game says they stand, and
     /// `propose_with_id` with a serial of before finds out what became of it.
     Durable(ClientId),
-}
-
-struct ClientState {
-    opened: Option<Opened>,
-    next_serial: u64,
-    outstanding: BTreeSet<u64>,
 }
 
 /// What a node is opened with.
@@ -213,7 +161,7 @@ pub(crate) struct Node {
     clock: Arc<dyn Clock>,
     /// The game's clock when it was last seen to move, and ours then.
     stamped: Mutex<(u64, Duration)>,
-    forwarded: AtomicUsize,
+    load: Load,
     drops: Drops,
     configure: Configure,
     compaction: Option<Compaction>,
@@ -235,7 +183,7 @@ impl Node {
         let client = match parts.identity {
             Identity::Durable(client) => client,
             // A peer id has at most half the bytes of a client id, an incarnation 20 digits.
-            Identity::Automatic => ClientId::new(format!("auto:{me}"))
+            Identity::Automatic => ClientId::new(format!("{AUTOMATIC}{me}"))
                 .unwrap_or_else(|_| unreachable!("a node's name fits a client's")),
         };
         let node = Arc::new(Self {
@@ -246,17 +194,13 @@ impl Node {
             log: parts.log,
             rules: parts.rules,
             client,
-            state: Mutex::new(ClientState {
-                opened: None,
-                next_serial: 1,
-                outstanding: BTreeSet::new(),
-            }),
+            state: Mutex::default(),
+            load: Load::new(parts.limits.pending_total_max, parts.limits.pending_max),
             limits: parts.limits,
             timing: parts.timing,
             stamped: Mutex::new((0, parts.clock.now())),
             heard: Mutex::new(parts.clock.now()),
             clock: parts.clock,
-            forwarded: AtomicUsize::new(0),
             drops: Drops::default(),
             configure: parts.configure,
             compaction: parts.compaction,
@@ -296,6 +240,7 @@ impl Node {
             not_member: read(&self.drops.not_member),
             unasked: read(&self.drops.unasked),
             overload: read(&self.drops.overload),
+            votes: read(&self.drops.votes) + lock(&self.replica).votes.refused,
         }
     }
 
@@ -346,6 +291,14 @@ impl Node {
         self.engine.submit(self.stamp_command(body)).await
     }
 
+    /// [`Node::submit_here`] for a member, within what is under way for it and for all.
+    async fn submit_for(&self, from: &NodeId, body: Do) -> Result<Applied, SubmitError> {
+        let Some(_carried) = self.load.take(&from.peer) else {
+            return Err(SubmitError::Busy);
+        };
+        self.submit_here(body).await
+    }
+
     /// Has a command decided by whoever leads, sending it again until `deadline`. Commands that
     /// go through here may be applied twice without harm.
     async fn submit(&self, body: Do, deadline: Instant) -> Result<Applied, Undecided> {
@@ -362,6 +315,7 @@ impl Node {
         let mut status = self.engine.status();
         let mut hint: Option<NodeId> = None;
         let mut hops = 0u32;
+        let mut busy = false;
         loop {
             let now = status.borrow_and_update().clone();
             if now.stopped.is_some() {
@@ -376,15 +330,19 @@ impl Node {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Undecided::Late {
-                    maybe: *maybe,
-                    leader: now.leader,
+                return Err(if busy && !*maybe {
+                    Undecided::Busy
+                } else {
+                    Undecided::Late {
+                        maybe: *maybe,
+                        leader: now.leader,
+                    }
                 });
             }
             let leader = hint.take().or(now.leader);
             let result = match &leader {
                 Some(leader) if leader == self.me() => {
-                    let attempt = self.submit_here(body.clone());
+                    let attempt = self.submit_for(self.me(), body.clone());
                     match tokio::time::timeout(left, attempt).await {
                         Ok(result) => result,
                         Err(_) => {
@@ -403,7 +361,11 @@ impl Node {
             };
             match result {
                 Ok(applied) => return Ok(applied),
-                Err(SubmitError::NotLeader { leader }) => hint = leader,
+                Err(SubmitError::NotLeader { leader }) => {
+                    busy = false;
+                    hint = leader;
+                }
+                Err(SubmitError::Busy) => busy = true,
                 Err(SubmitError::Unknown) => *maybe = true,
                 Err(SubmitError::Stopped(_)) => return Err(Undecided::Closed),
             }
@@ -433,115 +395,6 @@ impl Node {
                 Err(SubmitError::NotLeader { leader: None })
             }
             Err(_) => Err(SubmitError::Unknown),
-        }
-    }
-
-    /// The client's session, opened if it is not.
-    async fn opened(&self, deadline: Instant) -> Result<Opened, ProposeError> {
-        if let Some(opened) = guard(&self.state).opened {
-            return Ok(opened);
-        }
-        let open = Do::Open(Open {
-            client: self.client.as_str().to_owned(),
-            owner: self.me().peer.as_str().to_owned(),
-            nonce: self.nonce,
-        });
-        match self.submit(open, deadline).await {
-            Ok(Applied::Opened(opened)) => {
-                let mut state = guard(&self.state);
-                state.opened = Some(opened);
-                state.next_serial = state.next_serial.max(opened.next_serial);
-                Ok(opened)
-            }
-            Ok(Applied::Rejected(Rejection::NotYours)) => Err(ProposeError::IdentityTaken {
-                client: self.client.clone(),
-            }),
-            Ok(_) => Err(ProposeError::NotAppended { leader: None }),
-            // A session that may be open harms nobody.
-            Err(Undecided::Late { leader, .. }) => Err(ProposeError::NotAppended { leader }),
-            Err(Undecided::Closed) => Err(ProposeError::Closed),
-        }
-    }
-
-    fn reserve(&self, pinned: Option<u64>) -> Result<u64, ProposeError> {
-        let max = self.limits.pending_max;
-        let mut state = guard(&self.state);
-        let serial = pinned.unwrap_or(state.next_serial);
-        if serial == 0 || serial > SERIAL_MAX {
-            return Err(ProposeError::NoSerial { serial });
-        }
-        let lowest = state.outstanding.first().copied().unwrap_or(serial);
-        // The game remembers the last WINDOW serials: none of ours may fall out while under way.
-        if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
-            return Err(ProposeError::TooManyPending { max });
-        }
-        state.next_serial = state.next_serial.max(serial + 1);
-        state.outstanding.insert(serial);
-        Ok(serial)
-    }
-
-    /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
-    pub(crate) async fn propose(
-        &self,
-        action: Bytes,
-        pinned: Option<u64>,
-        expected_turn: Option<u64>,
-        within: Duration,
-    ) -> Result<(ActionKey, Kept), ProposeError> {
-        let max = self.limits.action_bytes_max;
-        if action.len() > max {
-            return Err(ProposeError::TooLarge {
-                len: action.len(),
-                max,
-            });
-        }
-        let deadline = Instant::now() + within;
-        let mut opened = self.opened(deadline).await?;
-        let serial = self.reserve(pinned)?;
-        let _reserved = Reserved { node: self, serial };
-        let key = ActionKey {
-            client: self.client.clone(),
-            serial,
-        };
-        let mut reopened = false;
-        let mut maybe = false;
-        loop {
-            let act = Do::Act(Act {
-                client: key.client.as_str().to_owned(),
-                session: opened.generation,
-                serial,
-                expected_turn,
-                action: action.clone(),
-            });
-            match self.submit_noting(act, deadline, &mut maybe).await {
-                Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
-                Ok(Applied::Rejected(Rejection::NoSession))
-                    if !reopened && !maybe && pinned.is_none() =>
-                {
-                    // Forgotten while silent, and no attempt of this action can be in a log.
-                    reopened = true;
-                    guard(&self.state).opened = None;
-                    opened = self.opened(deadline).await?;
-                }
-                Ok(Applied::Rejected(Rejection::NoSession)) if pinned.is_some() => {
-                    // A new session must not be asked for a number of the old one.
-                    guard(&self.state).opened = None;
-                    return Err(ProposeError::Forgotten { serial });
-                }
-                Ok(Applied::Rejected(Rejection::TooOld)) => {
-                    return Err(ProposeError::Forgotten { serial });
-                }
-                Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
-                    return Err(ProposeError::IdentityTaken { client: key.client });
-                }
-                Ok(_) => return Err(ProposeError::Unknown { key }),
-                Err(Undecided::Late {
-                    maybe: false,
-                    leader,
-                }) => return Err(ProposeError::NotAppended { leader }),
-                Err(Undecided::Late { .. }) => return Err(ProposeError::Unknown { key }),
-                Err(Undecided::Closed) => return Err(ProposeError::Closed),
-            }
         }
     }
 
@@ -660,17 +513,10 @@ enum Undecided {
         maybe: bool,
         leader: Option<NodeId>,
     },
+    /// The leader had too much under way: it is in no log.
+    Busy,
     Closed,
 }
 
-/// Frees a serial when its proposal ends, however it does.
-struct Reserved<'a> {
-    node: &'a Node,
-    serial: u64,
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        guard(&self.node.state).outstanding.remove(&self.serial);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! Serving the Raft lane: which frames count, and what the others may ask.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -10,7 +9,7 @@ use prost::Message;
 use super::answer::submitted;
 use super::{Node, count, guard};
 use crate::fabric::{Inbound, Receiver};
-use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
+use crate::ids::{Incarnation, NodeId, SessionId};
 use crate::raft::wire::{Body, Frame, ReadAt, Submit, Submitted};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
@@ -65,36 +64,42 @@ impl Node {
                 true
             }
             Do::Act(act) => {
-                let fits = act.action.len() <= self.limits.action_bytes_max;
-                let owned = ClientId::new(&act.client).is_ok_and(|client| {
-                    lock(&self.replica)
-                        .sessions
-                        .owner(&client)
-                        .is_none_or(|owner| *owner == from.peer)
-                });
-                fits && owned
+                let max = self.limits.action_bytes_max;
+                if act.action.len() > max {
+                    count(&self.drops.overload);
+                    let max = max as u64;
+                    return submitted(Ok(Applied::Rejected(Rejection::TooLarge { max })));
+                }
+                act.owner = from.peer.as_str().to_owned();
+                true
             }
             Do::Vacate(vacate) => {
                 vacate.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from)
             }
             Do::Timeout(_) => lock(&self.replica).planted.timer_per_node,
-            Do::Hash(hash) => hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from),
+            Do::Hash(hash) => {
+                let own = hash.node.as_ref().and_then(|n| n.node()).as_ref() == Some(from);
+                // Every node judges it where it stands in the log; what cannot count is not put
+                // there in the first place.
+                if own && let Err(why) = lock(&self.replica).would_count(hash) {
+                    count(&self.drops.votes);
+                    return submitted(Ok(Applied::NoVote(why)));
+                }
+                own
+            }
             _ => false,
         };
         if !allowed {
             count(&self.drops.not_member);
             return submitted(Ok(Applied::Rejected(Rejection::NotYours)));
         }
-        let under_way = self.forwarded.fetch_add(1, Ordering::Relaxed);
-        let result = if under_way >= self.limits.pending_total_max {
-            Err(SubmitError::NotLeader { leader: None })
-        } else {
-            let within = self.timing.election_max() * 4;
-            // Whoever asked has given up by then, and asks again under the same key.
-            let submit = tokio::time::timeout(within, self.submit_here(body));
-            submit.await.unwrap_or(Err(SubmitError::Unknown))
-        };
-        self.forwarded.fetch_sub(1, Ordering::Relaxed);
+        let within = self.timing.election_max() * 4;
+        // Whoever asked has given up by then, and asks again under the same key.
+        let submit = tokio::time::timeout(within, self.submit_for(from, body));
+        let result = submit.await.unwrap_or(Err(SubmitError::Unknown));
+        if result == Err(SubmitError::Busy) {
+            count(&self.drops.overload);
+        }
         submitted(result)
     }
 }

@@ -78,14 +78,27 @@ pub(crate) use engine::{Engine, Nobody, ObserverRef, Parts, SharedReplica, lock}
 /// What a node is at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Writes the log.
+    /// Writes the log, and a majority has answered within the upper election timeout, or has just
+    /// voted for it.
     Leader,
+    /// Leads as far as it knows, and no majority has answered for longer than that: it decides
+    /// nothing, and the others may follow another. [`Waiting`](crate::session::Waiting) says who
+    /// does not answer.
+    StaleLeader,
     /// Votes and follows.
     Follower,
     /// Asks for votes.
     Candidate,
     /// Follows without a vote.
     Learner,
+}
+
+impl Role {
+    /// Whether the node leads as far as it knows, confirmed or not.
+    #[must_use]
+    pub fn leads(self) -> bool {
+        matches!(self, Self::Leader | Self::StaleLeader)
+    }
 }
 
 /// A snapshot that is larger than its receiver takes.
@@ -138,6 +151,10 @@ pub struct RaftNumbers {
     pub progress: ProgressMap,
     /// When it leads: how long ago a majority last answered.
     pub quorum_acked: Option<Duration>,
+    /// Bytes of the last snapshot that was not written because it is larger than
+    /// [`Limits::snapshot_bytes_max`](crate::config::Limits::snapshot_bytes_max): the log is kept
+    /// instead. `None` when none was, or a later one fits.
+    pub snapshot_too_large: Option<u64>,
 }
 
 /// A command that was not decided here.
@@ -150,6 +167,9 @@ pub enum SubmitError {
         /// Who may.
         leader: Option<NodeId>,
     },
+    /// The leader has as many commands under way as it may; this one is not in the log.
+    #[error("the leader has too much under way")]
+    Busy,
     /// The command was in the log of a leader that lost its place: it may still take effect.
     #[error("leadership was lost before the entry was decided")]
     Unknown,

@@ -166,6 +166,7 @@ impl SessionConfig {
             session: session.to_bytes(),
             session_ttl_ms: u64::try_from(self.client_ttl.as_millis()).unwrap_or(u64::MAX),
             hash_every: self.hash_every,
+            outcome_bytes_max: self.limits.outcome_bytes_max as u64,
             ..Configure::default()
         }
     }
@@ -478,7 +479,7 @@ impl<G: Game> GameSession<G> {
         self.leaving.store(true, Ordering::Relaxed);
         let within = deadline.saturating_duration_since(tokio::time::Instant::now());
         let status = self.node.status().get();
-        let mut handed = status.role != Role::Leader;
+        let mut handed = !status.role.leads();
         if !handed {
             let numbers = self.node.numbers();
             let heir = status

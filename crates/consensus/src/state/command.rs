@@ -81,6 +81,9 @@ pub(crate) struct Act {
     pub expected_turn: Option<u64>,
     #[prost(bytes = "bytes", tag = "5")]
     pub action: Bytes,
+    /// The peer the action came from, as the leader verified it.
+    #[prost(string, tag = "6")]
+    pub owner: String,
 }
 
 /// Begins or continues a client's session.
@@ -121,6 +124,9 @@ pub(crate) struct Configure {
     /// A state hash is voted on every so many entries; 0 means never.
     #[prost(uint64, tag = "8")]
     pub hash_every: u64,
+    /// Bytes of a game's answer that are kept; 0 means as many as may be.
+    #[prost(uint64, tag = "9")]
+    pub outcome_bytes_max: u64,
 }
 
 /// What a peer wants to be.

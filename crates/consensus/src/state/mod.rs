@@ -15,10 +15,13 @@ pub(crate) mod command;
 pub mod seats;
 pub mod sessions;
 mod snapshot;
+#[cfg(test)]
+mod tests;
+pub mod votes;
 
 pub(crate) use snapshot::KeptMsg;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message;
@@ -30,10 +33,8 @@ use crate::log::Position;
 
 use command::{Body, Command, Configure, Hash, Kind};
 use seats::{NoPlace, Place, Seat, SeatTable};
-use sessions::{Admission, Kept, KeptResult, Opened, Rejection, Sessions};
-
-/// Hashes that are remembered to compare with what others vote.
-const HASHES_KEPT: usize = 8;
+use sessions::{Admission, Kept, KeptResult, Opened, Rejection, SESSION_BYTES_MAX, Sessions};
+use votes::{NoVote, Vote, Votes};
 
 /// What an entry did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum Applied {
     Vacated(bool),
     /// A timeout took place, or came too late.
     TimedOut(bool),
+    /// A vote on a hash does not count.
+    NoVote(NoVote),
 }
 
 /// A node whose state is not the others'.
@@ -79,6 +82,7 @@ pub(crate) struct Settings {
     pub session: SessionId,
     pub session_ttl_ms: u64,
     pub hash_every: u64,
+    pub outcome_bytes_max: u64,
 }
 
 /// When the present turn must end.
@@ -99,13 +103,10 @@ pub(crate) struct Replica {
     pub(crate) turn: u64,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) applied: Option<Position>,
-    /// Votes on hashes that are not decided: at which entry, who, what.
-    pub(crate) votes: BTreeMap<u64, BTreeMap<NodeId, [u8; 32]>>,
+    pub(crate) votes: Votes,
     pub(crate) game: Box<dyn Rules>,
     rules: RulesFactory,
     voters: BTreeSet<NodeId>,
-    /// This node's own hashes. Not part of the state: a node that skipped entries has none.
-    own_hashes: BTreeMap<u64, [u8; 32]>,
     feed: Option<Feed>,
     /// Kept in step with [`crate::events::Feed`]; see [`Planted`].
     pub(crate) planted: Planted,
@@ -139,11 +140,10 @@ impl Replica {
             turn: 0,
             deadline: None,
             applied: None,
-            votes: BTreeMap::new(),
+            votes: Votes::default(),
             game: rules.make(),
             rules,
             voters: BTreeSet::new(),
-            own_hashes: BTreeMap::new(),
             feed,
             planted,
         }
@@ -155,6 +155,7 @@ impl Replica {
     ///
     /// [`Desync`] when the entry proves this node's state wrong. It must not apply more.
     pub(crate) fn apply(&mut self, at: Position, command: &Bytes) -> Result<Applied, Desync> {
+        let mut is_vote = false;
         let result = match Command::decode(command.clone()) {
             Ok(Command {
                 stamp_ms,
@@ -162,22 +163,28 @@ impl Replica {
             }) => {
                 self.now_ms = self.now_ms.max(stamp_ms);
                 self.expire();
+                is_vote = matches!(body, Body::Hash(_));
                 self.dispatch(at, body)
             }
             _ => Ok(Applied::Rejected(Rejection::Malformed)),
         };
+        if !is_vote {
+            self.note_hash(at);
+        }
         self.passed(at);
         result
     }
 
     /// Passes an entry that is not a command.
     pub(crate) fn pass_blank(&mut self, at: Position) {
+        self.note_hash(at);
         self.passed(at);
     }
 
     /// Passes a membership entry: who votes on hashes.
     pub(crate) fn pass_membership(&mut self, at: Position, voters: BTreeSet<NodeId>) {
         self.voters = voters;
+        self.note_hash(at);
         self.passed(at);
     }
 
@@ -190,11 +197,7 @@ impl Replica {
 
     fn dispatch(&mut self, at: Position, body: Body) -> Result<Applied, Desync> {
         Ok(match body {
-            Body::Act(act) => {
-                let applied = self.act(at, act);
-                self.note_hash(at);
-                applied
-            }
+            Body::Act(act) => self.act(at, act),
             Body::Open(open) => {
                 let (Ok(client), Ok(owner)) =
                     (ClientId::new(&open.client), PeerId::new(&open.owner))
@@ -228,13 +231,13 @@ impl Replica {
                 None => Applied::Rejected(Rejection::Malformed),
             },
             Body::Timeout(timeout) => Applied::TimedOut(self.time_out(at, timeout.turn)),
-            Body::Hash(hash) => return self.vote(at, hash).map(|()| Applied::Internal),
+            Body::Hash(hash) => return self.vote(at, &hash),
             Body::Tick(_) => Applied::Internal,
         })
     }
 
     fn act(&mut self, at: Position, act: command::Act) -> Applied {
-        let Ok(client) = ClientId::new(&act.client) else {
+        let (Ok(client), Ok(owner)) = (ClientId::new(&act.client), PeerId::new(&act.owner)) else {
             return Applied::Rejected(Rejection::Malformed);
         };
         if self.planted.high_water_sessions
@@ -255,7 +258,7 @@ impl Replica {
         }
         match self
             .sessions
-            .admit(&client, act.session, act.serial, self.now_ms)
+            .admit(&client, &owner, act.session, act.serial, self.now_ms)
         {
             Admission::Rejected(why) => return Applied::Rejected(why),
             Admission::Duplicate(kept) => {
@@ -270,7 +273,7 @@ impl Replica {
             client,
             serial: act.serial,
         };
-        let player = self.sessions.owner(&key.client).cloned();
+        let player = Some(owner);
         let ruling = if act.expected_turn.is_some_and(|turn| turn != self.turn) {
             Ruling::Fenced
         } else {
@@ -282,17 +285,22 @@ impl Replica {
                 player: player.clone(),
                 key: Some(key.clone()),
             };
-            Ruling::Game(self.game.apply(&info, &act.action))
+            let verdict = self.game.apply(&info, &act.action);
+            self.within_limit(verdict)
         };
+        if ruling.is_accepted() {
+            self.turn += 1;
+            self.start_turn();
+        }
         let result = match &ruling {
             Ruling::Fenced => KeptResult::Fenced,
-            Ruling::Game(Verdict::Accepted(outcome)) => {
-                self.turn += 1;
-                self.start_turn();
-                KeptResult::Accepted(outcome.clone())
-            }
+            Ruling::Game(Verdict::Accepted(outcome)) => KeptResult::Accepted(outcome.clone()),
             Ruling::Game(Verdict::Refused(refusal)) => KeptResult::Refused(refusal.clone()),
             Ruling::Game(Verdict::Malformed) => KeptResult::Malformed,
+            Ruling::Withheld { accepted, bytes } => KeptResult::Withheld {
+                accepted: *accepted,
+                bytes: *bytes,
+            },
         };
         let kept = Kept {
             index: shown(at),
@@ -317,6 +325,24 @@ impl Replica {
             kept,
             duplicate: false,
         }
+    }
+
+    /// The game's answer, if it is no larger than every node may keep. What the action did stands
+    /// either way: the game has done it.
+    fn within_limit(&self, verdict: Verdict) -> Ruling {
+        let max = self
+            .settings
+            .as_ref()
+            .map_or(SESSION_BYTES_MAX as u64, |s| s.outcome_bytes_max);
+        let (accepted, bytes) = match &verdict {
+            Verdict::Accepted(bytes) => (true, bytes.len() as u64),
+            Verdict::Refused(bytes) => (false, bytes.len() as u64),
+            Verdict::Malformed => return Ruling::Game(verdict),
+        };
+        if bytes > max {
+            return Ruling::Withheld { accepted, bytes };
+        }
+        Ruling::Game(verdict)
     }
 
     /// The clock of a new turn starts.
@@ -368,6 +394,10 @@ impl Replica {
             session,
             session_ttl_ms: configure.session_ttl_ms,
             hash_every: configure.hash_every,
+            outcome_bytes_max: match configure.outcome_bytes_max {
+                0 => SESSION_BYTES_MAX as u64,
+                max => max.min(SESSION_BYTES_MAX as u64),
+            },
         });
         let nodes = |list: &[command::NodeMsg]| -> Vec<NodeId> {
             list.iter().filter_map(command::NodeMsg::node).collect()
@@ -376,7 +406,10 @@ impl Replica {
             seats: vec![Seat::default(); configure.seats.min(seats::SEATS_MAX) as usize],
             spectators_max: configure.spectators_max.min(seats::SPECTATORS_MAX),
             wants_witness: configure.witness,
-            core: nodes(&configure.core).into_iter().collect(),
+            core: nodes(&configure.core)
+                .into_iter()
+                .take(seats::CORE_MAX as usize)
+                .collect(),
             ..SeatTable::default()
         };
         for node in nodes(&configure.seated) {
@@ -392,61 +425,67 @@ impl Replica {
         }
     }
 
+    fn hash_every(&self) -> u64 {
+        self.settings.as_ref().map_or(0, |s| s.hash_every)
+    }
+
     /// Notes this node's hash after an entry at which all nodes do.
     fn note_hash(&mut self, at: Position) {
-        let every = self.settings.as_ref().map_or(0, |s| s.hash_every);
-        if every == 0 || !shown(at).is_multiple_of(every) {
-            return;
-        }
-        let hash = self.hash();
-        self.own_hashes.insert(shown(at), hash);
-        while self.own_hashes.len() > HASHES_KEPT {
-            self.own_hashes.pop_first();
+        if votes::is_point(shown(at), self.hash_every()) {
+            let hash = self.hash();
+            self.votes.note(shown(at), hash);
         }
     }
 
-    /// This node's hashes that its vote has not been seen for.
-    pub(crate) fn hashes_to_vote(&self, me: &NodeId) -> Option<(u64, [u8; 32])> {
-        let (at, hash) = self.own_hashes.last_key_value()?;
-        let voted = self.votes.get(at).is_some_and(|v| v.contains_key(me));
-        (!voted).then_some((*at, *hash))
+    /// This node's last hash, while its vote has not been seen.
+    pub(crate) fn hash_to_vote(&self, me: &NodeId) -> Option<(u64, [u8; 32])> {
+        let applied = self.applied.map_or(0, shown);
+        self.votes.to_cast(me, applied, self.hash_every())
     }
 
-    fn vote(&mut self, at: Position, vote: Hash) -> Result<(), Desync> {
-        let (Some(node), Ok(hash)) = (
-            vote.node.as_ref().and_then(command::NodeMsg::node),
-            <[u8; 32]>::try_from(&vote.hash[..]),
-        ) else {
-            return Ok(());
+    /// Whether a vote would count if it were the next entry.
+    pub(crate) fn would_count(&self, vote: &Hash) -> Result<(), NoVote> {
+        let next = self.applied.map_or(0, shown) + 1;
+        self.read_vote(vote, next).map(|_| ())
+    }
+
+    fn read_vote(&self, vote: &Hash, index: u64) -> Result<Vote, NoVote> {
+        let node = vote.node.as_ref().and_then(command::NodeMsg::node);
+        let vote = Vote {
+            at: vote.at,
+            node: node.ok_or(NoVote::Malformed)?,
+            hash: vote.hash[..].try_into().map_err(|_| NoVote::Malformed)?,
         };
-        if !self.voters.contains(&node) {
-            return Ok(());
-        }
-        let votes = self.votes.entry(vote.at).or_default();
-        votes.insert(node, hash);
-        let agreeing = votes.values().filter(|other| **other == hash).count();
-        let decided = agreeing > self.voters.len() / 2;
-        while self.votes.len() > HASHES_KEPT {
-            self.votes.pop_first();
-        }
-        match self.own_hashes.get(&vote.at) {
-            Some(mine) if decided && *mine != hash => {
-                let desync = Desync {
-                    index: vote.at,
-                    mine: *mine,
-                    theirs: hash,
-                };
-                // In the order of the log: the entry that proves it, not the one after which the
-                // states differ.
-                self.emit(|_| RawEvent::Desync {
-                    index: shown(at),
-                    mine: desync.mine,
-                    theirs: desync.theirs,
-                });
-                Err(desync)
+        let every = self.hash_every();
+        self.votes.check(&vote, index, every, &self.voters)?;
+        Ok(vote)
+    }
+
+    fn vote(&mut self, at: Position, vote: &Hash) -> Result<Applied, Desync> {
+        let index = shown(at);
+        let vote = match self.read_vote(vote, index) {
+            Ok(vote) => vote,
+            Err(why) => {
+                self.votes.refused += 1;
+                return Ok(Applied::NoVote(why));
             }
-            _ => Ok(()),
-        }
+        };
+        let (of, theirs, every) = (vote.at, vote.hash, self.hash_every());
+        let Some(mine) = self.votes.count(vote, index, every, &self.voters) else {
+            return Ok(Applied::Internal);
+        };
+        // In the order of the log: the entry that proves it, not the one after which the states
+        // differ.
+        self.emit(|_| RawEvent::Desync {
+            index,
+            mine,
+            theirs,
+        });
+        Err(Desync {
+            index: of,
+            mine,
+            theirs,
+        })
     }
 
     fn emit(&self, event: impl FnOnce(&Self) -> RawEvent) {

@@ -13,6 +13,8 @@ use crate::ids::{Incarnation, NodeId, PeerId};
 
 /// Most seats a game has.
 pub const SEATS_MAX: u32 = 64;
+/// Most nodes that vote whoever plays.
+pub const CORE_MAX: u32 = 64;
 /// Most spectators a game has.
 pub const SPECTATORS_MAX: u32 = 128;
 
@@ -79,7 +81,7 @@ impl SeatTable {
     ///
     /// # Errors
     ///
-    /// [`NoPlace`] when there is none for it.
+    /// [`NoPlace`] when there is none for it. Nothing changed then: who had another place keeps it.
     pub(crate) fn take(&mut self, node: &NodeId, kind: Kind) -> Result<Place, NoPlace> {
         if let Some((place, held)) = self.place_of(&node.peer) {
             if held > node.incarnation {
@@ -99,7 +101,6 @@ impl SeatTable {
                 // One life of a peer is one thing; to be another it starts anew.
                 return Ok(place);
             }
-            self.remove(&node.peer, false);
         }
         let place = match kind {
             Kind::Player => self.free_seat(&node.peer).ok_or(NoPlace::RosterFull)?,
@@ -108,6 +109,8 @@ impl SeatTable {
             Kind::Witness if self.wants_witness && self.witness.is_none() => Place::Witness,
             Kind::Witness => return Err(NoPlace::NoWitness),
         };
+        // Only now: there is a new place for the old one. It is of another kind.
+        self.remove(&node.peer, false);
         self.put(place, node);
         Ok(place)
     }
@@ -315,6 +318,29 @@ mod tests {
             "not its place any more"
         );
         assert_eq!(table.voters(), [node("ann", 6)].into());
+    }
+
+    #[test]
+    fn who_finds_no_place_of_another_kind_keeps_the_one_it_has() {
+        let mut table = table(1, 1);
+        table.take(&node("ann", 1), Kind::Player).unwrap();
+        table.take(&node("eve", 1), Kind::Spectator).unwrap();
+        let before = table.clone();
+        for (again, kind, why) in [
+            (node("eve", 2), Kind::Player, NoPlace::RosterFull),
+            (node("ann", 2), Kind::Spectator, NoPlace::GalleryFull),
+            (node("ann", 2), Kind::Witness, NoPlace::NoWitness),
+        ] {
+            assert_eq!(table.take(&again, kind), Err(why));
+            assert_eq!(table, before);
+        }
+        // With a place for it, the old one is given up.
+        table.spectators_max = 2;
+        assert_eq!(
+            table.take(&node("ann", 2), Kind::Spectator),
+            Ok(Place::Gallery)
+        );
+        assert_eq!(table.free_seats(), 1);
     }
 
     #[test]

@@ -3,14 +3,26 @@
 //! It is part of the replicated state, so every node and every later leader has the same one.
 //!
 //! Invariants
-//! - a serial is applied at most once per client, whatever order, repetition or leader its
-//!   requests come by;
+//! - a serial is applied at most once per client and owner, whatever order, repetition, process or
+//!   leader its requests come by, and whatever of this table was forgotten meanwhile;
 //! - of each client the results of the last [`WINDOW`] serials are kept, so that a repeated request
-//!   gets the first answer; an older serial is refused, never applied;
-//! - a session ends when its client was silent for the time to live, on the game's clock, at a
-//!   place in the log: the same on every node. A request of an ended session is refused.
+//!   gets the first answer; an older serial is refused, never applied. A process never gets the
+//!   answer of one that came after it;
+//! - a session ends when its client was silent for the time to live, on the game's clock, or when
+//!   its owner opens one more than it may have: at a place in the log, the same on every node. What
+//!   one owner does ends no session of another;
+//! - of an ended session the highest serial is remembered. A serial up to it is refused when the
+//!   client comes back: what became of it is not known any more.
+//!
+//! What is bounded, and what happens past it
+//! - [`SESSIONS_PER_OWNER_MAX`]: the owner's most silent session ends;
+//! - [`SESSIONS_MAX`] and [`OWNERS_MAX`]: nobody new is let in ([`Rejection::Full`]);
+//! - [`ENDED_PER_OWNER_MAX`]: of the one that ended longest ago only the owner's floor is left: a
+//!   client the table does not know begins above the highest serial that was forgotten of its
+//!   owner;
+//! - [`SESSION_BYTES_MAX`]: the oldest answers are withheld, what was decided is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -23,8 +35,23 @@ pub const WINDOW: u64 = 256;
 /// Highest serial of an action.
 pub const SERIAL_MAX: u64 = u64::MAX / 2;
 
-/// Most sessions at a time. Past it, the one silent for longest ends when another is opened.
+/// Most sessions at a time. Past it nobody opens another who has none to end.
 pub const SESSIONS_MAX: usize = 4096;
+
+/// Most sessions one peer has at a time. Past it, its own that was silent for longest ends.
+pub const SESSIONS_PER_OWNER_MAX: usize = 8;
+
+/// Most peers the table remembers: those with a session, and those that ever proposed.
+pub const OWNERS_MAX: usize = 4096;
+
+/// Ended sessions remembered one by one for each owner.
+pub const ENDED_PER_OWNER_MAX: usize = 16;
+
+/// Bytes of answers kept for one session.
+pub const SESSION_BYTES_MAX: usize = 128 << 10;
+
+/// What a client's id begins with that its node named itself; the rest is the node.
+pub(crate) const AUTOMATIC: &str = "auto:";
 
 /// What became of an action: kept for whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +77,33 @@ pub enum KeptResult {
     Fenced,
     /// Its bytes are no action of the game.
     Malformed,
+    /// It was decided; the game's answer was too large to keep, or had to make room.
+    Withheld {
+        /// Whether it took place.
+        accepted: bool,
+        /// Bytes the answer had.
+        bytes: u64,
+    },
+}
+
+impl KeptResult {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Accepted(bytes) | Self::Refused(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// The same without the game's answer.
+    fn withheld(&self) -> Self {
+        match self {
+            Self::Accepted(bytes) | Self::Refused(bytes) => Self::Withheld {
+                accepted: matches!(self, Self::Accepted(_)),
+                bytes: bytes.len() as u64,
+            },
+            other => other.clone(),
+        }
+    }
 }
 
 /// What to do with a request.
@@ -76,9 +130,21 @@ pub enum Rejection {
     /// The serial is so old that what became of it is forgotten.
     #[error("the serial is older than the last {WINDOW}")]
     TooOld,
+    /// The serial belongs to a session of the client that ended: what became of it is forgotten.
+    #[error("the serial is of a session that ended")]
+    Expired,
     /// The client's session belongs to another peer.
     #[error("the client id belongs to another peer")]
     NotYours,
+    /// There are as many sessions as may be.
+    #[error("the session table is full")]
+    Full,
+    /// The action is larger than the leader takes.
+    #[error("the leader takes actions of at most {max} bytes")]
+    TooLarge {
+        /// Bytes allowed.
+        max: u64,
+    },
     /// The entry is not a command.
     #[error("the entry is not a command")]
     Malformed,
@@ -91,16 +157,49 @@ pub(crate) struct Session {
     pub generation: u64,
     pub nonce: u64,
     pub highest: u64,
+    /// Serials up to here are of sessions that ended.
+    pub floor: u64,
     pub last_ms: u64,
-    pub results: BTreeMap<u64, Kept>,
+    pub results: BTreeMap<u64, Answer>,
+    /// Bytes of the answers.
+    pub bytes: usize,
+}
+
+/// A result, and the session's generation in which it was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub generation: u64,
+    pub kept: Kept,
+}
+
+/// What is left of a session that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub owner: PeerId,
+    pub highest: u64,
+    /// When its client was last heard.
+    pub last_ms: u64,
+}
+
+/// What is known of a peer that opened sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Above every serial of its sessions that were forgotten.
+    pub floor: u64,
+    /// Sessions it has.
+    pub open: usize,
+    /// Its ended sessions that are remembered, the longest silent first.
+    pub ended: BTreeSet<(u64, ClientId)>,
 }
 
 /// The replicated table of clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sessions {
     pub(crate) clients: BTreeMap<ClientId, Session>,
+    pub(crate) ended: BTreeMap<ClientId, Ended>,
+    pub(crate) owners: BTreeMap<PeerId, Owner>,
     /// Who was heard when, oldest first: what expiry walks.
-    pub(crate) silence: std::collections::BTreeSet<(u64, ClientId)>,
+    silence: BTreeSet<(u64, ClientId)>,
 }
 
 /// A session that is open.
@@ -112,13 +211,22 @@ pub struct Opened {
     pub next_serial: u64,
 }
 
+/// Whether an id is of those that nodes name themselves by, and not one of this peer's.
+fn is_another_nodes(client: &ClientId, owner: &PeerId) -> bool {
+    client
+        .as_str()
+        .strip_prefix(AUTOMATIC)
+        .is_some_and(|node| node.rsplit_once('/').map(|(peer, _)| peer) != Some(owner.as_str()))
+}
+
 impl Sessions {
-    /// Begins a session at entry `index`, or continues the client's own: its serials go on. The
-    /// same `nonce` again changes nothing.
+    /// Begins a session at entry `index`, or continues the client's own: its serials go on, also
+    /// those of one that ended. The same `nonce` again changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Rejection::NotYours`] when another peer owns the client id.
+    /// [`Rejection::NotYours`] when another peer owns the client id, [`Rejection::Full`] when there
+    /// is no room for another. Nothing changed then.
     pub fn open(
         &mut self,
         client: &ClientId,
@@ -142,34 +250,62 @@ impl Sessions {
             self.touch(client, now_ms);
             return Ok(opened);
         }
-        while self.clients.len() >= SESSIONS_MAX {
-            let Some((_, oldest)) = self.silence.pop_first() else {
-                break;
-            };
-            self.clients.remove(&oldest);
+        let ended = self.ended.get(client);
+        if is_another_nodes(client, owner) || ended.is_some_and(|ended| ended.owner != *owner) {
+            return Err(Rejection::NotYours);
         }
-        self.silence.insert((now_ms, client.clone()));
-        self.clients.insert(
+        let open = match self.owners.get(owner) {
+            Some(known) => known.open,
+            None if self.owners.len() >= OWNERS_MAX => return Err(Rejection::Full),
+            None => 0,
+        };
+        if open < SESSIONS_PER_OWNER_MAX && self.clients.len() >= SESSIONS_MAX {
+            return Err(Rejection::Full);
+        }
+        // Before anything of this owner is forgotten: what is known of this client counts.
+        let mut floor = self.owners.get(owner).map_or(0, |known| known.floor);
+        if let Some(ended) = self.ended.remove(client) {
+            floor = ended.highest;
+            if let Some(known) = self.owners.get_mut(owner) {
+                known.ended.remove(&(ended.last_ms, client.clone()));
+            }
+        }
+        // Known from here on, so that ending its oldest session does not forget it.
+        self.owners.entry(owner.clone()).or_default().open += 1;
+        if open >= SESSIONS_PER_OWNER_MAX {
+            let of_owner = |name: &ClientId| {
+                let session = self.clients.get(name);
+                session.is_some_and(|session| session.owner == *owner)
+            };
+            let oldest = self.silence.iter().find(|(_, name)| of_owner(name));
+            if let Some((_, oldest)) = oldest.cloned() {
+                self.end(&oldest);
+            }
+        }
+        self.insert(
             client.clone(),
             Session {
                 owner: owner.clone(),
                 generation: index,
                 nonce,
-                highest: 0,
+                highest: floor,
+                floor,
                 last_ms: now_ms,
                 results: BTreeMap::new(),
+                bytes: 0,
             },
         );
         Ok(Opened {
             generation: index,
-            next_serial: 1,
+            next_serial: floor + 1,
         })
     }
 
-    /// Whether a request is to be applied.
+    /// Whether a request that came from `owner` is to be applied.
     pub fn admit(
         &mut self,
         client: &ClientId,
+        owner: &PeerId,
         generation: u64,
         serial: u64,
         now_ms: u64,
@@ -177,14 +313,24 @@ impl Sessions {
         let Some(session) = self.clients.get(client) else {
             return Admission::Rejected(Rejection::NoSession);
         };
-        // What was decided is decided, whichever process of the client asks.
-        if let Some(kept) = session.results.get(&serial) {
-            let kept = kept.clone();
+        if session.owner != *owner {
+            return Admission::Rejected(Rejection::NotYours);
+        }
+        if let Some(answer) = session.results.get(&serial) {
+            // What was decided is decided, and a later process of the client may ask. A former one
+            // means another action by this number.
+            if answer.generation > generation {
+                return Admission::Rejected(Rejection::Superseded);
+            }
+            let kept = answer.kept.clone();
             self.touch(client, now_ms);
             return Admission::Duplicate(kept);
         }
         if session.generation != generation {
             return Admission::Rejected(Rejection::Superseded);
+        }
+        if serial != 0 && serial <= session.floor {
+            return Admission::Rejected(Rejection::Expired);
         }
         if serial == 0 || serial > SERIAL_MAX || serial + WINDOW <= session.highest {
             return Admission::Rejected(Rejection::TooOld);
@@ -198,26 +344,32 @@ impl Sessions {
         let Some(session) = self.clients.get_mut(client) else {
             return;
         };
-        session.results.insert(serial, kept);
+        session.bytes += kept.result.bytes();
+        let generation = session.generation;
+        session.results.insert(serial, Answer { generation, kept });
         if serial > session.highest {
             session.highest = serial;
             while let Some(first) = session.results.first_entry()
                 && *first.key() + WINDOW <= serial
             {
-                first.remove();
+                session.bytes -= first.remove().kept.result.bytes();
             }
+        }
+        for answer in session.results.values_mut() {
+            if session.bytes <= SESSION_BYTES_MAX {
+                break;
+            }
+            session.bytes -= answer.kept.result.bytes();
+            answer.kept.result = answer.kept.result.withheld();
         }
     }
 
     /// Ends the sessions of clients that were silent since before `now_ms - ttl_ms`.
     pub fn expire(&mut self, now_ms: u64, ttl_ms: u64) {
-        while let Some((last, _)) = self.silence.first()
+        while let Some((last, client)) = self.silence.first().cloned()
             && last.saturating_add(ttl_ms) < now_ms
         {
-            let Some((_, client)) = self.silence.pop_first() else {
-                break;
-            };
-            self.clients.remove(&client);
+            self.end(&client);
         }
     }
 
@@ -230,7 +382,8 @@ impl Sessions {
     /// What became of an action, while it is remembered.
     #[must_use]
     pub fn result(&self, client: &ClientId, serial: u64) -> Option<&Kept> {
-        self.clients.get(client)?.results.get(&serial)
+        let session = self.clients.get(client)?;
+        session.results.get(&serial).map(|answer| &answer.kept)
     }
 
     /// How many clients have a session.
@@ -245,6 +398,43 @@ impl Sessions {
         self.clients.is_empty()
     }
 
+    /// Adds a session; its owner counts it already.
+    pub(super) fn insert(&mut self, client: ClientId, session: Session) {
+        self.silence.insert((session.last_ms, client.clone()));
+        self.clients.insert(client, session);
+    }
+
+    /// Ends a session, remembering the highest serial that may have been applied in it.
+    fn end(&mut self, client: &ClientId) {
+        let Some(session) = self.clients.remove(client) else {
+            return;
+        };
+        self.silence.remove(&(session.last_ms, client.clone()));
+        let Some(owner) = self.owners.get_mut(&session.owner) else {
+            return;
+        };
+        owner.open = owner.open.saturating_sub(1);
+        if session.highest > owner.floor {
+            owner.ended.insert((session.last_ms, client.clone()));
+            let ended = Ended {
+                owner: session.owner.clone(),
+                highest: session.highest,
+                last_ms: session.last_ms,
+            };
+            self.ended.insert(client.clone(), ended);
+        }
+        while owner.ended.len() > ENDED_PER_OWNER_MAX
+            && let Some((_, oldest)) = owner.ended.pop_first()
+        {
+            if let Some(forgotten) = self.ended.remove(&oldest) {
+                owner.floor = owner.floor.max(forgotten.highest);
+            }
+        }
+        if owner.open == 0 && owner.floor == 0 && owner.ended.is_empty() {
+            self.owners.remove(&session.owner);
+        }
+    }
+
     fn touch(&mut self, client: &ClientId, now_ms: u64) {
         if let Some(session) = self.clients.get_mut(client)
             && session.last_ms != now_ms
@@ -257,179 +447,4 @@ impl Sessions {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn client() -> ClientId {
-        ClientId::new("ann").unwrap()
-    }
-
-    fn owner() -> PeerId {
-        PeerId::new("ann").unwrap()
-    }
-
-    fn kept(index: u64) -> Kept {
-        Kept {
-            index,
-            term: 1,
-            turn: index,
-            result: KeptResult::Accepted(Bytes::new()),
-        }
-    }
-
-    fn opened() -> (Sessions, u64) {
-        let mut table = Sessions::default();
-        let open = table.open(&client(), &owner(), 7, 3, 0).unwrap();
-        assert_eq!((open.generation, open.next_serial), (3, 1));
-        (table, open.generation)
-    }
-
-    #[test]
-    fn a_request_is_applied_once_and_its_repetition_gets_the_first_answer() {
-        let (mut table, session) = opened();
-        assert_eq!(table.admit(&client(), session, 1, 0), Admission::Apply);
-        table.keep(&client(), 1, kept(4));
-        assert_eq!(
-            table.admit(&client(), session, 1, 0),
-            Admission::Duplicate(kept(4))
-        );
-    }
-
-    #[test]
-    fn an_older_request_that_comes_late_is_applied_all_the_same() {
-        let (mut table, session) = opened();
-        for serial in [3, 1, 2] {
-            assert_eq!(table.admit(&client(), session, serial, 0), Admission::Apply);
-            table.keep(&client(), serial, kept(serial));
-        }
-        assert_eq!(
-            table.admit(&client(), session, 1, 0),
-            Admission::Duplicate(kept(1))
-        );
-    }
-
-    #[test]
-    fn the_window_holds_its_limit_and_one_older_is_refused_not_applied() {
-        let (mut table, session) = opened();
-        table.admit(&client(), session, WINDOW + 1, 0);
-        table.keep(&client(), WINDOW + 1, kept(9));
-        assert_eq!(table.admit(&client(), session, 2, 0), Admission::Apply);
-        assert_eq!(
-            table.admit(&client(), session, 1, 0),
-            Admission::Rejected(Rejection::TooOld)
-        );
-        assert_eq!(
-            table.admit(&client(), session, 0, 0),
-            Admission::Rejected(Rejection::TooOld)
-        );
-    }
-
-    #[test]
-    fn the_highest_serial_is_taken_and_one_higher_is_refused() {
-        let (mut table, session) = opened();
-        assert_eq!(
-            table.admit(&client(), session, SERIAL_MAX + 1, 0),
-            Admission::Rejected(Rejection::TooOld)
-        );
-        assert_eq!(
-            table.admit(&client(), session, u64::MAX, 0),
-            Admission::Rejected(Rejection::TooOld)
-        );
-        assert_eq!(
-            table.admit(&client(), session, SERIAL_MAX, 0),
-            Admission::Apply
-        );
-        table.keep(&client(), SERIAL_MAX, kept(4));
-        let again = table.open(&client(), &owner(), 8, 6, 0).unwrap();
-        assert_eq!(again.next_serial, SERIAL_MAX + 1);
-    }
-
-    #[test]
-    fn a_client_that_comes_back_goes_on_and_shuts_its_former_self_out() {
-        let (mut table, old) = opened();
-        table.admit(&client(), old, 1, 0);
-        table.keep(&client(), 1, kept(4));
-        let again = table.open(&client(), &owner(), 7, 5, 0).unwrap();
-        assert_eq!((again.generation, again.next_serial), (old, 2));
-        let new = table.open(&client(), &owner(), 8, 6, 0).unwrap();
-        assert_eq!((new.generation, new.next_serial), (6, 2));
-        assert_eq!(
-            table.admit(&client(), old, 2, 0),
-            Admission::Rejected(Rejection::Superseded)
-        );
-        assert_eq!(
-            table.admit(&client(), new.generation, 1, 0),
-            Admission::Duplicate(kept(4))
-        );
-        let thief = table.open(&client(), &PeerId::new("bob").unwrap(), 9, 7, 0);
-        assert_eq!(thief, Err(Rejection::NotYours));
-    }
-
-    #[test]
-    fn a_silent_client_is_forgotten_one_past_its_time_and_refused_then() {
-        let (mut table, session) = opened();
-        table.expire(1000, 1000);
-        assert_eq!(table.len(), 1);
-        table.expire(1001, 1000);
-        assert!(table.is_empty());
-        assert_eq!(
-            table.admit(&client(), session, 1, 1001),
-            Admission::Rejected(Rejection::NoSession)
-        );
-    }
-
-    #[test]
-    fn a_client_that_speaks_is_not_forgotten() {
-        let (mut table, session) = opened();
-        table.admit(&client(), session, 1, 900);
-        table.expire(1800, 1000);
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn the_most_sessions_fit_and_one_more_ends_the_most_silent() {
-        let mut table = Sessions::default();
-        let name = |n: usize| ClientId::new(format!("c{n}")).unwrap();
-        for n in 0..SESSIONS_MAX {
-            table.open(&name(n), &owner(), 1, 1, n as u64).unwrap();
-        }
-        assert!(table.owner(&name(0)).is_some());
-        table
-            .open(&name(SESSIONS_MAX), &owner(), 1, 1, 1_000_000)
-            .unwrap();
-        assert_eq!(table.len(), SESSIONS_MAX);
-        assert!(table.owner(&name(0)).is_none());
-        assert!(table.owner(&name(1)).is_some());
-    }
-
-    proptest! {
-        /// Any order and repetition of requests within the window applies each once.
-        #[test]
-        fn each_serial_is_applied_at_most_once(
-            requests in proptest::collection::vec((1u64..600, 0u8..2), 1..400),
-        ) {
-            let (mut table, session) = opened();
-            let mut applied = BTreeMap::new();
-            let mut highest = 0;
-            for (n, (serial, _)) in requests.into_iter().enumerate() {
-                match table.admit(&client(), session, serial, n as u64) {
-                    Admission::Apply => {
-                        prop_assert!(!applied.contains_key(&serial), "{serial} twice");
-                        applied.insert(serial, n as u64);
-                        table.keep(&client(), serial, kept(n as u64));
-                        highest = highest.max(serial);
-                    }
-                    Admission::Duplicate(kept) => {
-                        prop_assert_eq!(applied.get(&serial), Some(&kept.index));
-                    }
-                    Admission::Rejected(why) => {
-                        prop_assert_eq!(why, Rejection::TooOld);
-                        prop_assert!(serial + WINDOW <= highest);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,11 @@ use prost::Message;
 
 use super::command::NodeMsg;
 use super::seats::{self, Seat, SeatTable};
-use super::sessions::{Kept, KeptResult, SESSIONS_MAX, Session, Sessions, WINDOW};
+use super::sessions::{
+    Answer, ENDED_PER_OWNER_MAX, Ended, Kept, KeptResult, OWNERS_MAX, Owner, SESSION_BYTES_MAX,
+    SESSIONS_MAX, SESSIONS_PER_OWNER_MAX, Session, Sessions, WINDOW,
+};
+use super::votes::POINTS_MAX;
 use super::{Deadline, Replica, Settings};
 use crate::game::Malformed;
 use crate::ids::{ClientId, PeerId, SessionId};
@@ -29,6 +33,32 @@ struct StateMsg {
     votes: Vec<VoteMsg>,
     #[prost(bytes = "bytes", optional, tag = "8")]
     game: Option<Bytes>,
+    #[prost(message, repeated, tag = "9")]
+    ended: Vec<EndedMsg>,
+    #[prost(message, repeated, tag = "10")]
+    owners: Vec<OwnerMsg>,
+}
+
+/// A session that ended.
+#[derive(Clone, PartialEq, Message)]
+struct EndedMsg {
+    #[prost(string, tag = "1")]
+    client: String,
+    #[prost(string, tag = "2")]
+    owner: String,
+    #[prost(uint64, tag = "3")]
+    highest: u64,
+    #[prost(uint64, tag = "4")]
+    last_ms: u64,
+}
+
+/// A peer that opened sessions.
+#[derive(Clone, PartialEq, Message)]
+struct OwnerMsg {
+    #[prost(string, tag = "1")]
+    peer: String,
+    #[prost(uint64, tag = "2")]
+    floor: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -39,6 +69,8 @@ struct SettingsMsg {
     session_ttl_ms: u64,
     #[prost(uint64, tag = "3")]
     hash_every: u64,
+    #[prost(uint64, tag = "4")]
+    outcome_bytes_max: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +113,8 @@ struct SessionMsg {
     last_ms: u64,
     #[prost(message, repeated, tag = "7")]
     results: Vec<KeptMsg>,
+    #[prost(uint64, tag = "8")]
+    floor: u64,
 }
 
 /// One remembered result, in a snapshot and in a reply.
@@ -94,11 +128,17 @@ pub(crate) struct KeptMsg {
     pub term: u64,
     #[prost(uint64, tag = "4")]
     pub turn: u64,
-    /// 0 accepted, 1 refused, 2 fenced, 3 malformed.
+    /// 0 accepted, 1 refused, 2 fenced, 3 malformed; 4 accepted and 5 refused without the answer.
     #[prost(uint32, tag = "5")]
     pub result: u32,
     #[prost(bytes = "bytes", tag = "6")]
     pub bytes: Bytes,
+    /// The session's generation in which it was decided. Not in a reply.
+    #[prost(uint64, tag = "7")]
+    pub generation: u64,
+    /// Bytes of an answer that is not here.
+    #[prost(uint64, tag = "8")]
+    pub withheld: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -112,12 +152,17 @@ struct VoteMsg {
 }
 
 impl KeptMsg {
-    pub(crate) fn new(serial: u64, kept: &Kept) -> Self {
+    pub(crate) fn new(serial: u64, generation: u64, kept: &Kept) -> Self {
+        let mut withheld = 0;
         let (result, bytes) = match &kept.result {
             KeptResult::Accepted(bytes) => (0, bytes.clone()),
             KeptResult::Refused(bytes) => (1, bytes.clone()),
             KeptResult::Fenced => (2, Bytes::new()),
             KeptResult::Malformed => (3, Bytes::new()),
+            KeptResult::Withheld { accepted, bytes } => {
+                withheld = *bytes;
+                (if *accepted { 4 } else { 5 }, Bytes::new())
+            }
         };
         Self {
             serial,
@@ -126,6 +171,8 @@ impl KeptMsg {
             turn: kept.turn,
             result,
             bytes,
+            generation,
+            withheld,
         }
     }
 
@@ -135,6 +182,10 @@ impl KeptMsg {
             1 => KeptResult::Refused(self.bytes),
             2 => KeptResult::Fenced,
             3 => KeptResult::Malformed,
+            4 | 5 => KeptResult::Withheld {
+                accepted: self.result == 4,
+                bytes: self.withheld,
+            },
             _ => return Err(Malformed),
         };
         Ok(Kept {
@@ -156,6 +207,7 @@ impl Replica {
                 session: settings.session.to_bytes(),
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
+                outcome_bytes_max: settings.outcome_bytes_max,
             }),
             seats: Some(seats_msg(&self.seats)),
             sessions: self
@@ -172,13 +224,37 @@ impl Replica {
                     results: session
                         .results
                         .iter()
-                        .map(|(serial, kept)| KeptMsg::new(*serial, kept))
+                        .map(|(serial, answer)| {
+                            KeptMsg::new(*serial, answer.generation, &answer.kept)
+                        })
                         .collect(),
+                    floor: session.floor,
                 })
                 .collect(),
             deadline_ms: self.deadline.map(|deadline| deadline.at_ms),
+            ended: self
+                .sessions
+                .ended
+                .iter()
+                .map(|(client, ended)| EndedMsg {
+                    client: client.as_str().to_owned(),
+                    owner: ended.owner.as_str().to_owned(),
+                    highest: ended.highest,
+                    last_ms: ended.last_ms,
+                })
+                .collect(),
+            owners: self
+                .sessions
+                .owners
+                .iter()
+                .map(|(peer, owner)| OwnerMsg {
+                    peer: peer.as_str().to_owned(),
+                    floor: owner.floor,
+                })
+                .collect(),
             votes: self
                 .votes
+                .cast
                 .iter()
                 .flat_map(|(at, votes)| {
                     votes.iter().map(|(node, hash)| VoteMsg {
@@ -204,19 +280,24 @@ impl Replica {
                 session: SessionId::from_bytes(&settings.session).ok_or(Malformed)?,
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
+                outcome_bytes_max: settings.outcome_bytes_max.min(SESSION_BYTES_MAX as u64),
             }),
         };
         self.seats = seats_table(state.seats.ok_or(Malformed)?)?;
-        self.sessions = sessions(state.sessions)?;
+        self.sessions = sessions(state.sessions, state.ended, state.owners)?;
         self.deadline = state.deadline_ms.map(|at_ms| Deadline {
             turn: state.turn,
             at_ms,
         });
-        self.votes.clear();
+        let votes = &mut self.votes.cast;
+        votes.clear();
         for vote in state.votes {
             let node = vote.node.and_then(|n| n.node()).ok_or(Malformed)?;
             let hash = vote.hash[..].try_into().map_err(|_| Malformed)?;
-            self.votes.entry(vote.at).or_default().insert(node, hash);
+            votes.entry(vote.at).or_default().insert(node, hash);
+        }
+        if votes.len() as u64 > POINTS_MAX {
+            return Err(Malformed);
         }
         state.game.ok_or(Malformed)
     }
@@ -250,6 +331,7 @@ fn seats_msg(table: &SeatTable) -> SeatsMsg {
 fn seats_table(msg: SeatsMsg) -> Result<SeatTable, Malformed> {
     if msg.seats.len() > seats::SEATS_MAX as usize
         || msg.gallery.len() > seats::SPECTATORS_MAX as usize
+        || msg.core.len() > seats::CORE_MAX as usize
     {
         return Err(Malformed);
     }
@@ -280,29 +362,64 @@ fn seats_table(msg: SeatsMsg) -> Result<SeatTable, Malformed> {
     Ok(table)
 }
 
-fn sessions(list: Vec<SessionMsg>) -> Result<Sessions, Malformed> {
-    if list.len() > SESSIONS_MAX {
+fn sessions(
+    list: Vec<SessionMsg>,
+    ended: Vec<EndedMsg>,
+    owners: Vec<OwnerMsg>,
+) -> Result<Sessions, Malformed> {
+    if list.len() > SESSIONS_MAX || owners.len() > OWNERS_MAX {
         return Err(Malformed);
     }
+    let peer = |name: &str| PeerId::new(name).map_err(|_| Malformed);
     let mut table = Sessions::default();
+    for msg in owners {
+        let owner = Owner {
+            floor: msg.floor,
+            ..Owner::default()
+        };
+        table.owners.insert(peer(&msg.peer)?, owner);
+    }
+    for msg in ended {
+        let client = ClientId::new(&msg.client).map_err(|_| Malformed)?;
+        let ended = Ended {
+            owner: peer(&msg.owner)?,
+            highest: msg.highest,
+            last_ms: msg.last_ms,
+        };
+        let owner = table.owners.get_mut(&ended.owner).ok_or(Malformed)?;
+        owner.ended.insert((msg.last_ms, client.clone()));
+        if owner.ended.len() > ENDED_PER_OWNER_MAX {
+            return Err(Malformed);
+        }
+        table.ended.insert(client, ended);
+    }
     for msg in list {
         if msg.results.len() as u64 > WINDOW {
             return Err(Malformed);
         }
         let client = ClientId::new(&msg.client).map_err(|_| Malformed)?;
         let mut session = Session {
-            owner: PeerId::new(&msg.owner).map_err(|_| Malformed)?,
+            owner: peer(&msg.owner)?,
             generation: msg.generation,
             nonce: msg.nonce,
             highest: msg.highest,
+            floor: msg.floor,
             last_ms: msg.last_ms,
             results: Default::default(),
+            bytes: 0,
         };
         for kept in msg.results {
-            session.results.insert(kept.serial, kept.kept()?);
+            let (serial, generation) = (kept.serial, kept.generation);
+            session.bytes += kept.bytes.len();
+            let kept = kept.kept()?;
+            session.results.insert(serial, Answer { generation, kept });
         }
-        table.silence.insert((msg.last_ms, client.clone()));
-        table.clients.insert(client, session);
+        let owner = table.owners.get_mut(&session.owner).ok_or(Malformed)?;
+        owner.open += 1;
+        if owner.open > SESSIONS_PER_OWNER_MAX || session.bytes > SESSION_BYTES_MAX {
+            return Err(Malformed);
+        }
+        table.insert(client, session);
     }
     Ok(table)
 }

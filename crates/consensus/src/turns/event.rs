@@ -42,6 +42,15 @@ pub enum Ruling<G: Game> {
     Refused(G::Refusal),
     /// It was meant for another turn; nothing changed.
     Fenced,
+    /// It was decided, and the game's answer is not kept: it is larger than
+    /// [`Limits::outcome_bytes_max`](crate::config::Limits::outcome_bytes_max), or, to who asks
+    /// again, had to make room for later ones.
+    Withheld {
+        /// Whether the action took place.
+        accepted: bool,
+        /// Bytes the answer had.
+        bytes: u64,
+    },
 }
 
 /// One event of a game.
@@ -108,7 +117,7 @@ impl<G: Game> IndexedAction<G> {
     /// What the game was told when it judged the action.
     #[must_use]
     pub fn info(&self) -> TurnInfo {
-        let accepted = matches!(self.ruling, Ruling::Accepted(_));
+        let accepted = self.ruling.is_accepted();
         TurnInfo {
             index: self.index,
             term: self.term,
@@ -186,7 +195,7 @@ impl<G: Game> TurnEvent<G> {
             index: turn.index,
             term: turn.term,
             key: Some(turn.key.clone()),
-            changed: matches!(turn.ruling, events::Ruling::Game(Verdict::Accepted(_))),
+            changed: turn.ruling.is_accepted(),
         };
         let (Some(ruling), Ok(action)) =
             (Ruling::read(&turn.ruling), G::Action::decode(&turn.action))
@@ -207,10 +216,23 @@ impl<G: Game> TurnEvent<G> {
 }
 
 impl<G: Game> Ruling<G> {
+    /// Whether the action took place.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        matches!(
+            self,
+            Self::Accepted(_) | Self::Withheld { accepted: true, .. }
+        )
+    }
+
     /// `None` when the bytes are no action, outcome or refusal of this game.
     fn read(raw: &events::Ruling) -> Option<Self> {
         match raw {
             events::Ruling::Fenced => Some(Self::Fenced),
+            events::Ruling::Withheld { accepted, bytes } => Some(Self::Withheld {
+                accepted: *accepted,
+                bytes: *bytes,
+            }),
             events::Ruling::Game(Verdict::Accepted(bytes)) => {
                 G::Outcome::decode(bytes).ok().map(Self::Accepted)
             }
@@ -228,6 +250,10 @@ impl<G: Game> Clone for Ruling<G> {
             Self::Accepted(outcome) => Self::Accepted(outcome.clone()),
             Self::Refused(refusal) => Self::Refused(refusal.clone()),
             Self::Fenced => Self::Fenced,
+            Self::Withheld { accepted, bytes } => Self::Withheld {
+                accepted: *accepted,
+                bytes: *bytes,
+            },
         }
     }
 }
@@ -313,6 +339,11 @@ where
             Self::Accepted(outcome) => f.debug_tuple("Accepted").field(outcome).finish(),
             Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
             Self::Fenced => f.write_str("Fenced"),
+            Self::Withheld { accepted, bytes } => f
+                .debug_struct("Withheld")
+                .field("accepted", accepted)
+                .field("bytes", bytes)
+                .finish(),
         }
     }
 }
@@ -407,6 +438,13 @@ where
             (Self::Accepted(mine), Self::Accepted(theirs)) => mine == theirs,
             (Self::Refused(mine), Self::Refused(theirs)) => mine == theirs,
             (Self::Fenced, Self::Fenced) => true,
+            (
+                Self::Withheld { accepted, bytes },
+                Self::Withheld {
+                    accepted: accepted_,
+                    bytes: bytes_,
+                },
+            ) => (accepted, bytes) == (accepted_, bytes_),
             _ => false,
         }
     }

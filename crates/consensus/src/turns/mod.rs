@@ -12,5 +12,5 @@ mod speculation;
 
 pub use crate::node::{ProposeError, ReadError};
 pub use event::{IndexedAction, Ruling, TurnEvent};
-pub use sequencer::{Decision, Events, Proposal, TurnError, TurnSequencer};
+pub use sequencer::{Decision, Events, Proposal, Seen, TurnError, TurnSequencer};
 pub use speculation::{Fate, Notice, ReplyOutcome, SpeculateError, Speculation, Standing};

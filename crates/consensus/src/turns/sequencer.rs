@@ -8,6 +8,7 @@ use super::{Ruling, TurnEvent};
 use crate::game::{Blueprint, Codec, Game, Malformed};
 use crate::ids::{ActionKey, ClientId};
 use crate::node::{Next, Node, ProposeError, RawEvents, ReadError};
+use crate::raft::lock;
 use crate::state::sessions::KeptResult;
 
 /// How long a proposal is tried when nothing else is said.
@@ -32,7 +33,7 @@ impl<G: Game> Decision<G> {
     /// Whether the action took place.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        matches!(self.ruling, Ruling::Accepted(_))
+        self.ruling.is_accepted()
     }
 }
 
@@ -142,6 +143,10 @@ impl<G: Game> TurnSequencer<G> {
             KeptResult::Refused(bytes) => G::Refusal::decode(bytes).map(Ruling::Refused),
             KeptResult::Fenced => Ok(Ruling::Fenced),
             KeptResult::Malformed => Err(Malformed),
+            KeptResult::Withheld { accepted, bytes } => Ok(Ruling::Withheld {
+                accepted: *accepted,
+                bytes: *bytes,
+            }),
         };
         let Ok(ruling) = ruling else {
             return Err(TurnError::Malformed { key });
@@ -180,6 +185,77 @@ impl<G: Game> TurnSequencer<G> {
     pub async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
         self.node.read_barrier(within).await
     }
+
+    /// Looks at the state with every turn in it that was acknowledged before the call, on whichever
+    /// node, and maybe later ones. Waits ten seconds at most for a majority to confirm a leader.
+    ///
+    /// `look` holds up this node while it runs: it should be short, take what it needs, and not
+    /// read again. [`Seen::turn`] fences a proposal that is made from what it saw.
+    ///
+    /// ```
+    /// # use cabinet_consensus::game::Game;
+    /// # use cabinet_consensus::turns::{Proposal, ReadError, TurnSequencer};
+    /// # async fn f<G: Game>(sequencer: TurnSequencer<G>) -> Result<(), ReadError> {
+    /// let turn = sequencer.read(|seen| seen.turn).await?;
+    /// let only_now = Proposal { expected_turn: Some(turn), ..Proposal::default() };
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; then `look` was not called.
+    pub async fn read<T>(&self, look: impl FnOnce(Seen<'_, G>) -> T) -> Result<T, ReadError> {
+        self.read_within(PROPOSE_WITHIN, look).await
+    }
+
+    /// [`TurnSequencer::read`] with another time limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`TurnSequencer::read`].
+    pub async fn read_within<T>(
+        &self,
+        within: Duration,
+        look: impl FnOnce(Seen<'_, G>) -> T,
+    ) -> Result<T, ReadError> {
+        self.node.read_barrier(within).await?;
+        Ok(self.read_local(look))
+    }
+
+    /// Looks at the state as this node has it, at once and without asking anybody: a state that was,
+    /// with any number of later turns missing while the node is cut off or has stopped.
+    ///
+    /// `look` holds up this node while it runs, as in [`TurnSequencer::read`].
+    pub fn read_local<T>(&self, look: impl FnOnce(Seen<'_, G>) -> T) -> T {
+        let replica = lock(&self.node.replica);
+        let Some(game) = replica.game.game().downcast_ref() else {
+            unreachable!("the blueprint of this sequencer made the game");
+        };
+        look(Seen {
+            game,
+            index: replica.applied.map_or(0, |at| at.index + 1),
+            turn: replica.turn,
+            now_ms: replica.now_ms,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+/// A state that is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a, G> {
+    /// The game.
+    pub game: &'a G,
+    /// The last entry that is in it, from 1; 0 before the first.
+    pub index: u64,
+    /// The turn that is on.
+    pub turn: u64,
+    /// The game's clock.
+    pub now_ms: u64,
 }
 
 /// What can be said of a proposal.

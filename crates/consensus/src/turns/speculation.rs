@@ -247,7 +247,7 @@ impl<G: Game> Speculation<G> {
         match outcome {
             ReplyOutcome::Decided {
                 index,
-                ruling: Ruling::Accepted(_),
+                ruling: Ruling::Accepted(_) | Ruling::Withheld { accepted: true, .. },
             } => {
                 if index > self.at.index {
                     entry.fate = Fate::Accepted { index };
@@ -272,7 +272,12 @@ impl<G: Game> Speculation<G> {
                 self.decided.note(key, index);
                 notices.push(Notice::Fenced { key: key.clone() });
             }
-            ReplyOutcome::Malformed { index } => {
+            // What the game said of it is not known, only that it did not take place.
+            ReplyOutcome::Malformed { index }
+            | ReplyOutcome::Decided {
+                index,
+                ruling: Ruling::Withheld { .. },
+            } => {
                 self.decided.note(key, index);
                 notices.push(Notice::Malformed { key: key.clone() });
             }
@@ -353,7 +358,7 @@ impl<G: Game> Speculation<G> {
             return;
         }
         let own = self.find(action);
-        let accepted = matches!(action.ruling, Ruling::Accepted(_));
+        let accepted = action.ruling.is_accepted();
         if accepted
             && self
                 .authoritative
@@ -382,7 +387,19 @@ impl<G: Game> Speculation<G> {
                             p.turn + 1 == action.turn && p.outcome == outcome.encode()
                         }))
             }
-            (Ruling::Accepted(_), None) => false,
+            // Without the outcome there is nothing to compare a prediction with.
+            (Ruling::Withheld { accepted: true, .. }, Some(place)) => {
+                self.confirm(place, action.index, notices);
+                false
+            }
+            (Ruling::Accepted(_) | Ruling::Withheld { accepted: true, .. }, None) => false,
+            (Ruling::Withheld { .. }, Some(place)) => {
+                self.remove(place);
+                notices.push(Notice::Malformed {
+                    key: action.key.clone(),
+                });
+                false
+            }
             (Ruling::Refused(refusal), Some(place)) => {
                 self.remove(place);
                 notices.push(Notice::Refused {
@@ -399,7 +416,7 @@ impl<G: Game> Speculation<G> {
                 false
             }
             // Nothing happened to the authoritative state, nor to the list.
-            (Ruling::Refused(_) | Ruling::Fenced, None) => true,
+            (Ruling::Refused(_) | Ruling::Fenced | Ruling::Withheld { .. }, None) => true,
         };
         if !stands || expired {
             self.rebuild(notices);

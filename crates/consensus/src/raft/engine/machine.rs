@@ -1,6 +1,7 @@
 //! The replicated state as openraft wants it, and snapshots of it.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -26,12 +27,42 @@ pub fn lock(replica: &Shared) -> MutexGuard<'_, Replica> {
     replica.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether the last snapshot was too large to be written, and to be sent.
+#[derive(Clone)]
+pub struct TooLarge {
+    max: usize,
+    /// 0 when it was not.
+    bytes: Arc<AtomicU64>,
+}
+
+impl TooLarge {
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            bytes: Arc::default(),
+        }
+    }
+
+    pub fn bytes(&self) -> Option<u64> {
+        Some(self.bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != 0)
+    }
+
+    /// Notes how large a snapshot is; answers whether it may be written.
+    fn fits(&self, bytes: usize) -> bool {
+        let fits = bytes <= self.max;
+        let noted = if fits { 0 } else { bytes as u64 };
+        self.bytes.store(noted, Ordering::Relaxed);
+        fits
+    }
+}
+
 pub struct Machine {
     pub replica: Shared,
     pub feed: Feed,
     pub log: Arc<dyn LogStore>,
     pub observer: ObserverRef,
     pub kept: Kept,
+    pub too_large: TooLarge,
     pub applied: Option<Id>,
     pub members: Stored,
 }
@@ -48,6 +79,7 @@ impl Machine {
         log: Arc<dyn LogStore>,
         observer: ObserverRef,
         kept: Kept,
+        too_large: TooLarge,
         snapshot: Option<StoredSnapshot>,
     ) -> Result<Self, io::Error> {
         let mut machine = Self {
@@ -56,6 +88,7 @@ impl Machine {
             log,
             observer,
             kept,
+            too_large,
             applied: None,
             members: Stored::default(),
         };
@@ -136,7 +169,11 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        Some(self.get_snapshot_builder().await)
+        let builder = self.get_snapshot_builder().await;
+        // One that no other node takes and no log stores. The log goes on without it.
+        let state = builder.state.as_ref().map_or(0, Bytes::len);
+        let members = stored_msg(&builder.members).encoded_len();
+        self.too_large.fits(state + members).then_some(builder)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -4,8 +4,8 @@
 //! - pre-vote is off, and a network that lacks it grants: it is on, and ours asks;
 //! - a leader that restarts takes its term up again, and may have lost unsynced entries of it: that
 //!   is off, it stands for election like any other;
-//! - a leader cut off stays `Leader`: [`RaftNumbers::quorum_acked`] says since when, and callers
-//!   put their own deadline on a submit;
+//! - a leader cut off stays one: ours is [`Role::StaleLeader`] once no majority has answered within
+//!   the upper election timeout, and callers put their own deadline on a submit;
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
 //!   the learner acknowledged instead;
 //! - a change of members whose future is dropped leaves a joint configuration: changes run in a
@@ -102,6 +102,7 @@ pub(crate) struct Engine {
     refusals: Refusals,
     /// When the engine started: halves of snapshots go by the time since.
     began: tokio::time::Instant,
+    too_large: machine::TooLarge,
     kept: store::Kept,
     /// Every task of ours. Dropped with the engine, they are aborted.
     tasks: Mutex<JoinSet<()>>,
@@ -153,12 +154,14 @@ impl Engine {
                 .as_ref()
                 .map_or(0, |snapshot| snapshot.through.index + 1),
         );
+        let too_large = machine::TooLarge::new(parts.limits.snapshot_bytes_max);
         let machine = machine::Machine::open(
             replica.clone(),
             parts.feed,
             parts.log.clone(),
             parts.observer.clone(),
             kept.clone(),
+            too_large.clone(),
             snapshot,
         )
         .map_err(stopped)?;
@@ -183,7 +186,8 @@ impl Engine {
         let raft = Raft::new(parts.me, config, network, store, machine)
             .await
             .map_err(stopped)?;
-        let (status, _) = watch::channel(status_of(&raft, &refusals));
+        let mut led = Led::default();
+        let (status, _) = watch::channel(led.status_of(&raft, &refusals, timing.election_max()));
         let mut tasks = JoinSet::new();
         let follow = Follow {
             raft: raft.clone(),
@@ -192,6 +196,8 @@ impl Engine {
             arrivals: arrivals.clone(),
             began,
             again: timing.heartbeat(),
+            lease: timing.election_max(),
+            led,
         };
         tasks.spawn(follow.run());
         let engine = Self {
@@ -202,6 +208,7 @@ impl Engine {
             arrivals,
             refusals,
             began,
+            too_large,
             kept,
             tasks: Mutex::new(tasks),
         };
@@ -360,14 +367,16 @@ struct Follow {
     arrivals: Arc<Mutex<Arrivals>>,
     began: tokio::time::Instant,
     again: Duration,
+    lease: Duration,
+    led: Led,
 }
 
 impl Follow {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut changes = self.raft.server_metrics();
         let mut refused = self.refusals.changes();
         loop {
-            let status = status_of(&self.raft, &self.refusals);
+            let status = self.led.status_of(&self.raft, &self.refusals, self.lease);
             self.refusals.keep_to(&status);
             self.arrivals
                 .lock()
@@ -375,7 +384,7 @@ impl Follow {
                 .sweep(&status.membership.voters, self.began.elapsed());
             self.status.set_if_new(status);
             // openraft wakes who watches the server's part before it publishes the whole that is
-            // read here: what was missed is seen a heartbeat later.
+            // read here: what was missed is seen a heartbeat later. So is a leader nobody answers.
             tokio::select! {
                 biased;
                 changed = changes.changed() => if changed.is_err() { break },
@@ -393,24 +402,51 @@ impl Follow {
     }
 }
 
-fn status_of(raft: &Raft, refusals: &Refusals) -> RaftStatus {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let effective = &metrics.membership_config;
-    RaftStatus {
-        role: match metrics.state {
-            ServerState::Leader => Role::Leader,
+/// Since when this node leads: the majority that voted for it counts as having answered then.
+#[derive(Default)]
+struct Led(Option<(u64, tokio::time::Instant)>);
+
+impl Led {
+    fn status_of(&mut self, raft: &Raft, refusals: &Refusals, lease: Duration) -> RaftStatus {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let effective = &metrics.membership_config;
+        let membership = types::membership(effective.membership());
+        let role = match metrics.state {
+            ServerState::Leader => {
+                let term = metrics.current_term;
+                let led = self.0.filter(|(led, _)| *led == term);
+                let (_, since) = *self
+                    .0
+                    .insert(led.unwrap_or_else(|| (term, tokio::time::Instant::now())));
+                let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+                let confirmed = acked.is_some_and(|ago| ago <= lease)
+                    || since.elapsed() <= lease
+                    // Nobody else has a say.
+                    || (!membership.is_joint() && membership.voters.iter().eq([&metrics.id]));
+                if confirmed {
+                    Role::Leader
+                } else {
+                    Role::StaleLeader
+                }
+            }
             ServerState::Follower => Role::Follower,
             ServerState::Candidate => Role::Candidate,
             _ => Role::Learner,
-        },
-        term: metrics.current_term,
-        leader: metrics.current_leader.clone(),
-        membership: Arc::new(types::membership(effective.membership())),
-        membership_index: effective.log_id().map_or(0, |id| id.index),
-        membership_committed: *effective == metrics.committed_membership_config,
-        snapshots_refused: Arc::new(refusals.all()),
-        stopped: metrics.running_state.as_ref().err().map(stopped),
+        };
+        if !role.leads() {
+            self.0 = None;
+        }
+        RaftStatus {
+            role,
+            term: metrics.current_term,
+            leader: metrics.current_leader.clone(),
+            membership: Arc::new(membership),
+            membership_index: effective.log_id().map_or(0, |id| id.index),
+            membership_committed: *effective == metrics.committed_membership_config,
+            snapshots_refused: Arc::new(refusals.all()),
+            stopped: metrics.running_state.as_ref().err().map(stopped),
+        }
     }
 }
 
@@ -468,6 +504,7 @@ impl Consensus for Engine {
             purged: index(&metrics.purged),
             progress,
             quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+            snapshot_too_large: self.too_large.bytes(),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use openraft::StorageError;
+use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 
-use super::machine::Machine;
+use super::machine::{Machine, TooLarge};
 use super::store::{Kept, Store};
 use super::types::Types;
 use super::{Nobody, SharedReplica};
@@ -47,6 +48,10 @@ impl Snapshots for Nothing {
 }
 
 async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
+    within(log, 1 << 20).await
+}
+
+async fn within(log: Arc<dyn LogStore>, snapshot_bytes_max: usize) -> (Store, Machine) {
     let feed = Feed::new(Default::default(), 0);
     let rules = Blueprint::with_snapshots(|| Nothing).rules();
     let replica = Replica::new(rules, Some(feed.clone()), Planted::default());
@@ -60,6 +65,7 @@ async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
         log.clone(),
         observer.clone(),
         kept.clone(),
+        TooLarge::new(snapshot_bytes_max),
         snapshot,
     )
     .unwrap();
@@ -100,4 +106,19 @@ async fn the_log_in_memory_passes_openrafts_storage_suite() {
 #[tokio::test]
 async fn the_durable_log_passes_openrafts_storage_suite() {
     Suite::test_all(OnDisk).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_is_made_at_its_limit_as_encoded_and_not_one_byte_past_it() {
+    let made = |max| async move {
+        let (_, mut machine) = within(Arc::new(MemoryLog::new()), max).await;
+        let made = machine.try_create_snapshot_builder(false).await.is_some();
+        (made, machine.too_large.bytes())
+    };
+    let (false, Some(bytes)) = made(1).await else {
+        panic!("an empty state has more than a byte");
+    };
+    let size = usize::try_from(bytes).unwrap();
+    assert_eq!(made(size).await, (true, None));
+    assert_eq!(made(size - 1).await, (false, Some(bytes)));
 }

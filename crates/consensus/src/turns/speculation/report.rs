@@ -64,7 +64,8 @@ pub enum Notice<R> {
         /// Which action.
         key: ActionKey,
     },
-    /// The entry with the action cannot be read.
+    /// The entry with the action cannot be read, or the rules refused it in more bytes than are
+    /// kept.
     Malformed {
         /// Which action.
         key: ActionKey,

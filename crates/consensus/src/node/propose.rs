@@ -1,0 +1,235 @@
+//! Proposing for the node's own client: its session, its serials, and asking again.
+//!
+//! Invariants
+//! - a proposal is sent again under its first key until it is decided or its deadline passes;
+//! - a session that ended is opened again, and the key kept: the table refuses a serial that may
+//!   have been applied before, so that nothing is applied twice;
+//! - a serial drawn here is nobody else's: if another process of the client may have used it
+//!   meanwhile, another is drawn, or nothing is promised.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Node, Undecided, guard};
+use crate::ids::{ActionKey, ClientId, NodeId};
+use crate::state::Applied;
+use crate::state::command::{Act, Body as Do, Open};
+use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
+
+/// A proposal without a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// No leader took the action before the deadline: it did not and will not take effect.
+    #[error("no leader took the action in time: try again once there is one")]
+    NotAppended {
+        /// Who was believed to lead.
+        leader: Option<NodeId>,
+    },
+    /// The deadline passed with the action under way: it may still take effect. Propose it again
+    /// under the same key to learn what became of it.
+    #[error("what became of {key} is not known: propose it again under the same key")]
+    Unknown {
+        /// The action's key.
+        key: ActionKey,
+    },
+    /// The action is larger than the limit.
+    #[error("an action has at most {max} bytes, this one has {len}")]
+    TooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The leader has too much under way, from this node or from all: the action did not and will
+    /// not take effect.
+    #[error("the leader has too much under way: try again later")]
+    Overloaded,
+    /// The game remembers as many clients as it may.
+    #[error("the game remembers as many clients as it may")]
+    SessionsFull,
+    /// This node has as many proposals under way as it may.
+    #[error("{max} proposals are under way: wait for one to be decided")]
+    TooManyPending {
+        /// Proposals allowed.
+        max: usize,
+    },
+    /// What became of the serial is older than what the game remembers: it is too far behind the
+    /// client's last, or of a session of the client that ended. It may have taken effect, and will
+    /// not any more. The events say which.
+    #[error("serial {serial} is older than what the game remembers of this client")]
+    Forgotten {
+        /// The serial.
+        serial: u64,
+    },
+    /// The serial is zero, or larger than there can be.
+    #[error("a serial is between 1 and {SERIAL_MAX}, not {serial}")]
+    NoSerial {
+        /// The serial.
+        serial: u64,
+    },
+    /// Another process uses the client id.
+    #[error("client id {client} is used by another process or peer: take another")]
+    IdentityTaken {
+        /// The client id.
+        client: ClientId,
+    },
+    /// The node has stopped.
+    #[error("the session is closed")]
+    Closed,
+}
+
+#[derive(Default)]
+pub(super) struct ClientState {
+    opened: Option<Opened>,
+    next_serial: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+impl Node {
+    /// The client's session, opened if it is not.
+    async fn opened(&self, deadline: Instant) -> Result<Opened, ProposeError> {
+        if let Some(opened) = guard(&self.state).opened {
+            return Ok(opened);
+        }
+        let open = Do::Open(Open {
+            client: self.client.as_str().to_owned(),
+            owner: self.me().peer.as_str().to_owned(),
+            nonce: self.nonce,
+        });
+        match self.submit(open, deadline).await {
+            Ok(Applied::Opened(opened)) => {
+                let mut state = guard(&self.state);
+                state.opened = Some(opened);
+                state.next_serial = state.next_serial.max(opened.next_serial);
+                Ok(opened)
+            }
+            Ok(Applied::Rejected(Rejection::NotYours)) => Err(ProposeError::IdentityTaken {
+                client: self.client.clone(),
+            }),
+            Ok(Applied::Rejected(Rejection::Full)) => Err(ProposeError::SessionsFull),
+            Ok(_) => Err(ProposeError::NotAppended { leader: None }),
+            // A session that may be open harms nobody.
+            Err(Undecided::Late { leader, .. }) => Err(ProposeError::NotAppended { leader }),
+            Err(Undecided::Busy) => Err(ProposeError::Overloaded),
+            Err(Undecided::Closed) => Err(ProposeError::Closed),
+        }
+    }
+
+    fn reserve(&self, pinned: Option<u64>) -> Result<Reserved<'_>, ProposeError> {
+        let max = self.limits.pending_max;
+        let mut state = guard(&self.state);
+        let serial = pinned.unwrap_or(state.next_serial.max(1));
+        if serial == 0 || serial > SERIAL_MAX {
+            return Err(ProposeError::NoSerial { serial });
+        }
+        let lowest = state.outstanding.first().copied().unwrap_or(serial);
+        // The game remembers the last WINDOW serials: none of ours may fall out while under way.
+        if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
+            return Err(ProposeError::TooManyPending { max });
+        }
+        state.next_serial = state.next_serial.max(serial + 1);
+        state.outstanding.insert(serial);
+        Ok(Reserved { node: self, serial })
+    }
+
+    /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
+    pub(crate) async fn propose(
+        &self,
+        action: Bytes,
+        pinned: Option<u64>,
+        expected_turn: Option<u64>,
+        within: Duration,
+    ) -> Result<(ActionKey, Kept), ProposeError> {
+        let max = self.limits.action_bytes_max;
+        let len = action.len();
+        if len > max {
+            return Err(ProposeError::TooLarge { len, max });
+        }
+        let deadline = Instant::now() + within;
+        let mut opened = self.opened(deadline).await?;
+        let mut reserved = self.reserve(pinned)?;
+        let mut maybe = false;
+        loop {
+            let serial = reserved.serial;
+            let key = ActionKey {
+                client: self.client.clone(),
+                serial,
+            };
+            let act = Do::Act(Act {
+                client: key.client.as_str().to_owned(),
+                session: opened.generation,
+                serial,
+                expected_turn,
+                action: action.clone(),
+                owner: self.me().peer.as_str().to_owned(),
+            });
+            match self.submit_noting(act, deadline, &mut maybe).await {
+                Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
+                Ok(Applied::Rejected(why @ (Rejection::NoSession | Rejection::Superseded)))
+                    if self.ended(opened, why) =>
+                {
+                    opened = match self.opened(deadline).await {
+                        Ok(opened) => opened,
+                        Err(_) if maybe => return Err(ProposeError::Unknown { key }),
+                        Err(why) => return Err(why),
+                    };
+                    if pinned.is_none() && serial < opened.next_serial {
+                        // Another process of this client may have used it meanwhile.
+                        if maybe {
+                            return Err(ProposeError::Unknown { key });
+                        }
+                        drop(reserved);
+                        reserved = self.reserve(None)?;
+                    }
+                }
+                Ok(Applied::Rejected(Rejection::TooOld | Rejection::Expired)) => {
+                    return Err(ProposeError::Forgotten { serial });
+                }
+                Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
+                    return Err(ProposeError::IdentityTaken { client: key.client });
+                }
+                Ok(Applied::Rejected(Rejection::TooLarge { max })) => {
+                    let max = usize::try_from(max).unwrap_or(usize::MAX);
+                    return Err(ProposeError::TooLarge { len, max });
+                }
+                Ok(_) => return Err(ProposeError::Unknown { key }),
+                Err(Undecided::Late {
+                    maybe: false,
+                    leader,
+                }) => return Err(ProposeError::NotAppended { leader }),
+                Err(Undecided::Late { .. }) => return Err(ProposeError::Unknown { key }),
+                Err(Undecided::Busy) => return Err(ProposeError::Overloaded),
+                Err(Undecided::Closed) => return Err(ProposeError::Closed),
+            }
+        }
+    }
+
+    /// Whether a session this node had open is to be opened again: it ended, or another proposal
+    /// of this node opened it again meanwhile. Otherwise another process took the client over.
+    fn ended(&self, had: Opened, why: Rejection) -> bool {
+        let mut state = guard(&self.state);
+        if state.opened != Some(had) {
+            return true;
+        }
+        if why == Rejection::NoSession {
+            state.opened = None;
+        }
+        state.opened.is_none()
+    }
+}
+
+/// Frees a serial when its proposal ends, however it does.
+struct Reserved<'a> {
+    node: &'a Node,
+    serial: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        guard(&self.node.state).outstanding.remove(&self.serial);
+    }
+}
