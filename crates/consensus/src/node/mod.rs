@@ -275,6 +275,14 @@ impl Node {
         self.rpc.me()
     }
 
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn client(&self) -> &ClientId {
         &self.client
     }
@@ -480,29 +488,55 @@ impl Node {
         Ok(serial)
     }
 
+    /// Whether an action is small enough.
+    pub(crate) fn fits(&self, action: &Bytes) -> Result<(), ProposeError> {
+        let (len, max) = (action.len(), self.limits.action_bytes_max);
+        if len > max {
+            return Err(ProposeError::TooLarge { len, max });
+        }
+        Ok(())
+    }
+
+    /// Takes a number for an action, `pinned` or the client's next one, before it is proposed.
+    pub(crate) async fn take_serial(
+        self: &Arc<Self>,
+        pinned: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Reserved, ProposeError> {
+        self.opened(deadline).await?;
+        let serial = self.reserve(pinned)?;
+        Ok(Reserved {
+            node: self.clone(),
+            serial,
+            pinned: pinned.is_some(),
+        })
+    }
+
     /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
     pub(crate) async fn propose(
-        &self,
+        self: &Arc<Self>,
         action: Bytes,
         pinned: Option<u64>,
         expected_turn: Option<u64>,
         within: Duration,
     ) -> Result<(ActionKey, Kept), ProposeError> {
-        let max = self.limits.action_bytes_max;
-        if action.len() > max {
-            return Err(ProposeError::TooLarge {
-                len: action.len(),
-                max,
-            });
-        }
+        self.fits(&action)?;
         let deadline = Instant::now() + within;
+        let reserved = self.take_serial(pinned, deadline).await?;
+        let decided = reserved.propose(action, expected_turn, deadline).await;
+        decided.map(|kept| (reserved.key(), kept))
+    }
+
+    async fn propose_reserved(
+        &self,
+        reserved: &Reserved,
+        action: Bytes,
+        expected_turn: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Kept, ProposeError> {
+        let Reserved { serial, pinned, .. } = *reserved;
+        let key = reserved.key();
         let mut opened = self.opened(deadline).await?;
-        let serial = self.reserve(pinned)?;
-        let _reserved = Reserved { node: self, serial };
-        let key = ActionKey {
-            client: self.client.clone(),
-            serial,
-        };
         let mut reopened = false;
         let mut maybe = false;
         loop {
@@ -514,16 +548,14 @@ impl Node {
                 action: action.clone(),
             });
             match self.submit_noting(act, deadline, &mut maybe).await {
-                Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
-                Ok(Applied::Rejected(Rejection::NoSession))
-                    if !reopened && !maybe && pinned.is_none() =>
-                {
+                Ok(Applied::Decided { kept, .. }) => return Ok(kept),
+                Ok(Applied::Rejected(Rejection::NoSession)) if !reopened && !maybe && !pinned => {
                     // Forgotten while silent, and no attempt of this action can be in a log.
                     reopened = true;
                     guard(&self.state).opened = None;
                     opened = self.opened(deadline).await?;
                 }
-                Ok(Applied::Rejected(Rejection::NoSession)) if pinned.is_some() => {
+                Ok(Applied::Rejected(Rejection::NoSession)) if pinned => {
                     // A new session must not be asked for a number of the old one.
                     guard(&self.state).opened = None;
                     return Err(ProposeError::Forgotten { serial });
@@ -643,13 +675,41 @@ enum Undecided {
     Closed,
 }
 
-/// Frees a serial when its proposal ends, however it does.
-struct Reserved<'a> {
-    node: &'a Node,
+/// A serial that is this proposal's alone until it ends, however it does.
+pub(crate) struct Reserved {
+    node: Arc<Node>,
     serial: u64,
+    /// Whether the caller chose it: then it must not be asked for in a newer session.
+    pinned: bool,
 }
 
-impl Drop for Reserved<'_> {
+impl Reserved {
+    pub(crate) fn key(&self) -> ActionKey {
+        ActionKey {
+            client: self.node.client.clone(),
+            serial: self.serial,
+        }
+    }
+
+    /// Whatever an attempt before came to, the next one asks only what became of it.
+    pub(crate) fn pin(&mut self) {
+        self.pinned = true;
+    }
+
+    /// Proposes the action under this serial and waits for its verdict.
+    pub(crate) async fn propose(
+        &self,
+        action: Bytes,
+        expected_turn: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Kept, ProposeError> {
+        self.node
+            .propose_reserved(self, action, expected_turn, deadline)
+            .await
+    }
+}
+
+impl Drop for Reserved {
     fn drop(&mut self) {
         guard(&self.node.state).outstanding.remove(&self.serial);
     }
