@@ -15,11 +15,11 @@ use super::attend::{broadcast, connected, send};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
-use crate::ids::{Incarnation, NodeId, SessionId};
+use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::admission::REANNOUNCE_EVERY;
 use crate::lobby::claim::{ClaimAction, HostClaim};
 use crate::lobby::wire::{self, Announce, LobbyMsg, Verdict};
-use crate::raft::{Consensus, Role};
+use crate::raft::{Consensus, Role, lock};
 use crate::state::command::{Configure, Kind};
 use crate::state::seats;
 
@@ -133,6 +133,15 @@ pub enum JoinError {
     /// A later life of this peer is in the game.
     #[error("a later life of this peer is in the game: give this one a higher incarnation")]
     Superseded,
+    /// The game's votes are on servers: a vote was waited for in vain.
+    #[error("this game's votes are on servers: join it with game_player")]
+    CoreVotes,
+    /// The game and core given have another session than the one asked for.
+    #[error("this game's session on this core is {session}: ask for that or for none")]
+    WrongSession {
+        /// Its id.
+        session: SessionId,
+    },
     /// Nobody let this peer in in time.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
@@ -324,7 +333,7 @@ async fn enter<G: Game>(
     let deadline = Instant::now() + options.within;
     let timeout = || JoinError::Timeout(options.within);
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
-    let asked = knock(&mut port, &me, kind, options.session);
+    let asked = knock(&mut port, &me, kind, options.session, |_| true);
     let (session, members) = tokio::time::timeout_at(deadline, asked)
         .await
         .map_err(|_| timeout())??;
@@ -351,18 +360,24 @@ async fn enter<G: Game>(
     match seated {
         Ok(Ok(status)) if status.stopped.is_none() => Ok(game),
         _ => {
+            let core_votes = !lock(&game.node.replica).seats.core.is_empty();
             game.close().await;
-            Err(timeout())
+            Err(if core_votes && kind == Kind::Player {
+                JoinError::CoreVotes
+            } else {
+                timeout()
+            })
         }
     }
 }
 
-/// Announces this peer until somebody who leads says what becomes of it.
-async fn knock(
+/// Announces this peer until somebody who leads, and may answer, says what becomes of it.
+pub(super) async fn knock(
     port: &mut Port,
     me: &NodeId,
     kind: Kind,
     session: Option<SessionId>,
+    may_answer: impl Fn(&PeerId) -> bool,
 ) -> Result<(SessionId, BTreeSet<NodeId>), JoinError> {
     let links: Links = port.links.clone();
     let announce = LobbyMsg::Announce(Announce {
@@ -388,7 +403,9 @@ async fn knock(
                 return Err(OpenError::Start("the fabric is closed".to_owned()).into());
             };
             let answer = match wire::decode(&inbound.from, &inbound.frame) {
-                Ok(LobbyMsg::Answer(answer)) if answer.to == *me => answer,
+                Ok(LobbyMsg::Answer(answer)) if answer.to == *me && may_answer(&inbound.from) => {
+                    answer
+                }
                 // A claimant waits for everybody to have said that they host nothing.
                 Ok(LobbyMsg::Claim(claim)) => {
                     for action in host.heard_claim(&inbound.from, &claim, Duration::ZERO) {

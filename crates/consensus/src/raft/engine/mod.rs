@@ -20,7 +20,7 @@ mod suite;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -40,7 +40,7 @@ use super::rpc::Caller;
 use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
 use super::{
     Change, ChangeError, Consensus, Progress, RaftNumbers, RaftStatus, ReadIndexError, Role,
-    SubmitError,
+    SubmitError, Traced, Tracer,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -101,6 +101,7 @@ pub(crate) struct Engine {
     snapshot_bytes_max: usize,
     kept: store::Kept,
     follow: tokio::task::AbortHandle,
+    told: Told,
 }
 
 impl Drop for Engine {
@@ -179,8 +180,14 @@ impl Engine {
             .await
             .map_err(stopped)?;
         let (status, _) = watch::channel(status_of(&raft));
-        let follow =
-            tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
+        let told = Told::new(parts.log.clone());
+        let following = follow(
+            raft.clone(),
+            status.clone(),
+            timing.heartbeat(),
+            told.clone(),
+        );
+        let follow = tokio::spawn(following).abort_handle();
         let engine = Self {
             raft,
             replica,
@@ -190,8 +197,24 @@ impl Engine {
             snapshot_bytes_max: parts.limits.snapshot_bytes_max,
             kept,
             follow,
+            told,
         };
         Ok(Arc::new(engine))
+    }
+
+    /// The first entry of this node's own term, from 0, if it leads and one of it is committed.
+    pub(crate) fn committed_from(&self) -> Option<u64> {
+        self.told.committed_from(&self.raft)
+    }
+
+    /// What the node did from an entry of its trace on.
+    pub(crate) fn trace(&self, from: u64) -> Vec<Traced> {
+        self.told.tracer().since(from)
+    }
+
+    /// The number of the last entry of the trace.
+    pub(crate) fn traced(&self) -> Watch<u64> {
+        self.told.traced.subscribe()
     }
 
     /// The state, to look at.
@@ -337,11 +360,89 @@ impl Engine {
     }
 }
 
+/// What is told of a node beside its status.
+#[derive(Clone)]
+struct Told {
+    log: Arc<dyn LogStore>,
+    tracer: Arc<Mutex<Tracer>>,
+    /// The number of the last entry of the trace.
+    traced: watch::Sender<u64>,
+    /// The term this node leads in and the first entry of it, once one of that term is committed.
+    term_start: Arc<Mutex<Option<(u64, u64)>>>,
+}
+
+impl Told {
+    fn new(log: Arc<dyn LogStore>) -> Self {
+        Self {
+            log,
+            tracer: Arc::default(),
+            traced: watch::channel(0).0,
+            term_start: Arc::default(),
+        }
+    }
+
+    fn tracer(&self) -> MutexGuard<'_, Tracer> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self, at: Duration, raft: &Raft, status: &RaftStatus) {
+        let from = self.committed_from(raft).map(|index| index + 1);
+        let numbers = numbers_of(raft);
+        let mut tracer = self.tracer();
+        if tracer.look(at, status, &numbers, from) {
+            self.traced.set(tracer.last());
+        }
+    }
+
+    /// The first entry of the term this node leads in, if an entry of that term is committed.
+    fn committed_from(&self, raft: &Raft) -> Option<u64> {
+        let (term, committed, purged) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let committed = metrics.local_committed.as_ref().map(types::position)?;
+            let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+            if !leads || committed.term != metrics.current_term {
+                return None;
+            }
+            let purged = metrics.purged.as_ref().map_or(0, |id| id.index + 1);
+            (committed.term, committed.index, purged)
+        };
+        let mut known = self
+            .term_start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, start)) = *known
+            && of == term
+        {
+            return Some(start);
+        }
+        // Terms never fall along the log.
+        let (mut low, mut high) = (purged, committed);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let records = self.log.read(middle, middle + 1).ok();
+            let reached = records
+                .and_then(|records| records.first().map(|record| record.at.term))
+                .is_some_and(|of| of >= term);
+            if reached {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        *known = Some((term, low));
+        Some(low)
+    }
+}
+
 /// Keeps the status in step with openraft's own.
-async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) {
+async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration, told: Told) {
+    let began = tokio::time::Instant::now();
     let mut changes = raft.server_metrics();
     loop {
-        status.set_if_new(status_of(&raft));
+        let now = status_of(&raft);
+        told.look(began.elapsed(), &raft, &now);
+        status.set_if_new(now);
         // openraft wakes who watches the server's part before it publishes the whole that is read
         // here: what was missed is seen a heartbeat later.
         if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
@@ -355,6 +456,37 @@ async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) 
         }
         first
     });
+    let last = status.borrow().clone();
+    told.look(began.elapsed(), &raft, &last);
+}
+
+fn numbers_of(raft: &Raft) -> RaftNumbers {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let index = |id: &Option<types::Id>| id.as_ref().map(|id| id.index);
+    let mut progress = super::ProgressMap::new();
+    for (node, matched) in metrics.replication.iter().flatten() {
+        let acked = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|acks| acks.get(node)?.as_ref().map(|at| at.elapsed()));
+        progress.insert(
+            node.clone(),
+            Progress {
+                matched: index(matched),
+                acked,
+            },
+        );
+    }
+    RaftNumbers {
+        last: metrics.last_log_index,
+        committed: index(&metrics.local_committed),
+        applied: index(&metrics.last_applied),
+        snapshot: index(&metrics.snapshot),
+        purged: index(&metrics.purged),
+        progress,
+        quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+    }
 }
 
 fn status_of(raft: &Raft) -> RaftStatus {
@@ -406,32 +538,7 @@ impl Consensus for Engine {
     }
 
     fn numbers(&self) -> RaftNumbers {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |id: &Option<types::Id>| id.as_ref().map(|id| id.index);
-        let mut progress = super::ProgressMap::new();
-        for (node, matched) in metrics.replication.iter().flatten() {
-            let acked = metrics
-                .heartbeat
-                .as_ref()
-                .and_then(|acks| acks.get(node)?.as_ref().map(|at| at.elapsed()));
-            progress.insert(
-                node.clone(),
-                Progress {
-                    matched: index(matched),
-                    acked,
-                },
-            );
-        }
-        RaftNumbers {
-            last: metrics.last_log_index,
-            committed: index(&metrics.local_committed),
-            applied: index(&metrics.last_applied),
-            snapshot: index(&metrics.snapshot),
-            purged: index(&metrics.purged),
-            progress,
-            quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
-        }
+        numbers_of(&self.raft)
     }
 
     fn initialize(&self, voters: BTreeSet<NodeId>) -> BoxFuture<'_, Result<(), ChangeError>> {
