@@ -9,11 +9,17 @@ use std::time::Duration;
 
 use cabinet_consensus::fabric::{MemoryFabric, Port};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{ClientId, GameId, PeerId};
+use cabinet_consensus::ids::{ClientId, GameId, Incarnation, PeerId};
 use cabinet_consensus::log::DurableLog;
 use cabinet_consensus::log::durable::{Driver, DurableOptions, FileDisk};
-use cabinet_consensus::session::{GameSession, Identity, SessionConfig, TokioClock, game_node};
-use cabinet_consensus::turns::{Proposal, Ruling, Speculation, Standing, TurnEvent};
+use cabinet_consensus::session::{
+    CoreOptions, GameSession, Identity, JoinOptions, ServerCore, SessionConfig, TokioClock,
+    game_node, game_player, game_server,
+};
+use cabinet_consensus::turns::{
+    NotProposed, Proposal, Ruling, Speculation, SpeculationOptions, SpeculativeSequencer, Standing,
+    TurnEvent,
+};
 
 /// What does not go well.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -168,6 +174,68 @@ pub async fn play(session: &GameSession<Stones>, first: Stones) -> Result<PeerId
         }
         view.on_event(&event);
     }
+}
+
+/// Plays one player's part as [`play`] does, and shows each move before it is decided.
+pub async fn play_ahead(session: &GameSession<Stones>) -> Result<PeerId, Failure> {
+    let me = session.node().id().peer.clone();
+    let view = SpeculativeSequencer::start(session.sequencer(), SpeculationOptions::default())?;
+    let mut shown = view.shown();
+    let mut moved = None;
+    loop {
+        let now = shown.borrow_and_update().clone();
+        let game = &now.agreed;
+        if let Some(winner) = &game.winner {
+            return Ok(winner.clone());
+        }
+        let turn = now.standing.turn;
+        if game.players[game.next] == me && moved != Some(turn) {
+            moved = Some(turn);
+            let only_now = Proposal {
+                expected_turn: Some(turn),
+                ..Proposal::default()
+            };
+            match view.propose_with((game.heap % 4).max(1), only_now).await {
+                Ok(ticket) => {
+                    println!("{me} sees {} left", view.shown().borrow().state.heap);
+                    ticket.decided().await?;
+                }
+                // The rules refuse it here: it was not sent.
+                Err(NotProposed::PredictedRefusal(why)) => println!("{me} may not: {why}"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        shown.changed().await?;
+    }
+}
+
+/// One of the servers that vote. Each passes the same core and the same players.
+pub async fn serve(
+    port: Port,
+    core: ServerCore,
+    players: BTreeSet<PeerId>,
+) -> Result<GameSession<Stones>, Failure> {
+    let options = CoreOptions {
+        core,
+        seats: u32::try_from(players.len())?,
+        spectators_max: 0,
+    };
+    let blueprint = Blueprint::with_snapshots(move || Stones::new(&players, 21));
+    let config = SessionConfig::new(Arc::new(TokioClock::default()), rand::random());
+    Ok(game_server(port, blueprint, options, config).await?)
+}
+
+/// One of the players that ride. One that lost its log comes back with a higher `life`.
+pub async fn ride(
+    port: Port,
+    core: ServerCore,
+    players: BTreeSet<PeerId>,
+    life: u64,
+) -> Result<GameSession<Stones>, Failure> {
+    let blueprint = Blueprint::with_snapshots(move || Stones::new(&players, 21));
+    let options = JoinOptions::new(Incarnation(life));
+    let config = SessionConfig::new(Arc::new(TokioClock::default()), rand::random());
+    Ok(game_player(port, blueprint, core, options, config).await?)
 }
 
 /// One player on a machine of their own: the log is kept in a directory, and the player's client

@@ -9,14 +9,14 @@ use cabinet_consensus::game::{Blueprint, Game, Snapshots, TurnInfo};
 use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
 use cabinet_consensus::log::MemoryLog;
 use cabinet_consensus::session::{
-    GameSession, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, SessionConfig,
-    TokioClock, game_host, game_join, game_resume,
+    GameSession, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, ServerCore,
+    SessionConfig, TokioClock, game_host, game_join, game_resume,
 };
 
 #[path = "../examples/turns.rs"]
 mod turns;
 
-use turns::{Stones, play, seat, table};
+use turns::{Stones, play, play_ahead, ride, seat, serve, table};
 
 const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 
@@ -64,6 +64,42 @@ async fn the_guides_game_is_played_to_its_end_and_all_agree_who_won() {
     for session in &sessions {
         session.close().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guides_game_is_shown_ahead_and_all_agree_who_won() {
+    let sessions = table(&NAMES, 21).await.unwrap();
+    let parts = sessions.iter().map(play_ahead);
+    let winners = futures_util::future::try_join_all(parts).await.unwrap();
+    assert!(winners.iter().all(|winner| *winner == winners[0]));
+    for session in &sessions {
+        session.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guides_game_is_played_by_players_that_ride_on_servers() {
+    let net = MemoryFabric::new();
+    let core = ServerCore::new(roster(&["s1", "s2", "s3"])).unwrap();
+    let players = roster(&["ann", "bob"]);
+    let port = |peer: &PeerId| {
+        let at = net.join(peer.clone()).unwrap();
+        Port::open(at, GameId::new("stones").unwrap()).unwrap()
+    };
+    let mut servers = Vec::new();
+    for peer in core.servers() {
+        let opened = serve(port(peer), core.clone(), players.clone()).await;
+        servers.push(opened.unwrap());
+    }
+    let mut riders = Vec::new();
+    for peer in &players {
+        let opened = ride(port(peer), core.clone(), players.clone(), 1).await;
+        riders.push(opened.unwrap());
+    }
+    servers.pop().unwrap().close().await;
+    let parts = riders.iter().map(play_ahead);
+    let winners = futures_util::future::try_join_all(parts).await.unwrap();
+    assert_eq!(winners[0], winners[1]);
 }
 
 #[tokio::test(start_paused = true)]

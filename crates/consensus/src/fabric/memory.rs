@@ -26,6 +26,8 @@ pub enum JoinError {
 }
 
 struct Member {
+    /// Which joining it is of: a name may leave and join again.
+    joining: u64,
     board: Switchboard,
     peers: watch::Sender<Peers>,
 }
@@ -33,6 +35,7 @@ struct Member {
 #[derive(Default)]
 struct Network {
     members: BTreeMap<PeerId, Member>,
+    joinings: u64,
     /// Pairs that cannot reach each other, lower name first.
     cut: BTreeSet<(PeerId, PeerId)>,
 }
@@ -82,9 +85,12 @@ impl MemoryFabric {
         }
         let board = Switchboard::default();
         let (sender, watch) = watch::channel(Peers::default());
+        network.joinings += 1;
+        let joining = network.joinings;
         network.members.insert(
             peer.clone(),
             Member {
+                joining,
                 board: board.clone(),
                 peers: sender,
             },
@@ -92,6 +98,7 @@ impl MemoryFabric {
         announce(&network);
         Ok(Arc::new(MemoryPeer {
             local: peer,
+            joining,
             board,
             peers: watch,
             members: self.members.clone(),
@@ -131,6 +138,7 @@ fn announce(network: &Network) {
 /// One peer of a [`MemoryFabric`].
 pub struct MemoryPeer {
     local: PeerId,
+    joining: u64,
     board: Switchboard,
     peers: Watch<Peers>,
     members: Members,
@@ -140,10 +148,18 @@ impl MemoryPeer {
     /// Disconnects this peer: its games' incoming streams end.
     pub fn leave(&self) {
         let mut network = lock(&self.members);
-        network.members.remove(&self.local);
-        announce(&network);
+        // The name may be another's by now.
+        if self.is_member(&network) {
+            network.members.remove(&self.local);
+            announce(&network);
+        }
         drop(network);
         self.board.close();
+    }
+
+    fn is_member(&self, network: &Network) -> bool {
+        let member = network.members.get(&self.local);
+        member.is_some_and(|member| member.joining == self.joining)
     }
 
     /// What happened to the frames that reached this peer.
@@ -177,7 +193,7 @@ impl Fabric for MemoryPeer {
         }
         let board = {
             let network = lock(&self.members);
-            if !network.members.contains_key(&self.local) {
+            if !self.is_member(&network) {
                 return Err(SendError::Closed);
             }
             match network.members.get(to) {
@@ -202,6 +218,25 @@ mod tests {
 
     fn peer(name: &str) -> PeerId {
         PeerId::new(name).unwrap()
+    }
+
+    #[test]
+    fn who_left_sends_nothing_and_takes_nobody_of_its_name_along() {
+        let net = MemoryFabric::new();
+        let ann = net.join(peer("ann")).unwrap();
+        let before = net.join(peer("bob")).unwrap();
+        before.leave();
+        let after = net.join(peer("bob")).unwrap();
+        let game = GameId::new("chess").unwrap();
+        let sent = before.send(&peer("ann"), &game, Lane::App, Bytes::new());
+        assert_eq!(sent, Err(SendError::Closed));
+        drop(before);
+        assert!(ann.peers().borrow().contains_key(&peer("bob")));
+        assert!(
+            after
+                .send(&peer("ann"), &game, Lane::App, Bytes::new())
+                .is_ok()
+        );
     }
 
     #[tokio::test]

@@ -155,8 +155,9 @@ pub(crate) struct Admission {
     /// Earlier lives that announced themselves after a later one.
     outlived: BTreeMap<PeerId, NodeId>,
     candidates: BTreeMap<NodeId, Candidate>,
-    /// When this leadership began.
-    began: Option<Duration>,
+    /// Since when each member was seen to be one under this leadership: one that never answered is
+    /// silent since then.
+    member_since: BTreeMap<NodeId, Duration>,
 }
 
 impl Admission {
@@ -167,7 +168,7 @@ impl Admission {
             heard: BTreeMap::new(),
             outlived: BTreeMap::new(),
             candidates: BTreeMap::new(),
-            began: None,
+            member_since: BTreeMap::new(),
         }
     }
 
@@ -220,7 +221,12 @@ impl Admission {
 
     /// What to do now. To be called again whenever something in the view changed, and now and then.
     pub(crate) fn step(&mut self, view: &View<'_>) -> Vec<Step> {
-        self.began.get_or_insert(view.now);
+        self.member_since
+            .retain(|node, _| view.membership.contains(node));
+        let members = view.membership.voters.iter();
+        for node in members.chain(&view.membership.learners) {
+            self.member_since.entry(node.clone()).or_insert(view.now);
+        }
         self.heard.retain(|peer, heard| {
             view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
         });
@@ -255,7 +261,9 @@ impl Admission {
         let session = self.session;
         self.heard.retain(|peer, heard| {
             if heard.answered {
-                return true;
+                // Who was let in and lost its place must say again that it wants one: it may have
+                // left.
+                return holds_place(seen, &heard.announce.node);
             }
             let Some(verdict) = verdict(seen, session, &heard.announce) else {
                 return true;
@@ -378,7 +386,12 @@ impl Admission {
     /// A member that has not answered for too long and can be removed.
     fn silent(&self, seen: &Seen<'_>) -> Option<NodeId> {
         let evict_after = seen.view.timing.evict_after?;
-        let ruled = seen.view.now.saturating_sub(self.began?);
+        let since = |node: &NodeId| {
+            self.member_since
+                .get(node)
+                .copied()
+                .unwrap_or(seen.view.now)
+        };
         let members = seen.view.membership.voters.iter();
         members
             .chain(&seen.view.membership.learners)
@@ -387,7 +400,7 @@ impl Admission {
                 *node != seen.view.me
                     && has_seat(seen, node)
                     && !self.candidates.contains_key(*node)
-                    && acked.unwrap_or(ruled) >= evict_after
+                    && acked.unwrap_or(seen.view.now.saturating_sub(since(node))) >= evict_after
                     && (!seen.view.membership.voters.contains(*node) || may_remove(seen, node))
             })
             .cloned()

@@ -46,6 +46,7 @@ use answer::submitted_from;
 use house::keep_house;
 use load::Load;
 use propose::ClientState;
+pub(crate) use propose::Reserved;
 use serve::serve;
 
 /// Monotonic time, passed in so that a simulator decides what it is.
@@ -217,6 +218,14 @@ impl Node {
 
     pub(crate) fn me(&self) -> &NodeId {
         self.rpc.me()
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(crate) fn client(&self) -> &ClientId {

@@ -8,6 +8,7 @@
 //!   meanwhile, another is drawn, or nothing is promised.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,7 +120,7 @@ impl Node {
         }
     }
 
-    fn reserve(&self, pinned: Option<u64>) -> Result<Reserved<'_>, ProposeError> {
+    fn reserve(self: &Arc<Self>, pinned: Option<u64>) -> Result<Reserved, ProposeError> {
         let max = self.limits.pending_max;
         let mut state = guard(&self.state);
         let serial = pinned.unwrap_or(state.next_serial.max(1));
@@ -133,32 +134,65 @@ impl Node {
         }
         state.next_serial = state.next_serial.max(serial + 1);
         state.outstanding.insert(serial);
-        Ok(Reserved { node: self, serial })
+        Ok(Reserved {
+            node: self.clone(),
+            serial,
+            pinned: pinned.is_some(),
+        })
+    }
+
+    /// Whether an action is small enough.
+    pub(crate) fn fits(&self, action: &Bytes) -> Result<(), ProposeError> {
+        let (len, max) = (action.len(), self.limits.action_bytes_max);
+        if len > max {
+            return Err(ProposeError::TooLarge { len, max });
+        }
+        Ok(())
+    }
+
+    /// Takes a number for an action, `pinned` or the client's next one, before it is proposed.
+    pub(crate) async fn take_serial(
+        self: &Arc<Self>,
+        pinned: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Reserved, ProposeError> {
+        self.opened(deadline).await?;
+        self.reserve(pinned)
     }
 
     /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
     pub(crate) async fn propose(
-        &self,
+        self: &Arc<Self>,
         action: Bytes,
         pinned: Option<u64>,
         expected_turn: Option<u64>,
         within: Duration,
     ) -> Result<(ActionKey, Kept), ProposeError> {
-        let max = self.limits.action_bytes_max;
-        let len = action.len();
-        if len > max {
-            return Err(ProposeError::TooLarge { len, max });
-        }
+        self.fits(&action)?;
         let deadline = Instant::now() + within;
+        loop {
+            let reserved = self.take_serial(pinned, deadline).await?;
+            let decided = self.decide(&reserved, action.clone(), expected_turn, deadline);
+            match decided.await {
+                Ok(kept) => return Ok((reserved.key(), kept)),
+                Err(Undone::SerialTaken) => {}
+                Err(Undone::Failed(why)) => return Err(why),
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        reserved: &Reserved,
+        action: Bytes,
+        expected_turn: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Kept, Undone> {
+        let Reserved { serial, pinned, .. } = *reserved;
+        let key = reserved.key();
         let mut opened = self.opened(deadline).await?;
-        let mut reserved = self.reserve(pinned)?;
         let mut maybe = false;
         loop {
-            let serial = reserved.serial;
-            let key = ActionKey {
-                client: self.client.clone(),
-                serial,
-            };
             let act = Do::Act(Act {
                 client: key.client.as_str().to_owned(),
                 session: opened.generation,
@@ -167,44 +201,45 @@ impl Node {
                 action: action.clone(),
                 owner: self.me().peer.as_str().to_owned(),
             });
-            match self.submit_noting(act, deadline, &mut maybe).await {
-                Ok(Applied::Decided { kept, .. }) => return Ok((key, kept)),
+            let failed = match self.submit_noting(act, deadline, &mut maybe).await {
+                Ok(Applied::Decided { kept, .. }) => return Ok(kept),
                 Ok(Applied::Rejected(why @ (Rejection::NoSession | Rejection::Superseded)))
                     if self.ended(opened, why) =>
                 {
                     opened = match self.opened(deadline).await {
                         Ok(opened) => opened,
-                        Err(_) if maybe => return Err(ProposeError::Unknown { key }),
-                        Err(why) => return Err(why),
+                        Err(_) if maybe => return Err(ProposeError::Unknown { key }.into()),
+                        Err(why) => return Err(why.into()),
                     };
-                    if pinned.is_none() && serial < opened.next_serial {
-                        // Another process of this client may have used it meanwhile.
-                        if maybe {
-                            return Err(ProposeError::Unknown { key });
-                        }
-                        drop(reserved);
-                        reserved = self.reserve(None)?;
+                    if pinned || serial >= opened.next_serial {
+                        continue;
                     }
+                    // Another process of this client may have used it meanwhile.
+                    if !maybe {
+                        return Err(Undone::SerialTaken);
+                    }
+                    ProposeError::Unknown { key }
                 }
                 Ok(Applied::Rejected(Rejection::TooOld | Rejection::Expired)) => {
-                    return Err(ProposeError::Forgotten { serial });
+                    ProposeError::Forgotten { serial }
                 }
                 Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
-                    return Err(ProposeError::IdentityTaken { client: key.client });
+                    ProposeError::IdentityTaken { client: key.client }
                 }
-                Ok(Applied::Rejected(Rejection::TooLarge { max })) => {
-                    let max = usize::try_from(max).unwrap_or(usize::MAX);
-                    return Err(ProposeError::TooLarge { len, max });
-                }
-                Ok(_) => return Err(ProposeError::Unknown { key }),
+                Ok(Applied::Rejected(Rejection::TooLarge { max })) => ProposeError::TooLarge {
+                    len: action.len(),
+                    max: usize::try_from(max).unwrap_or(usize::MAX),
+                },
+                Ok(_) => ProposeError::Unknown { key },
                 Err(Undecided::Late {
                     maybe: false,
                     leader,
-                }) => return Err(ProposeError::NotAppended { leader }),
-                Err(Undecided::Late { .. }) => return Err(ProposeError::Unknown { key }),
-                Err(Undecided::Busy) => return Err(ProposeError::Overloaded),
-                Err(Undecided::Closed) => return Err(ProposeError::Closed),
-            }
+                }) => ProposeError::NotAppended { leader },
+                Err(Undecided::Late { .. }) => ProposeError::Unknown { key },
+                Err(Undecided::Busy) => ProposeError::Overloaded,
+                Err(Undecided::Closed) => ProposeError::Closed,
+            };
+            return Err(Undone::Failed(failed));
         }
     }
 
@@ -222,13 +257,57 @@ impl Node {
     }
 }
 
-/// Frees a serial when its proposal ends, however it does.
-struct Reserved<'a> {
-    node: &'a Node,
-    serial: u64,
+/// Why an action has no verdict.
+enum Undone {
+    /// Its serial, drawn here, may be another process's by now, and it was never appended under it.
+    SerialTaken,
+    Failed(ProposeError),
 }
 
-impl Drop for Reserved<'_> {
+impl From<ProposeError> for Undone {
+    fn from(why: ProposeError) -> Self {
+        Self::Failed(why)
+    }
+}
+
+/// A serial that is this proposal's alone until it ends, however it does.
+pub(crate) struct Reserved {
+    node: Arc<Node>,
+    serial: u64,
+    /// Whether the caller chose it: then it is asked for whoever may have used it.
+    pinned: bool,
+}
+
+impl Reserved {
+    pub(crate) fn key(&self) -> ActionKey {
+        ActionKey {
+            client: self.node.client.clone(),
+            serial: self.serial,
+        }
+    }
+
+    /// Whatever an attempt before came to, the next one asks only what became of it.
+    pub(crate) fn pin(&mut self) {
+        self.pinned = true;
+    }
+
+    /// Proposes the action under this serial and waits for its verdict.
+    pub(crate) async fn propose(
+        &self,
+        action: Bytes,
+        expected_turn: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Kept, ProposeError> {
+        let decided = self.node.decide(self, action, expected_turn, deadline);
+        decided.await.map_err(|why| match why {
+            // The key was given away with the serial: it cannot become another.
+            Undone::SerialTaken => ProposeError::NotAppended { leader: None },
+            Undone::Failed(why) => why,
+        })
+    }
+}
+
+impl Drop for Reserved {
     fn drop(&mut self) {
         guard(&self.node.state).outstanding.remove(&self.serial);
     }

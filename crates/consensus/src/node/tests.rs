@@ -232,6 +232,7 @@ async fn a_snapshot_that_arrives_is_taken_at_the_limit_and_refused_one_byte_past
     let refused = ann.engine.handle(leader.me(), chunk(101)).await;
     let too_large = Chunked {
         too_large: true,
+        max: 100,
         ..Chunked::default()
     };
     assert_eq!(refused, Some(Body::Chunked(too_large)));

@@ -59,6 +59,7 @@ pub type ProgressMap = BTreeMap<NodeId, Progress>;
 
 mod engine;
 pub(crate) mod rpc;
+mod trace;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -74,6 +75,8 @@ use crate::watch::Watch;
 pub(crate) use engine::Observer;
 pub use engine::simulated;
 pub(crate) use engine::{Engine, Nobody, ObserverRef, Parts, SharedReplica, lock};
+pub(crate) use trace::Tracer;
+pub use trace::{TRACE_MAX, TraceEvent, Traced};
 
 /// What a node is at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -151,6 +151,15 @@ pub enum JoinError {
         /// Answers that were not believed.
         answers: u64,
     },
+    /// The game's votes are on servers: a vote was waited for in vain.
+    #[error("this game's votes are on servers: join it with game_player")]
+    CoreVotes,
+    /// The game and core given have another session than the one asked for.
+    #[error("this game's session on this core is {session}: ask for that or for none")]
+    WrongSession {
+        /// Its id.
+        session: SessionId,
+    },
     /// Nobody let this peer in in time.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
@@ -428,30 +437,26 @@ async fn enter<G: Game>(
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
     let deadline = Instant::now() + options.within;
-    let timeout = || JoinError::Timeout(options.within);
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
-    let mut knock = Knock::new(
-        me.clone(),
-        options.session,
-        options.hosts,
-        connected(&port.links),
-        REANNOUNCE_EVERY,
-    );
-    let asked = ask_in(&mut port, &mut knock, &me, kind, options.session, &config);
-    let asked = tokio::time::timeout_at(deadline, asked).await;
+    let JoinOptions {
+        session,
+        hosts,
+        within,
+        ..
+    } = options;
+    let asking = Asking {
+        me: &me,
+        kind,
+        session,
+        hosts,
+        within,
+    };
+    let (answer, dropped) = asking.of(&mut port, &config).await?;
     let Answer {
         session, members, ..
-    } = match asked {
-        Ok(answer) => welcomed(answer?)?,
-        Err(_) if knock.dropped() > 0 => {
-            return Err(JoinError::NotVouchedFor {
-                within: options.within,
-                answers: knock.dropped(),
-            });
-        }
-        Err(_) => return Err(timeout()),
-    };
+    } = answer;
+    let timeout = || JoinError::Timeout(within);
     let identity = LogIdentity {
         owner: LogOwner {
             node: me,
@@ -465,7 +470,7 @@ async fn enter<G: Game>(
     let hooks = Hooks::default();
     let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
-    game.node.count_not_member(knock.dropped());
+    game.node.count_not_member(dropped);
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();
@@ -490,8 +495,50 @@ async fn enter<G: Game>(
         },
         _ => timeout(),
     };
+    let core_votes = !lock(&game.node.replica).seats.core.is_empty();
     game.close().await;
+    if core_votes && kind == Kind::Player && matches!(failed, JoinError::Timeout(_)) {
+        return Err(JoinError::CoreVotes);
+    }
     Err(failed)
+}
+
+/// What a peer that is in no session asks, and whom it believes.
+pub(super) struct Asking<'a> {
+    pub me: &'a NodeId,
+    pub kind: Kind,
+    pub session: Option<SessionId>,
+    /// Peers whose word counts alone, if there are any.
+    pub hosts: BTreeSet<PeerId>,
+    pub within: Duration,
+}
+
+impl Asking<'_> {
+    /// Who leads said welcome; and how many answers were not believed.
+    pub async fn of(
+        self,
+        port: &mut Port,
+        config: &SessionConfig,
+    ) -> Result<(Answer, u64), JoinError> {
+        let Self {
+            me,
+            kind,
+            session,
+            hosts,
+            within,
+        } = self;
+        let connected = connected(&port.links);
+        let mut knock = Knock::new(me.clone(), session, hosts, connected, REANNOUNCE_EVERY);
+        let asked = ask_in(port, &mut knock, me, kind, session, config);
+        match tokio::time::timeout(within, asked).await {
+            Ok(answer) => Ok((welcomed(answer?)?, knock.dropped())),
+            Err(_) if knock.dropped() > 0 => Err(JoinError::NotVouchedFor {
+                within,
+                answers: knock.dropped(),
+            }),
+            Err(_) => Err(JoinError::Timeout(within)),
+        }
+    }
 }
 
 fn welcomed(answer: Answer) -> Result<Answer, JoinError> {

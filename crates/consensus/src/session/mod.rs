@@ -2,7 +2,8 @@
 //!
 //! [`game_node`] is for a roster that is known: every voter passes the same one, and Raft elects.
 //! Otherwise one peer calls [`game_host`], and the others [`game_join`], [`game_spectate`] or
-//! [`game_witness`]. A process that comes back with its log calls [`game_resume`].
+//! [`game_witness`]. Where servers vote and players ride, servers call [`game_server`] and players
+//! [`game_player`]. A process that comes back with its log calls [`game_resume`].
 //!
 //! Invariants
 //! - what a bootstrap starts is stopped on every path out of it;
@@ -11,7 +12,9 @@
 mod attend;
 mod bootstrap;
 mod channels;
+mod core;
 mod identity;
+mod node_view;
 #[cfg(test)]
 mod strangers;
 
@@ -29,7 +32,9 @@ pub use bootstrap::{
     game_join, game_resume, game_spectate, game_witness,
 };
 pub use channels::{AppChannel, ChannelError};
+pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
 pub use identity::LogOwner;
+pub use node_view::{NodeState, NodeView, Waiting};
 
 use crate::config::{Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
@@ -40,9 +45,7 @@ use crate::lobby::claim::HostClaim;
 use crate::log::{LogError, LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
-use crate::raft::{
-    Consensus, Engine, Membership, Nobody, ObserverRef, Parts, RaftNumbers, RaftStatus, Role, lock,
-};
+use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, Role, lock};
 use crate::state::command::{Body, Configure, Kind, Vacate};
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
@@ -51,6 +54,7 @@ use identity::LogIdentity;
 
 pub use crate::lobby::AdmissionTiming;
 pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
+pub use crate::raft::{TRACE_MAX, TraceEvent, Traced};
 
 /// A session that did not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +82,9 @@ pub enum OpenError {
         /// Places allowed.
         max: u32,
     },
+    /// The votes cannot be placed like this.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// The log is another node's, or of another game or session. Nothing was written to it.
     #[error("the log is {owner}'s: give this node its own")]
     OtherOwner {
@@ -426,9 +433,7 @@ impl<G: Game> GameSession<G> {
     /// What this peer is in the cluster.
     #[must_use]
     pub fn node(&self) -> NodeView {
-        NodeView {
-            node: self.node.clone(),
-        }
+        NodeView::new(self.node.clone())
     }
 
     /// A named channel for the application's own traffic: best effort, bounded, never relayed.
@@ -551,109 +556,5 @@ impl<G: Game> Drop for GameSession<G> {
     fn drop(&mut self) {
         self.node.abandon();
         self.channels.close();
-    }
-}
-
-/// Why a game does not go on just now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Waiting {
-    /// Nothing is waited for.
-    No,
-    /// No leader is known: an election is under way, or no majority is reachable.
-    ForLeader,
-    /// This node leads and hears from too few voters.
-    ForVoters {
-        /// Voters that answer, this one among them.
-        reachable: usize,
-        /// Voters there are.
-        of: usize,
-        /// Who does not answer.
-        missing: Vec<NodeId>,
-    },
-    /// The node has stopped.
-    Stopped(String),
-}
-
-/// A node, to look at.
-#[derive(Clone)]
-pub struct NodeView {
-    node: Arc<Node>,
-}
-
-impl NodeView {
-    /// The node's name.
-    #[must_use]
-    pub fn id(&self) -> &NodeId {
-        self.node.me()
-    }
-
-    /// Role, leader, term and members, and when they change.
-    #[must_use]
-    pub fn status(&self) -> Watch<RaftStatus> {
-        self.node.status()
-    }
-
-    /// Indices and what a leader knows of the others.
-    #[must_use]
-    pub fn numbers(&self) -> RaftNumbers {
-        self.node.numbers()
-    }
-
-    /// The members, by the latest entry in the log.
-    #[must_use]
-    pub fn membership(&self) -> Arc<Membership> {
-        self.node.status().borrow().membership.clone()
-    }
-
-    /// The last entry this node has applied, from 1; 0 when none.
-    #[must_use]
-    pub fn applied(&self) -> u64 {
-        self.node.feed.applied()
-    }
-
-    /// Frames this node did not serve.
-    #[must_use]
-    pub fn dropped_frames(&self) -> DroppedFrames {
-        self.node.dropped()
-    }
-
-    /// Why the game does not go on, when a leader counts a voter as gone after `silent`.
-    #[must_use]
-    pub fn waiting(&self, silent: Duration) -> Waiting {
-        let status = self.node.status().get();
-        if let Some(why) = status.stopped {
-            return Waiting::Stopped(why);
-        }
-        match status.leader {
-            None => Waiting::ForLeader,
-            Some(leader) if leader == *self.id() => {
-                let numbers = self.node.numbers();
-                let alive = |voter: &NodeId| {
-                    voter == self.id()
-                        || numbers
-                            .progress
-                            .get(voter)
-                            .and_then(|progress| progress.acked)
-                            .is_some_and(|ago| ago <= silent)
-                };
-                if status.membership.has_quorum(alive) {
-                    return Waiting::No;
-                }
-                let voters = &status.membership.voters;
-                let missing: Vec<_> = voters.iter().filter(|v| !alive(v)).cloned().collect();
-                Waiting::ForVoters {
-                    reachable: voters.len() - missing.len(),
-                    of: voters.len(),
-                    missing,
-                }
-            }
-            Some(_) => Waiting::No,
-        }
-    }
-
-    /// Asks `to` to lead, and waits for it to.
-    pub async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
-        self.node.transfer(to, within).await
     }
 }

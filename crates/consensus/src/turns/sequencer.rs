@@ -9,7 +9,7 @@ use crate::game::{Blueprint, Codec, Game, Malformed};
 use crate::ids::{ActionKey, ClientId};
 use crate::node::{Next, Node, ProposeError, RawEvents, ReadError};
 use crate::raft::lock;
-use crate::state::sessions::KeptResult;
+use crate::state::sessions::{Kept, KeptResult};
 
 /// How long a proposal is tried when nothing else is said.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -30,6 +30,29 @@ pub struct Decision<G: Game> {
 }
 
 impl<G: Game> Decision<G> {
+    pub(super) fn read(key: ActionKey, kept: &Kept) -> Result<Self, TurnError> {
+        let ruling = match &kept.result {
+            KeptResult::Accepted(bytes) => G::Outcome::decode(bytes).map(Ruling::Accepted),
+            KeptResult::Refused(bytes) => G::Refusal::decode(bytes).map(Ruling::Refused),
+            KeptResult::Fenced => Ok(Ruling::Fenced),
+            KeptResult::Malformed => Err(Malformed),
+            KeptResult::Withheld { accepted, bytes } => Ok(Ruling::Withheld {
+                accepted: *accepted,
+                bytes: *bytes,
+            }),
+        };
+        let Ok(ruling) = ruling else {
+            return Err(TurnError::Malformed { key });
+        };
+        Ok(Self {
+            index: kept.index,
+            term: kept.term,
+            turn: kept.turn,
+            key,
+            ruling,
+        })
+    }
+
     /// Whether the action took place.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
@@ -67,8 +90,8 @@ pub enum TurnError {
 
 /// Puts this node's actions into the common order, and follows everybody's.
 pub struct TurnSequencer<G: Game> {
-    node: Arc<Node>,
-    blueprint: Blueprint<G>,
+    pub(super) node: Arc<Node>,
+    pub(super) blueprint: Blueprint<G>,
 }
 
 impl<G: Game> Clone for TurnSequencer<G> {
@@ -138,26 +161,7 @@ impl<G: Game> TurnSequencer<G> {
             .node
             .propose(bytes, serial, expected_turn, within)
             .await?;
-        let ruling = match &kept.result {
-            KeptResult::Accepted(bytes) => G::Outcome::decode(bytes).map(Ruling::Accepted),
-            KeptResult::Refused(bytes) => G::Refusal::decode(bytes).map(Ruling::Refused),
-            KeptResult::Fenced => Ok(Ruling::Fenced),
-            KeptResult::Malformed => Err(Malformed),
-            KeptResult::Withheld { accepted, bytes } => Ok(Ruling::Withheld {
-                accepted: *accepted,
-                bytes: *bytes,
-            }),
-        };
-        let Ok(ruling) = ruling else {
-            return Err(TurnError::Malformed { key });
-        };
-        Ok(Decision {
-            index: kept.index,
-            term: kept.term,
-            turn: kept.turn,
-            key,
-            ruling,
-        })
+        Decision::read(key, &kept)
     }
 
     /// Everything from the next entry on.

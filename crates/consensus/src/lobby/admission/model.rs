@@ -198,7 +198,12 @@ impl World {
         let leader = able[n % able.len()].clone();
         let old = self.leader.clone();
         self.procs.get_mut(&old).unwrap().admission.reset();
-        self.procs.get_mut(&leader).unwrap().admission.began = None;
+        self.procs
+            .get_mut(&leader)
+            .unwrap()
+            .admission
+            .member_since
+            .clear();
         self.leader = leader;
         self.elected = self.now;
         self.change = None;

@@ -465,3 +465,44 @@ fn a_learner_that_gets_nearer_keeps_its_place_however_long_the_log() {
     t.now += ms(10_000);
     assert_eq!(t.step().len(), 1, "it stopped getting nearer");
 }
+
+#[test]
+fn a_member_that_has_not_answered_yet_has_the_time_to_before_it_is_put_out() {
+    let mut t = Table::new(3, &["ann", "bob"]);
+    t.timing.evict_after = Some(Duration::from_secs(30));
+    t.seats.spectators_max = 1;
+    t.step();
+    // Long after this leader began, somebody begins to watch.
+    t.now = Duration::from_secs(100);
+    t.seat("eve", Kind::Spectator);
+    t.membership.learners.insert(node("eve", 1));
+    t.progress.insert(node("eve", 1), Progress::default());
+    assert_eq!(t.step(), []);
+    t.now = Duration::from_millis(129_999);
+    assert_eq!(t.step(), []);
+    t.now = Duration::from_secs(130);
+    let (node, left) = (node("eve", 1), false);
+    assert_eq!(t.step(), [Step::Vacate { node, left }]);
+}
+
+#[test]
+fn who_was_welcomed_and_lost_its_place_is_not_let_in_by_what_it_said_before() {
+    let mut t = Table::new(2, &["ann"]);
+    t.seat("bob", Kind::Player);
+    t.membership.voters.insert(node("bob", 1));
+    t.acks("bob", 50);
+    t.hear(node("bob", 1), Kind::Player);
+    assert_eq!(t.step(), [answer(node("bob", 1), Verdict::Welcome)]);
+    assert!(t.seats.vacate(&node("bob", 1), true));
+    let steps = t.step();
+    assert!(
+        !steps.iter().any(|step| matches!(step, Step::Seat { .. })),
+        "{steps:?}"
+    );
+    t.hear(node("bob", 1), Kind::Player);
+    let steps = t.step();
+    assert!(
+        steps.iter().any(|step| matches!(step, Step::Seat { .. })),
+        "{steps:?}"
+    );
+}

@@ -12,6 +12,7 @@
 //!   task of their own, to their end or the engine's.
 
 mod arrivals;
+mod follow;
 mod machine;
 mod network;
 mod refusals;
@@ -28,23 +29,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use openraft::Instant as _;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
-use openraft::{ChangeMembers, EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
-use openraft_rt::watch::WatchReceiver as _;
+use openraft::{ChangeMembers, EmptyNode, ReadPolicy, SnapshotPolicy};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::rpc::Caller;
 use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
 use super::{
-    Change, ChangeError, Consensus, Progress, RaftNumbers, RaftStatus, ReadIndexError, Role,
-    SnapshotTooLarge, SubmitError,
+    Change, ChangeError, Consensus, RaftNumbers, RaftStatus, ReadIndexError, SnapshotTooLarge,
+    SubmitError, Traced,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -55,6 +54,7 @@ use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
 use arrivals::{Arrivals, Piece, Transfer};
+use follow::{Follow, Led, Told, numbers_of};
 pub(crate) use machine::{Shared as SharedReplica, lock};
 use refusals::Refusals;
 pub use runtime::seeded as simulated;
@@ -106,6 +106,7 @@ pub(crate) struct Engine {
     kept: store::Kept,
     /// Every task of ours. Dropped with the engine, they are aborted.
     tasks: Mutex<JoinSet<()>>,
+    told: Told,
 }
 
 fn stopped(error: impl std::fmt::Display) -> String {
@@ -188,6 +189,7 @@ impl Engine {
             .map_err(stopped)?;
         let mut led = Led::default();
         let (status, _) = watch::channel(led.status_of(&raft, &refusals, timing.election_max()));
+        let told = Told::new(parts.log.clone(), too_large.clone());
         let mut tasks = JoinSet::new();
         let follow = Follow {
             raft: raft.clone(),
@@ -198,6 +200,7 @@ impl Engine {
             again: timing.heartbeat(),
             lease: timing.election_max(),
             led,
+            told: told.clone(),
         };
         tasks.spawn(follow.run());
         let engine = Self {
@@ -211,8 +214,24 @@ impl Engine {
             too_large,
             kept,
             tasks: Mutex::new(tasks),
+            told,
         };
         Ok(Arc::new(engine))
+    }
+
+    /// The first entry of this node's own term, from 0, if it leads and one of it is committed.
+    pub(crate) fn committed_from(&self) -> Option<u64> {
+        self.told.committed_from(&self.raft)
+    }
+
+    /// What the node did from an entry of its trace on.
+    pub(crate) fn trace(&self, from: u64) -> Vec<Traced> {
+        self.told.tracer().since(from)
+    }
+
+    /// The number of the last entry of the trace.
+    pub(crate) fn traced(&self) -> Watch<u64> {
+        self.told.traced.subscribe()
     }
 
     /// The state, to look at.
@@ -359,97 +378,6 @@ impl Engine {
     }
 }
 
-/// Keeps the status in step with openraft's own, and what arrives with the members.
-struct Follow {
-    raft: Raft,
-    status: watch::Sender<RaftStatus>,
-    refusals: Refusals,
-    arrivals: Arc<Mutex<Arrivals>>,
-    began: tokio::time::Instant,
-    again: Duration,
-    lease: Duration,
-    led: Led,
-}
-
-impl Follow {
-    async fn run(mut self) {
-        let mut changes = self.raft.server_metrics();
-        let mut refused = self.refusals.changes();
-        loop {
-            let status = self.led.status_of(&self.raft, &self.refusals, self.lease);
-            self.refusals.keep_to(&status);
-            self.arrivals
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .sweep(&status.membership.voters, self.began.elapsed());
-            self.status.set_if_new(status);
-            // openraft wakes who watches the server's part before it publishes the whole that is
-            // read here: what was missed is seen a heartbeat later. So is a leader nobody answers.
-            tokio::select! {
-                biased;
-                changed = changes.changed() => if changed.is_err() { break },
-                _ = refused.changed() => {}
-                () = tokio::time::sleep(self.again) => {}
-            }
-        }
-        self.status.modify(|status| {
-            let first = status.stopped.is_none();
-            if first {
-                status.stopped = Some("it was shut down".to_owned());
-            }
-            first
-        });
-    }
-}
-
-/// Since when this node leads: the majority that voted for it counts as having answered then.
-#[derive(Default)]
-struct Led(Option<(u64, tokio::time::Instant)>);
-
-impl Led {
-    fn status_of(&mut self, raft: &Raft, refusals: &Refusals, lease: Duration) -> RaftStatus {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let effective = &metrics.membership_config;
-        let membership = types::membership(effective.membership());
-        let role = match metrics.state {
-            ServerState::Leader => {
-                let term = metrics.current_term;
-                let led = self.0.filter(|(led, _)| *led == term);
-                let (_, since) = *self
-                    .0
-                    .insert(led.unwrap_or_else(|| (term, tokio::time::Instant::now())));
-                let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-                let confirmed = acked.is_some_and(|ago| ago <= lease)
-                    || since.elapsed() <= lease
-                    // Nobody else has a say.
-                    || (!membership.is_joint() && membership.voters.iter().eq([&metrics.id]));
-                if confirmed {
-                    Role::Leader
-                } else {
-                    Role::StaleLeader
-                }
-            }
-            ServerState::Follower => Role::Follower,
-            ServerState::Candidate => Role::Candidate,
-            _ => Role::Learner,
-        };
-        if !role.leads() {
-            self.0 = None;
-        }
-        RaftStatus {
-            role,
-            term: metrics.current_term,
-            leader: metrics.current_leader.clone(),
-            membership: Arc::new(membership),
-            membership_index: effective.log_id().map_or(0, |id| id.index),
-            membership_committed: *effective == metrics.committed_membership_config,
-            snapshots_refused: Arc::new(refusals.all()),
-            stopped: metrics.running_state.as_ref().err().map(stopped),
-        }
-    }
-}
-
 fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> SubmitError {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => SubmitError::NotLeader {
@@ -479,33 +407,7 @@ impl Consensus for Engine {
     }
 
     fn numbers(&self) -> RaftNumbers {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |id: &Option<types::Id>| id.as_ref().map(|id| id.index);
-        let mut progress = super::ProgressMap::new();
-        for (node, matched) in metrics.replication.iter().flatten() {
-            let acked = metrics
-                .heartbeat
-                .as_ref()
-                .and_then(|acks| acks.get(node)?.as_ref().map(|at| at.elapsed()));
-            progress.insert(
-                node.clone(),
-                Progress {
-                    matched: index(matched),
-                    acked,
-                },
-            );
-        }
-        RaftNumbers {
-            last: metrics.last_log_index,
-            committed: index(&metrics.local_committed),
-            applied: index(&metrics.last_applied),
-            snapshot: index(&metrics.snapshot),
-            purged: index(&metrics.purged),
-            progress,
-            quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
-            snapshot_too_large: self.too_large.bytes(),
-        }
+        numbers_of(&self.raft, &self.too_large)
     }
 
     fn initialize(&self, voters: BTreeSet<NodeId>) -> BoxFuture<'_, Result<(), ChangeError>> {
