@@ -199,6 +199,13 @@ impl Engine {
         &self.replica
     }
 
+    /// openraft's own write, with nothing of ours around it: what the bench holds a turn against.
+    #[cfg(feature = "testkit")]
+    pub(crate) async fn client_write(&self, entry: Bytes) -> Result<(), SubmitError> {
+        let written = self.raft.client_write(Opaque(entry)).await;
+        written.map(drop).map_err(write_error)
+    }
+
     async fn on_append(&self, append: wire::Append) -> Result<Body, Malformed> {
         let entries = append
             .entries
