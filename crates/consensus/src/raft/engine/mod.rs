@@ -20,6 +20,7 @@ mod suite;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ struct Arriving {
 pub(crate) struct Engine {
     raft: Raft,
     replica: SharedReplica,
+    game_clock_ms: Arc<AtomicU64>,
+    leads: Arc<AtomicBool>,
     log: Arc<dyn LogStore>,
     status: watch::Sender<RaftStatus>,
     arriving: Mutex<BTreeMap<NodeId, Arriving>>,
@@ -155,8 +158,10 @@ impl Engine {
                 .as_ref()
                 .map_or(0, |snapshot| snapshot.through.index + 1),
         );
+        let game_clock_ms = Arc::new(AtomicU64::new(0));
         let machine = machine::Machine::open(
             replica.clone(),
+            game_clock_ms.clone(),
             parts.feed,
             parts.log.clone(),
             parts.observer.clone(),
@@ -179,11 +184,19 @@ impl Engine {
             .await
             .map_err(stopped)?;
         let (status, _) = watch::channel(status_of(&raft));
-        let follow =
-            tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
+        let leads = Arc::new(AtomicBool::new(false));
+        let following = follow(
+            raft.clone(),
+            status.clone(),
+            leads.clone(),
+            timing.heartbeat(),
+        );
+        let follow = tokio::spawn(following).abort_handle();
         let engine = Self {
             raft,
             replica,
+            game_clock_ms,
+            leads,
             log: parts.log,
             status,
             arriving: Mutex::default(),
@@ -192,6 +205,16 @@ impl Engine {
             follow,
         };
         Ok(Arc::new(engine))
+    }
+
+    /// The game's clock as of the last applied entry, without waiting for one being applied.
+    pub(crate) fn game_clock_ms(&self) -> u64 {
+        self.game_clock_ms.load(Ordering::Acquire)
+    }
+
+    /// Whether this node led when it last looked: for who would ask very often.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
     }
 
     /// The state, to look at.
@@ -345,16 +368,25 @@ impl Engine {
 }
 
 /// Keeps the status in step with openraft's own.
-async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) {
+async fn follow(
+    raft: Raft,
+    status: watch::Sender<RaftStatus>,
+    leads: Arc<AtomicBool>,
+    again: Duration,
+) {
     let mut changes = raft.server_metrics();
     loop {
-        status.set_if_new(status_of(&raft));
+        let now = status_of(&raft);
+        let is_leader = now.role == Role::Leader && now.stopped.is_none();
+        leads.store(is_leader, Ordering::Release);
+        status.set_if_new(now);
         // openraft wakes who watches the server's part before it publishes the whole that is read
         // here: what was missed is seen a heartbeat later.
         if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
             break;
         }
     }
+    leads.store(false, Ordering::Release);
     status.modify(|status| {
         let first = status.stopped.is_none();
         if first {
@@ -457,12 +489,19 @@ impl Consensus for Engine {
         .boxed()
     }
 
-    fn submit(&self, command: Bytes) -> BoxFuture<'_, Result<Applied, SubmitError>> {
-        async move {
-            let written = self.raft.client_write(Opaque(command)).await;
-            written.map(|done| done.data).map_err(write_error)
+    async fn submit(&self, command: Bytes) -> Result<Applied, SubmitError> {
+        let (responder, decided) = types::Responder::complete_only();
+        // On the heap until it is sent: who waits for a thousand verdicts waits with little memory.
+        let sent = Box::pin(self.raft.client_write_ff(Opaque(command), Some(responder)));
+        let sent = sent.await;
+        sent.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))?;
+        match decided.await {
+            Ok(written) => written
+                .map(|done| done.data)
+                .map_err(|error| write_error(RaftError::APIError(error))),
+            // Raft dropped it, and so has stopped.
+            Err(_) => Err(SubmitError::Stopped("it dropped a command".to_owned())),
         }
-        .boxed()
     }
 
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {

@@ -56,6 +56,7 @@ async fn on(log: Arc<dyn LogStore>) -> (Store, Machine) {
     let snapshot = log.load_snapshot().await.unwrap();
     let machine = Machine::open(
         replica,
+        Arc::default(),
         feed,
         log.clone(),
         observer.clone(),
