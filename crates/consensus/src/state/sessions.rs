@@ -18,13 +18,13 @@ use crate::ids::{ClientId, PeerId};
 
 /// Serials of a client whose results are remembered. A client has fewer requests than this under
 /// way, so an older one was answered or given up.
-pub const WINDOW: u64 = 256;
+pub const WINDOW: u64 = 2048;
 
 /// Highest serial of an action.
 pub const SERIAL_MAX: u64 = u64::MAX / 2;
 
 /// Most sessions at a time. Past it, the one silent for longest ends when another is opened.
-pub const SESSIONS_MAX: usize = 4096;
+pub const SESSIONS_MAX: usize = 512;
 
 /// What became of an action: kept for whoever asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
