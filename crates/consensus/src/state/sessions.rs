@@ -221,6 +221,12 @@ impl Sessions {
         }
     }
 
+    /// The client of this name, if it has a session: its name was checked when it got that.
+    pub(crate) fn known(&self, client: &str) -> Option<ClientId> {
+        let (known, _) = self.clients.get_key_value(client)?;
+        Some(known.clone())
+    }
+
     /// The peer that opened the client's session, if there is one.
     #[must_use]
     pub fn owner(&self, client: &ClientId) -> Option<&PeerId> {

@@ -1,7 +1,7 @@
 //! The replicated state as bytes: one protobuf message with every list in order, so that equal
 //! states have equal bytes.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use super::command::NodeMsg;
@@ -149,7 +149,28 @@ impl KeptMsg {
 impl Replica {
     /// The state as bytes.
     pub(super) fn encode(&self) -> Bytes {
-        let state = StateMsg {
+        self.message(true).encode_to_vec().into()
+    }
+
+    /// What the state's hash is of: the state without its results as one message, then the results.
+    /// They are most of it and written as they lie: this is done every so many turns.
+    pub(super) fn encode_for_hash(&self) -> Vec<u8> {
+        let rest = self.message(false).encode_length_delimited_to_vec();
+        let results = self.sessions.clients.values();
+        let results: usize = results.map(|session| session.results.len()).sum();
+        let mut bytes = Vec::with_capacity(rest.len() + results * RESULT_BYTES_USUAL);
+        bytes.put_slice(&rest);
+        for session in self.sessions.clients.values() {
+            bytes.put_u64_le(session.results.len() as u64);
+            for (serial, kept) in &session.results {
+                put_kept(&mut bytes, *serial, kept);
+            }
+        }
+        bytes
+    }
+
+    fn message(&self, results: bool) -> StateMsg {
+        StateMsg {
             now_ms: self.now_ms,
             turn: self.turn,
             settings: self.settings.as_ref().map(|settings| SettingsMsg {
@@ -172,6 +193,7 @@ impl Replica {
                     results: session
                         .results
                         .iter()
+                        .take(if results { usize::MAX } else { 0 })
                         .map(|(serial, kept)| KeptMsg::new(*serial, kept))
                         .collect(),
                 })
@@ -189,8 +211,7 @@ impl Replica {
                 })
                 .collect(),
             game: self.game.snapshot(),
-        };
-        state.encode_to_vec().into()
+        }
     }
 
     /// Takes over everything but the game, whose own bytes are the answer.
@@ -220,6 +241,30 @@ impl Replica {
         }
         state.game.ok_or(Malformed)
     }
+}
+
+/// What a result with a short answer takes.
+const RESULT_BYTES_USUAL: usize = 64;
+
+/// Every field, and the length of the one whose length is not known.
+fn put_kept(bytes: &mut Vec<u8>, serial: u64, kept: &Kept) {
+    let (tag, result): (u8, &[u8]) = match &kept.result {
+        KeptResult::Accepted(outcome) => (0, outcome),
+        KeptResult::Refused(refusal) => (1, refusal),
+        KeptResult::Fenced => (2, &[]),
+        KeptResult::Malformed => (3, &[]),
+    };
+    for number in [
+        serial,
+        kept.index,
+        kept.term,
+        kept.turn,
+        result.len() as u64,
+    ] {
+        bytes.put_u64_le(number);
+    }
+    bytes.put_u8(tag);
+    bytes.put_slice(result);
 }
 
 fn seats_msg(table: &SeatTable) -> SeatsMsg {
