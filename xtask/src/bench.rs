@@ -76,7 +76,9 @@ pub fn run(args: &Args) -> ExitCode {
         What::Turns => example(
             "cabinet-consensus",
             "bench-turns",
-            &["--features", "testkit,tls"],
+            // openraft checks its own state at every step in a debug build, and would look slower
+            // than it is.
+            &["--release", "--features", "testkit,tls"],
             &[],
         ),
         What::Kill { runs, deadline_ms } => {

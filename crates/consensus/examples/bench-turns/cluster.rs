@@ -52,18 +52,18 @@ impl Setting {
     }
 }
 
-/// Counts what everybody says.
+/// Counts what everybody says, and answers as much as a bare write does: nothing.
 #[derive(Clone, Default)]
 pub struct Count(u64);
 
 impl Game for Count {
     type Action = u64;
-    type Outcome = u64;
+    type Outcome = ();
     type Refusal = ();
 
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
+    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<(), ()> {
         self.0 = self.0.wrapping_add(*add);
-        Ok(self.0)
+        Ok(())
     }
 }
 
@@ -269,7 +269,11 @@ pub enum Writer {
 impl Writer {
     pub async fn write(&self) -> Result<(), Error> {
         match self {
-            Self::Bare(node, entry) => Ok(node.client_write(entry.clone()).await?),
+            // Bytes of its own, as every write that means something has.
+            Self::Bare(node, entry) => {
+                let entry = Bytes::copy_from_slice(entry);
+                Ok(node.client_write(entry).await?)
+            }
             Self::Turn(sequencer) => loop {
                 match sequencer.propose(&1).await {
                     Ok(decision) if decision.is_accepted() => return Ok(()),
