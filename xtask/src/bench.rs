@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
 //! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `durability`
-//! measures what keeping rooms costs; `kill` measures how long after its deadline each
+//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `kill` measures how long after its deadline each
 //! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
 //! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
@@ -42,6 +42,8 @@ enum What {
     Neighbours,
     /// What it costs that rooms outlive their process: pauses, requests, parking, drains, lists.
     Durability,
+    /// What a turn costs beside openraft's bare write, in memory, over TLS and on disk.
+    Turns,
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -69,6 +71,14 @@ pub fn run(args: &Args) -> ExitCode {
             "cabinet-rooms",
             "bench-durability",
             &["--features", "s3"],
+            &[],
+        ),
+        What::Turns => example(
+            "cabinet-consensus",
+            "bench-turns",
+            // openraft checks its own state at every step in a debug build, and would look slower
+            // than it is.
+            &["--release", "--features", "testkit,tls"],
             &[],
         ),
         What::Kill { runs, deadline_ms } => {

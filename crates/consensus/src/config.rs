@@ -140,7 +140,7 @@ impl Default for Limits {
         Self {
             action_bytes_max: 256 << 10,
             outcome_bytes_max: 64 << 10,
-            pending_max: 256,
+            pending_max: 1024,
             pending_total_max: 16_384,
             channels_max: 256,
             channel_frames_max: 1024,

@@ -88,6 +88,13 @@ macro_rules! name {
             }
         }
 
+        /// Equal names are equal strings, and in the same order: a map is looked up by either.
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)

@@ -5,6 +5,7 @@
 //! - what was taken is given back however the work ends.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ids::PeerId;
@@ -13,13 +14,15 @@ use crate::ids::PeerId;
 pub(super) struct Load {
     total_max: usize,
     peer_max: usize,
-    peers: Mutex<(usize, BTreeMap<PeerId, usize>)>,
+    total: AtomicUsize,
+    peers: Mutex<BTreeMap<PeerId, usize>>,
 }
 
 /// One thing under way, until dropped.
 pub(super) struct Carried<'a> {
     load: &'a Load,
-    peer: PeerId,
+    /// Whose it is; `None` for this node's own.
+    peer: Option<PeerId>,
 }
 
 impl Load {
@@ -27,37 +30,50 @@ impl Load {
         Self {
             total_max,
             peer_max,
+            total: AtomicUsize::new(0),
             peers: Mutex::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (usize, BTreeMap<PeerId, usize>)> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, usize>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one more thing on for `peer`, if there is room.
     pub(super) fn take(&self, peer: &PeerId) -> Option<Carried<'_>> {
+        let mut carried = self.take_own()?;
         let mut peers = self.lock();
-        let (total, of) = &mut *peers;
-        if *total >= self.total_max || of.get(peer).is_some_and(|n| *n >= self.peer_max) {
+        let of = peers.entry(peer.clone()).or_default();
+        if *of >= self.peer_max {
             return None;
         }
-        *total += 1;
-        *of.entry(peer.clone()).or_default() += 1;
-        let peer = peer.clone();
-        Some(Carried { load: self, peer })
+        *of += 1;
+        carried.peer = Some(peer.clone());
+        Some(carried)
+    }
+
+    /// Takes one more thing on for this node itself, if there is room. Its client counts its own.
+    pub(super) fn take_own(&self) -> Option<Carried<'_>> {
+        let room = |total: usize| (total < self.total_max).then_some(total + 1);
+        let taken = self
+            .total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        taken.is_ok().then_some(Carried {
+            load: self,
+            peer: None,
+        })
     }
 }
 
 impl Drop for Carried<'_> {
     fn drop(&mut self) {
+        self.load.total.fetch_sub(1, Ordering::Relaxed);
+        let Some(peer) = &self.peer else { return };
         let mut peers = self.load.lock();
-        let (total, of) = &mut *peers;
-        *total -= 1;
-        if let Some(n) = of.get_mut(&self.peer) {
-            *n -= 1;
-            if *n == 0 {
-                of.remove(&self.peer);
+        if let Some(of) = peers.get_mut(peer) {
+            *of -= 1;
+            if *of == 0 {
+                peers.remove(peer);
             }
         }
     }
@@ -81,6 +97,6 @@ mod tests {
         drop(first);
         assert!(load.take(&bob).is_some());
         drop((second, third));
-        assert!(load.lock().1.is_empty());
+        assert!(load.lock().is_empty());
     }
 }

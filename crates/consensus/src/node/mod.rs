@@ -161,7 +161,8 @@ pub(crate) struct Node {
     timing: Timing,
     clock: Arc<dyn Clock>,
     /// The game's clock when it was last seen to move, and ours then.
-    stamped: Mutex<(u64, Duration)>,
+    game_ahead_ms: AtomicU64,
+    begun: Duration,
     load: Load,
     drops: Drops,
     configure: Configure,
@@ -199,7 +200,8 @@ impl Node {
             load: Load::new(parts.limits.pending_total_max, parts.limits.pending_max),
             limits: parts.limits,
             timing: parts.timing,
-            stamped: Mutex::new((0, parts.clock.now())),
+            game_ahead_ms: AtomicU64::new(0),
+            begun: parts.clock.now(),
             heard: Mutex::new(parts.clock.now()),
             clock: parts.clock,
             drops: Drops::default(),
@@ -276,28 +278,44 @@ impl Node {
 
     /// The game's clock now, as this node would stamp it.
     fn stamp(&self) -> u64 {
-        let seen = lock(&self.replica).now_ms;
-        let now = self.clock.now();
-        let mut stamped = guard(&self.stamped);
-        let elapsed = now.saturating_sub(stamped.1).as_millis();
-        let mine = stamped
-            .0
-            .saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        let seen = self.engine.game_clock_ms();
+        let now = self.clock.now().saturating_sub(self.begun).as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
         // Only a clock that is ahead of ours moves it: an entry is applied later than it was
         // stamped, and going by that would slow the game's clock with every entry.
-        if seen > mine {
-            *stamped = (seen, now);
+        let needed = seen.saturating_sub(now);
+        let mut ahead = self.game_ahead_ms.load(Ordering::Relaxed);
+        if needed > ahead {
+            ahead = self
+                .game_ahead_ms
+                .fetch_max(needed, Ordering::Relaxed)
+                .max(needed);
         }
-        seen.max(mine)
-    }
-
-    fn stamp_command(&self, body: Do) -> Bytes {
-        Command::new(self.stamp(), body).to_bytes()
+        now.saturating_add(ahead).max(seen)
     }
 
     /// Decides a command here, where this node leads.
-    async fn submit_here(&self, body: Do) -> Result<Applied, SubmitError> {
-        self.engine.submit(self.stamp_command(body)).await
+    fn submit_here(
+        &self,
+        body: Do,
+    ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + '_ {
+        self.stamp_and_submit(&mut Command::new(0, body))
+    }
+
+    fn stamp_and_submit(
+        &self,
+        command: &mut Command,
+    ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + use<'_> {
+        command.stamp_ms = self.stamp();
+        self.engine.submit(command.to_bytes())
+    }
+
+    /// Decides a command of this node's own client here, within what is under way for all.
+    async fn submit_own(&self, command: &mut Command) -> Result<Applied, SubmitError> {
+        let Some(_carried) = self.load.take_own() else {
+            return Err(SubmitError::Busy);
+        };
+        self.stamp_and_submit(command).await
     }
 
     /// [`Node::submit_here`] for a member, within what is under way for it and for all.
@@ -321,13 +339,35 @@ impl Node {
         deadline: Instant,
         maybe: &mut bool,
     ) -> Result<Applied, Undecided> {
-        let mut status = self.engine.status();
         let mut hint: Option<NodeId> = None;
         let mut hops = 0u32;
         let mut busy = false;
+        // Made once, and stamped and written down for each attempt.
+        let mut command = Command::new(0, body);
+        // The usual case at a leader, without what a thousand proposals would contend for.
+        if self.engine.leads() && Instant::now() < deadline {
+            let attempt = self.submit_own(&mut command);
+            match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(Ok(applied)) => return Ok(applied),
+                Ok(Err(SubmitError::NotLeader { leader })) => hint = leader,
+                Ok(Err(SubmitError::Busy)) => busy = true,
+                Ok(Err(SubmitError::Unknown)) => *maybe = true,
+                Ok(Err(SubmitError::Stopped(_))) => return Err(Undecided::Closed),
+                Err(_) => {
+                    return Err(Undecided::Late {
+                        maybe: true,
+                        leader: Some(self.me().clone()),
+                    });
+                }
+            }
+        }
+        let mut status = self.engine.status();
         loop {
-            let now = status.borrow_and_update().clone();
-            if now.stopped.is_some() {
+            let (believed, stopped) = {
+                let now = status.borrow_and_update();
+                (now.leader.clone(), now.stopped.is_some())
+            };
+            if stopped {
                 return Err(if *maybe {
                     Undecided::Late {
                         maybe: true,
@@ -344,14 +384,14 @@ impl Node {
                 } else {
                     Undecided::Late {
                         maybe: *maybe,
-                        leader: now.leader,
+                        leader: believed,
                     }
                 });
             }
-            let leader = hint.take().or(now.leader);
+            let leader = hint.take().or(believed);
             let result = match &leader {
                 Some(leader) if leader == self.me() => {
-                    let attempt = self.submit_for(self.me(), body.clone());
+                    let attempt = self.submit_own(&mut command);
                     match tokio::time::timeout(left, attempt).await {
                         Ok(result) => result,
                         Err(_) => {
@@ -364,7 +404,9 @@ impl Node {
                 }
                 Some(leader) => {
                     let hop = left.min(self.timing.election_max() * 2);
-                    self.forward(leader, &body, hop).await
+                    command.stamp_ms = 0;
+                    let forward = self.forward(leader, command.to_bytes(), hop);
+                    Box::pin(forward).await
                 }
                 None => Err(SubmitError::NotLeader { leader: None }),
             };
@@ -392,10 +434,9 @@ impl Node {
     async fn forward(
         &self,
         leader: &NodeId,
-        body: &Do,
+        command: Bytes,
         hop: Duration,
     ) -> Result<Applied, SubmitError> {
-        let command = Command::new(0, body.clone()).to_bytes();
         let asked = self.rpc.call(leader, Body::Submit(Submit { command }), hop);
         match asked.await {
             Ok(Body::Submitted(answer)) => submitted_from(answer),

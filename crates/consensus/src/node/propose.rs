@@ -96,6 +96,11 @@ impl Node {
         if let Some(opened) = guard(&self.state).opened {
             return Ok(opened);
         }
+        // Once in a session's life: it must not make every proposal larger.
+        Box::pin(self.open(deadline)).await
+    }
+
+    async fn open(&self, deadline: Instant) -> Result<Opened, ProposeError> {
         let open = Do::Open(Open {
             client: self.client.as_str().to_owned(),
             owner: self.me().peer.as_str().to_owned(),

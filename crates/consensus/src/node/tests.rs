@@ -83,13 +83,18 @@ fn act(client: &ClientId, owner: &PeerId, session: u64, serial: u64, action: &st
     })
 }
 
+/// A command as a follower hands it on: whoever leads stamps it.
+fn unstamped(body: &Do) -> Bytes {
+    Command::new(0, body.clone()).to_bytes()
+}
+
 async fn open(node: &Node, leader: &NodeId) -> u64 {
     let open = Do::Open(Open {
         client: node.client().as_str().to_owned(),
         owner: "whoever".to_owned(),
         nonce: node.nonce,
     });
-    match node.forward(leader, &open, HOP).await {
+    match node.forward(leader, unstamped(&open), HOP).await {
         Ok(Applied::Opened(opened)) => opened.generation,
         other => panic!("{other:?}"),
     }
@@ -103,11 +108,11 @@ async fn a_member_that_acts_in_anothers_name_is_refused_by_every_replica() {
     // Bob knows everything about Ann's session, and says that he is her.
     let forged = act(ann.client(), &ann.me().peer, session, 50, "forged");
     assert_eq!(
-        bob.forward(leader.me(), &forged, HOP).await,
+        bob.forward(leader.me(), unstamped(&forged), HOP).await,
         Ok(Applied::Rejected(Rejection::NotYours))
     );
     // The leader's word is not asked: each replica judged the entry by the owner it names.
-    let genuine = ann.forward(leader.me(), &forged, HOP).await;
+    let genuine = ann.forward(leader.me(), unstamped(&forged), HOP).await;
     let Ok(Applied::Decided { duplicate, .. }) = genuine else {
         panic!("{genuine:?}");
     };
@@ -123,10 +128,13 @@ async fn an_action_larger_than_the_leader_takes_is_refused_by_it() {
     let [leader, ann, _] = table.nodes();
     let session = open(&ann, leader.me()).await;
     let say = |serial, text| act(ann.client(), &ann.me().peer, session, serial, text);
-    let most = ann.forward(leader.me(), &say(20, "0123456789"), HOP).await;
+    let most = ann
+        .forward(leader.me(), unstamped(&say(20, "0123456789")), HOP)
+        .await;
     assert!(matches!(most, Ok(Applied::Decided { .. })), "{most:?}");
     assert_eq!(
-        ann.forward(leader.me(), &say(21, "0123456789+"), HOP).await,
+        ann.forward(leader.me(), unstamped(&say(21, "0123456789+")), HOP)
+            .await,
         Ok(Applied::Rejected(Rejection::TooLarge { max: 10 }))
     );
     assert_eq!(leader.dropped().overload, 1);
@@ -189,10 +197,14 @@ async fn a_flood_of_votes_is_kept_out_of_the_log_and_counted() {
             other => panic!("{other:?}"),
         });
         assert_eq!(refused, Err(why));
-        let answer = ann.forward(leader.me(), &vote(at, &ann), HOP).await;
+        let answer = ann
+            .forward(leader.me(), unstamped(&vote(at, &ann)), HOP)
+            .await;
         assert_eq!(answer, Ok(Applied::Internal), "it is done with");
     }
-    let others = bob.forward(leader.me(), &vote(5, &ann), HOP).await;
+    let others = bob
+        .forward(leader.me(), unstamped(&vote(5, &ann)), HOP)
+        .await;
     assert_eq!(others, Ok(Applied::Rejected(Rejection::NotYours)));
     assert_eq!(leader.dropped().votes, 3);
     assert_eq!(leader.numbers().last, before);

@@ -236,7 +236,10 @@ pub(crate) trait Consensus: Send + Sync + 'static {
     fn numbers(&self) -> RaftNumbers;
     /// Starts a new log with these voters. Harmless on a log that has begun.
     fn initialize(&self, voters: BTreeSet<NodeId>) -> BoxFuture<'_, Result<(), ChangeError>>;
-    fn submit(&self, command: Bytes) -> BoxFuture<'_, Result<Applied, SubmitError>>;
+    fn submit(
+        &self,
+        command: Bytes,
+    ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + use<'_, Self>;
     /// The index a linearizable read must wait to be applied.
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;
     fn change(&self, change: Change) -> BoxFuture<'static, Result<(), ChangeError>>;

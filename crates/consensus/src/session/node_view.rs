@@ -144,6 +144,18 @@ impl NodeView {
         self.node.dropped()
     }
 
+    /// Writes `entry` with openraft's own call, of no client and no turn: what the bench holds a
+    /// turn against. The state takes no notice of bytes that are no command.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`](crate::raft::SubmitError), as it comes.
+    #[doc(hidden)]
+    #[cfg(feature = "testkit")]
+    pub async fn client_write(&self, entry: bytes::Bytes) -> Result<(), crate::raft::SubmitError> {
+        self.node.engine.client_write(entry).await
+    }
+
     /// Why the game does not go on, when a node counts as gone after `silent`.
     #[must_use]
     pub fn waiting(&self, silent: Duration) -> Waiting {

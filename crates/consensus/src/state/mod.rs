@@ -237,7 +237,14 @@ impl Replica {
     }
 
     fn act(&mut self, at: Position, act: command::Act) -> Applied {
-        let (Ok(client), Ok(owner)) = (ClientId::new(&act.client), PeerId::new(&act.owner)) else {
+        let client = match self.sessions.known(&act.client) {
+            Some(client) => client,
+            None => match ClientId::new(&act.client) {
+                Ok(client) => client,
+                Err(_) => return Applied::Rejected(Rejection::Malformed),
+            },
+        };
+        let Ok(owner) = PeerId::new(&act.owner) else {
             return Applied::Rejected(Rejection::Malformed);
         };
         if self.planted.high_water_sessions
@@ -494,10 +501,10 @@ impl Replica {
         }
     }
 
-    /// SHA-256 of the state as bytes. A game that cannot write its state down is judged by its
+    /// SHA-256 of the whole state. A game that cannot write its state down is judged by its
     /// turn, its sessions' results and its seats.
     pub(crate) fn hash(&self) -> [u8; 32] {
-        sha256(&self.encode())
+        sha256(&self.encode_for_hash())
     }
 
     /// The whole state, if the game can write its own down.

@@ -30,13 +30,13 @@ use crate::ids::{ClientId, PeerId};
 
 /// Serials of a client whose results are remembered. A client has fewer requests than this under
 /// way, so an older one was answered or given up.
-pub const WINDOW: u64 = 256;
+pub const WINDOW: u64 = 2048;
 
 /// Highest serial of an action.
 pub const SERIAL_MAX: u64 = u64::MAX / 2;
 
 /// Most sessions at a time. Past it nobody opens another who has none to end.
-pub const SESSIONS_MAX: usize = 4096;
+pub const SESSIONS_MAX: usize = 512;
 
 /// Most sessions one peer has at a time. Past it, its own that was silent for longest ends.
 pub const SESSIONS_PER_OWNER_MAX: usize = 8;
@@ -371,6 +371,12 @@ impl Sessions {
         {
             self.end(&client);
         }
+    }
+
+    /// The client of this name, if it has a session: its name was checked when it got that.
+    pub(crate) fn known(&self, client: &str) -> Option<ClientId> {
+        let (known, _) = self.clients.get_key_value(client)?;
+        Some(known.clone())
     }
 
     /// The peer that opened the client's session, if there is one.

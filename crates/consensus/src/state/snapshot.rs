@@ -1,7 +1,7 @@
 //! The replicated state as bytes: one protobuf message with every list in order, so that equal
 //! states have equal bytes.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use super::command::NodeMsg;
@@ -200,7 +200,28 @@ impl KeptMsg {
 impl Replica {
     /// The state as bytes.
     pub(super) fn encode(&self) -> Bytes {
-        let state = StateMsg {
+        self.message(true).encode_to_vec().into()
+    }
+
+    /// What the state's hash is of: the state without its results as one message, then the results.
+    /// They are most of it and written as they lie: this is done every so many turns.
+    pub(super) fn encode_for_hash(&self) -> Vec<u8> {
+        let rest = self.message(false).encode_length_delimited_to_vec();
+        let results = self.sessions.clients.values();
+        let results: usize = results.map(|session| session.results.len()).sum();
+        let mut bytes = Vec::with_capacity(rest.len() + results * RESULT_BYTES_USUAL);
+        bytes.put_slice(&rest);
+        for session in self.sessions.clients.values() {
+            bytes.put_u64_le(session.results.len() as u64);
+            for (serial, answer) in &session.results {
+                put_answer(&mut bytes, *serial, answer);
+            }
+        }
+        bytes
+    }
+
+    fn message(&self, results: bool) -> StateMsg {
+        StateMsg {
             now_ms: self.now_ms,
             turn: self.turn,
             settings: self.settings.as_ref().map(|settings| SettingsMsg {
@@ -224,6 +245,7 @@ impl Replica {
                     results: session
                         .results
                         .iter()
+                        .take(if results { usize::MAX } else { 0 })
                         .map(|(serial, answer)| {
                             KeptMsg::new(*serial, answer.generation, &answer.kept)
                         })
@@ -265,8 +287,7 @@ impl Replica {
                 })
                 .collect(),
             game: self.game.snapshot(),
-        };
-        state.encode_to_vec().into()
+        }
     }
 
     /// Takes over everything but the game, whose own bytes are the answer.
@@ -301,6 +322,38 @@ impl Replica {
         }
         state.game.ok_or(Malformed)
     }
+}
+
+/// What a result with a short answer takes.
+const RESULT_BYTES_USUAL: usize = 64;
+
+/// Every field, and the length of the one whose length is not known.
+fn put_answer(bytes: &mut Vec<u8>, serial: u64, answer: &Answer) {
+    let kept = &answer.kept;
+    let mut withheld = 0;
+    let (tag, result): (u8, &[u8]) = match &kept.result {
+        KeptResult::Accepted(outcome) => (0, outcome),
+        KeptResult::Refused(refusal) => (1, refusal),
+        KeptResult::Fenced => (2, &[]),
+        KeptResult::Malformed => (3, &[]),
+        KeptResult::Withheld { accepted, bytes } => {
+            withheld = *bytes;
+            (if *accepted { 4 } else { 5 }, &[])
+        }
+    };
+    for number in [
+        serial,
+        kept.index,
+        kept.term,
+        kept.turn,
+        answer.generation,
+        withheld,
+        result.len() as u64,
+    ] {
+        bytes.put_u64_le(number);
+    }
+    bytes.put_u8(tag);
+    bytes.put_slice(result);
 }
 
 fn seats_msg(table: &SeatTable) -> SeatsMsg {

@@ -4,6 +4,7 @@
 //! - a status, a trace and the halves of snapshots that arrive change in one place, in one order;
 //! - a leader that no majority has answered within the lease is not called one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -129,6 +130,7 @@ pub(super) fn numbers_of(raft: &Raft, too_large: &machine::TooLarge) -> RaftNumb
 pub(super) struct Follow {
     pub(super) raft: Raft,
     pub(super) status: watch::Sender<RaftStatus>,
+    pub(super) leads: Arc<AtomicBool>,
     pub(super) refusals: Refusals,
     pub(super) arrivals: Arc<Mutex<Arrivals>>,
     pub(super) began: tokio::time::Instant,
@@ -150,6 +152,8 @@ impl Follow {
                 .unwrap_or_else(PoisonError::into_inner)
                 .sweep(&status.membership.voters, self.began.elapsed());
             self.told.look(self.began.elapsed(), &self.raft, &status);
+            let is_leader = status.role == Role::Leader && status.stopped.is_none();
+            self.leads.store(is_leader, Ordering::Release);
             self.status.set_if_new(status);
             // openraft wakes who watches the server's part before it publishes the whole that is
             // read here: what was missed is seen a heartbeat later. So is a leader nobody answers.
@@ -160,6 +164,7 @@ impl Follow {
                 () = tokio::time::sleep(self.again) => {}
             }
         }
+        self.leads.store(false, Ordering::Release);
         self.status.modify(|status| {
             let first = status.stopped.is_none();
             if first {

@@ -58,6 +58,8 @@ impl TooLarge {
 
 pub struct Machine {
     pub replica: Shared,
+    /// The game's clock, for who must not wait for an entry that is being applied.
+    pub game_clock_ms: Arc<AtomicU64>,
     pub feed: Feed,
     pub log: Arc<dyn LogStore>,
     pub observer: ObserverRef,
@@ -75,6 +77,7 @@ impl Machine {
     /// Starts from the latest snapshot, if there is one.
     pub fn open(
         replica: Shared,
+        game_clock_ms: Arc<AtomicU64>,
         feed: Feed,
         log: Arc<dyn LogStore>,
         observer: ObserverRef,
@@ -84,6 +87,7 @@ impl Machine {
     ) -> Result<Self, io::Error> {
         let mut machine = Self {
             replica,
+            game_clock_ms,
             feed,
             log,
             observer,
@@ -101,9 +105,13 @@ impl Machine {
 
     fn take_over(&mut self, through: Id, members: Stored, state: &Bytes) -> Result<(), io::Error> {
         let voters = membership(members.membership()).voters;
-        lock(&self.replica)
-            .install(position(&through), voters, state)
-            .map_err(|_| invalid("the snapshot holds no state of this game"))?;
+        {
+            let mut replica = lock(&self.replica);
+            replica
+                .install(position(&through), voters, state)
+                .map_err(|_| invalid("the snapshot holds no state of this game"))?;
+            self.game_clock_ms.store(replica.now_ms, Ordering::Release);
+        }
         self.applied = Some(through);
         self.members = members;
         self.feed.publish();
@@ -135,7 +143,7 @@ impl RaftStateMachine<Types> for Machine {
             let at = position(&entry.log_id);
             let applied = {
                 let mut replica = lock(&self.replica);
-                match entry.payload {
+                let applied = match entry.payload {
                     EntryPayload::Blank => {
                         replica.pass_blank(at);
                         Applied::Internal
@@ -152,7 +160,9 @@ impl RaftStateMachine<Types> for Machine {
                             break;
                         }
                     },
-                }
+                };
+                self.game_clock_ms.store(replica.now_ms, Ordering::Release);
+                applied
             };
             self.applied = Some(entry.log_id);
             self.observer.applied(at, &self.replica);

@@ -23,6 +23,7 @@ mod suite;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ type Raft = openraft::Raft<Types, machine::Machine>;
 pub(crate) struct Engine {
     raft: Raft,
     replica: SharedReplica,
+    game_clock_ms: Arc<AtomicU64>,
+    leads: Arc<AtomicBool>,
     log: Arc<dyn LogStore>,
     status: watch::Sender<RaftStatus>,
     arrivals: Arc<Mutex<Arrivals>>,
@@ -156,8 +159,10 @@ impl Engine {
                 .map_or(0, |snapshot| snapshot.through.index + 1),
         );
         let too_large = machine::TooLarge::new(parts.limits.snapshot_bytes_max);
+        let game_clock_ms = Arc::new(AtomicU64::new(0));
         let machine = machine::Machine::open(
             replica.clone(),
+            game_clock_ms.clone(),
             parts.feed,
             parts.log.clone(),
             parts.observer.clone(),
@@ -190,10 +195,12 @@ impl Engine {
         let mut led = Led::default();
         let (status, _) = watch::channel(led.status_of(&raft, &refusals, timing.election_max()));
         let told = Told::new(parts.log.clone(), too_large.clone());
+        let leads = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         let follow = Follow {
             raft: raft.clone(),
             status: status.clone(),
+            leads: leads.clone(),
             refusals: refusals.clone(),
             arrivals: arrivals.clone(),
             began,
@@ -206,6 +213,8 @@ impl Engine {
         let engine = Self {
             raft,
             replica,
+            game_clock_ms,
+            leads,
             log: parts.log,
             status,
             arrivals,
@@ -217,6 +226,16 @@ impl Engine {
             told,
         };
         Ok(Arc::new(engine))
+    }
+
+    /// The game's clock as of the last applied entry, without waiting for one being applied.
+    pub(crate) fn game_clock_ms(&self) -> u64 {
+        self.game_clock_ms.load(Ordering::Acquire)
+    }
+
+    /// Whether this node led when it last looked: for who would ask very often.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
     }
 
     /// The first entry of this node's own term, from 0, if it leads and one of it is committed.
@@ -237,6 +256,13 @@ impl Engine {
     /// The state, to look at.
     pub(crate) fn replica(&self) -> &SharedReplica {
         &self.replica
+    }
+
+    /// openraft's own write, with nothing of ours around it: what the bench holds a turn against.
+    #[cfg(feature = "testkit")]
+    pub(crate) async fn client_write(&self, entry: Bytes) -> Result<(), SubmitError> {
+        let written = self.raft.client_write(Opaque(entry)).await;
+        written.map(drop).map_err(write_error)
     }
 
     async fn on_append(&self, from: &NodeId, append: wire::Append) -> Result<Body, Malformed> {
@@ -426,12 +452,19 @@ impl Consensus for Engine {
         .boxed()
     }
 
-    fn submit(&self, command: Bytes) -> BoxFuture<'_, Result<Applied, SubmitError>> {
-        async move {
-            let written = self.raft.client_write(Opaque(command)).await;
-            written.map(|done| done.data).map_err(write_error)
+    async fn submit(&self, command: Bytes) -> Result<Applied, SubmitError> {
+        let (responder, decided) = types::Responder::complete_only();
+        // On the heap until it is sent: who waits for a thousand verdicts waits with little memory.
+        let sent = Box::pin(self.raft.client_write_ff(Opaque(command), Some(responder)));
+        let sent = sent.await;
+        sent.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))?;
+        match decided.await {
+            Ok(written) => written
+                .map(|done| done.data)
+                .map_err(|error| write_error(RaftError::APIError(error))),
+            // Raft dropped it, and so has stopped.
+            Err(_) => Err(SubmitError::Stopped("it dropped a command".to_owned())),
         }
-        .boxed()
     }
 
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {

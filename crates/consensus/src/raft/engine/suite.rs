@@ -61,6 +61,7 @@ async fn within(log: Arc<dyn LogStore>, snapshot_bytes_max: usize) -> (Store, Ma
     let snapshot = log.load_snapshot().await.unwrap();
     let machine = Machine::open(
         replica,
+        Arc::default(),
         feed,
         log.clone(),
         observer.clone(),

@@ -43,6 +43,7 @@ openraft::declare_raft_types!(
         AsyncRuntime = super::runtime::Runtime,
 );
 
+pub type Responder = of::WriteResponderOf<Types>;
 pub type Vote = of::VoteOf<Types>;
 pub type Id = of::LogIdOf<Types>;
 pub type Entry = of::EntryOf<Types>;
