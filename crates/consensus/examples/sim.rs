@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cabinet_consensus::testkit::{Outcome, Plant, Scenario, run_seed, shrink};
+use cabinet_consensus::testkit::{Outcome, Plant, Scenario, Setting, run_seed, shrink};
 
 struct Asked {
     seeds: u64,
@@ -38,11 +38,15 @@ fn asked() -> Result<Asked, String> {
             "--seeds" => asked.seeds = number()?,
             "--from" => asked.from = number()?,
             "--scenario" => match value.as_str() {
-                "roster" => {}
-                "three" => asked.scenario.nodes = Some(3),
-                "five" => asked.scenario.nodes = Some(5),
+                "mixed" => {}
+                "roster" => asked.scenario.setting = Setting::Roster,
+                "hosted" => asked.scenario.setting = Setting::Hosted,
+                "three" | "five" => {
+                    asked.scenario.setting = Setting::Roster;
+                    asked.scenario.nodes = Some(if value == "three" { 3 } else { 5 });
+                }
                 "long" => asked.scenario.chaos_ms = 20_000,
-                _ => return Err("scenarios: roster, three, five, long".to_owned()),
+                _ => return Err("scenarios: mixed, roster, hosted, three, five, long".to_owned()),
             },
             "--plant" => {
                 let found = Plant::ALL.iter().find(|(name, _)| *name == value);

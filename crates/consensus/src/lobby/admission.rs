@@ -143,8 +143,12 @@ pub(crate) struct Admission {
     /// Earlier lives that announced themselves after a later one.
     outlived: BTreeMap<PeerId, NodeId>,
     candidates: BTreeMap<NodeId, Candidate>,
+    /// Since when each member is one, as far as this leadership saw.
+    members: BTreeMap<NodeId, Duration>,
     /// When this leadership began.
     began: Option<Duration>,
+    /// A bug for the simulator to find: see [`crate::state::Planted::promote_at_once`].
+    pub(crate) promotes_at_once: bool,
 }
 
 impl Admission {
@@ -155,13 +159,18 @@ impl Admission {
             heard: BTreeMap::new(),
             outlived: BTreeMap::new(),
             candidates: BTreeMap::new(),
+            members: BTreeMap::new(),
             began: None,
+            promotes_at_once: false,
         }
     }
 
     /// Leadership is lost: what was seen under it says nothing about the next.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.session);
+        *self = Self {
+            promotes_at_once: self.promotes_at_once,
+            ..Self::new(self.session)
+        };
     }
 
     /// A node announced itself. `from` is its verified peer.
@@ -201,6 +210,11 @@ impl Admission {
         self.heard.retain(|peer, heard| {
             view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
         });
+        self.members
+            .retain(|node, _| view.membership.contains(node));
+        for node in view.membership.voters.union(&view.membership.learners) {
+            self.members.entry(node.clone()).or_insert(view.now);
+        }
         let seen = Seen {
             view,
             live: self.live(view),
@@ -355,7 +369,12 @@ impl Admission {
     /// A member that has not answered for too long and can be removed.
     fn silent(&self, seen: &Seen<'_>) -> Option<NodeId> {
         let evict_after = seen.view.timing.evict_after?;
-        let ruled = seen.view.now.saturating_sub(self.began?);
+        // Who never answered counts as silent since it could have: since it is a member, under this
+        // leader. A spectator was put out between its admission and its first answer otherwise.
+        let member_for = |node| {
+            let since = self.members.get(node).copied().unwrap_or(seen.view.now);
+            seen.view.now.saturating_sub(since)
+        };
         let members = seen.view.membership.voters.iter();
         members
             .chain(&seen.view.membership.learners)
@@ -364,7 +383,7 @@ impl Admission {
                 *node != seen.view.me
                     && has_seat(seen, node)
                     && !self.candidates.contains_key(*node)
-                    && acked.unwrap_or(ruled) >= evict_after
+                    && acked.unwrap_or_else(|| member_for(node)) >= evict_after
                     && (!seen.view.membership.voters.contains(*node) || may_remove(seen, node))
             })
             .cloned()
@@ -404,8 +423,8 @@ impl Admission {
         let ready = self.candidates.iter().find(|(node, candidate)| {
             seen.view.membership.learners.contains(*node)
                 && voters.contains(*node)
-                && caught_up(seen, node, candidate)
-                && may_promote(seen, node)
+                && (self.promotes_at_once
+                    || caught_up(seen, node, candidate) && may_promote(seen, node))
         });
         if let Some((node, _)) = ready {
             return Some(Step::Promote(node.clone()));

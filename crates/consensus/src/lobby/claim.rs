@@ -90,6 +90,8 @@ pub(crate) struct HostClaim {
     kin: BTreeSet<PeerId>,
     /// Rival sessions reported.
     splits: BTreeSet<SessionId>,
+    /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
+    pub(crate) lowest_id_hosts: bool,
 }
 
 impl HostClaim {
@@ -106,6 +108,7 @@ impl HostClaim {
             connected,
             kin: BTreeSet::new(),
             splits: BTreeSet::new(),
+            lowest_id_hosts: false,
         }
     }
 
@@ -187,6 +190,9 @@ impl HostClaim {
     ) -> Vec<ClaimAction> {
         if *from == self.me.peer || theirs.holder.peer != *from {
             return Vec::new();
+        }
+        if self.lowest_id_hosts && self.me < theirs.holder {
+            return self.answered(from, now);
         }
         let rival = theirs.session != self.session;
         match &self.phase {

@@ -72,6 +72,7 @@ pub(crate) async fn attend(
 ) {
     this.act_on_claim(first);
     let mut admission = Admission::new(this.session);
+    admission.promotes_at_once = lock(&this.node.replica).planted.promote_at_once;
     let mut change: Option<JoinHandle<()>> = None;
     let mut proposal: Option<JoinHandle<()>> = None;
     let mut led = false;

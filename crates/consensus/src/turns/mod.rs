@@ -13,4 +13,6 @@ mod speculation;
 pub use crate::node::{ProposeError, ReadError};
 pub use event::{IndexedAction, Ruling, TurnEvent};
 pub use sequencer::{Decision, Events, Proposal, TurnError, TurnSequencer};
+#[cfg(feature = "testkit")]
+pub(crate) use speculation::Planted;
 pub use speculation::{Fate, Notice, ReplyOutcome, SpeculateError, Speculation, Standing};

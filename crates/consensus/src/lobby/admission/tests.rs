@@ -429,3 +429,23 @@ fn a_learner_that_gets_nearer_keeps_its_place_however_long_the_log() {
     t.now += ms(10_000);
     assert_eq!(t.step().len(), 1, "it stopped getting nearer");
 }
+
+#[test]
+fn a_spectator_is_not_silent_before_it_could_answer() {
+    let mut t = Table::new(1, &["ann"]);
+    t.seats.spectators_max = 1;
+    t.timing.evict_after = Some(ms(500));
+    t.step();
+    t.now = ms(5000);
+    t.hear(node("eve", 1), Kind::Spectator);
+    t.seat("eve", Kind::Spectator);
+    assert_eq!(t.step(), [Step::AddLearner(node("eve", 1))]);
+    t.membership.learners.insert(node("eve", 1));
+    assert_eq!(t.step(), [answer(node("eve", 1), Verdict::Welcome)]);
+    t.now = ms(5499);
+    assert_eq!(t.step(), []);
+    t.now = ms(5500);
+    let left = false;
+    let node = node("eve", 1);
+    assert_eq!(t.step(), [Step::Vacate { node, left }]);
+}
