@@ -1,7 +1,7 @@
 //! `cargo xtask sim`: a cluster in virtual time, seed by seed, under faults.
 //!
-//! Exit code 0: every invariant held and every situation came up; 1: one did not; 2: something could
-//! not be run.
+//! Exit code 0: every invariant held and, in 500 or more mixed seeds, every situation came up; 1: one
+//! did not; 2: something could not be run.
 
 use std::process::ExitCode;
 
@@ -16,10 +16,10 @@ pub struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     from: u64,
-    /// Which scenario: roster, three, five or long.
-    #[arg(long, default_value = "roster")]
+    /// Which scenario: mixed, roster, hosted, three, five or long.
+    #[arg(long, default_value = "mixed")]
     scenario: String,
-    /// A bug to plant, to see that it is found.
+    /// A bug to plant, to see that it is found; a name there is not lists them.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
 }

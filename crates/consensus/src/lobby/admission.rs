@@ -143,6 +143,8 @@ pub(crate) struct Admission {
     /// Earlier lives that announced themselves after a later one.
     outlived: BTreeMap<PeerId, NodeId>,
     candidates: BTreeMap<NodeId, Candidate>,
+    /// Who had a place when last seen.
+    placed: BTreeSet<NodeId>,
     /// Since when each member is one, as far as this leadership saw.
     members: BTreeMap<NodeId, Duration>,
     /// When this leadership began.
@@ -159,6 +161,7 @@ impl Admission {
             heard: BTreeMap::new(),
             outlived: BTreeMap::new(),
             candidates: BTreeMap::new(),
+            placed: BTreeSet::new(),
             members: BTreeMap::new(),
             began: None,
             promotes_at_once: false,
@@ -210,6 +213,15 @@ impl Admission {
         self.heard.retain(|peer, heard| {
             view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
         });
+        // Who lost its place asks anew: what it said while it had one must not seat who left.
+        let placed = &view.seats.voters() | &view.seats.learners();
+        for node in self.placed.difference(&placed) {
+            let said = self.heard.get(&node.peer);
+            if said.is_some_and(|heard| heard.announce.node == *node) {
+                self.heard.remove(&node.peer);
+            }
+        }
+        self.placed = placed;
         self.members
             .retain(|node, _| view.membership.contains(node));
         for node in view.membership.voters.union(&view.membership.learners) {

@@ -168,7 +168,9 @@ impl Lobby {
             .nodes
             .difference(&next.nodes)
             .filter(watches)
-            .find(|node| seats.learners().contains(*node) && settled(node))?;
+            .find(|node| {
+                seats.learners().contains(*node) && settled(node) && !self.gone.contains(*node)
+            })?;
         let detail = format!("{lost} watches, and entry {} forgets it", index + 1);
         Some(("SpectatorsSurvive", detail))
     }

@@ -5,6 +5,8 @@
 //! real ones, from the session down to the durable log; only the network, the disks and the clocks
 //! are simulated.
 //!
+//! For a game of your own there is [`Cluster`].
+//!
 //! Invariants, checked as it happens
 //! - `ElectionSafety`: a term has one leader;
 //! - `LogMatching`: entries of one index and term are the same bytes on every node;
@@ -26,6 +28,7 @@
 //!   and in a hosted game the members are who should be.
 
 mod client;
+mod cluster;
 mod dice;
 mod early;
 mod game;
@@ -38,6 +41,7 @@ mod plan;
 mod run;
 mod world;
 
+pub use cluster::{Cluster, ClusterError, NODES_MAX, quick_config};
 pub use plan::{Fault, What};
 pub use run::{run_faults, run_seed};
 

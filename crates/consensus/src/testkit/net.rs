@@ -142,6 +142,11 @@ impl SimNet {
         (state.loss, state.extra_ms, state.calm) = (0, 0, true);
     }
 
+    /// Repeats and delays some frames from now on.
+    pub(super) fn disturb(&self) {
+        self.lock().calm = false;
+    }
+
     /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame.
     pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, &Bytes)) {
         let mut state = self.lock();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
@@ -221,6 +221,10 @@ pub(super) struct Watcher {
     pub(super) world: World,
     pub(super) node: usize,
     pub(super) id: NodeId,
+    /// Whether the game is the simulator's own, which takes notes of itself.
+    pub(super) takes_notes: bool,
+    /// The state, once something was applied.
+    pub(super) replica: OnceLock<SharedReplica>,
     /// Cleared when the machine stops: what the process still does, nobody sees.
     pub(super) on: AtomicBool,
     /// Set once the session is open: later snapshots came from others.
@@ -229,13 +233,24 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(world: World, node: usize, id: NodeId) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(world, node, id, true))
+    }
+
+    /// Of a game that is an embedder's own.
+    pub(super) fn of_any_game(world: World, node: usize, id: NodeId) -> Arc<Self> {
+        Arc::new(Self::of(world, node, id, false))
+    }
+
+    fn of(world: World, node: usize, id: NodeId, takes_notes: bool) -> Self {
+        Self {
             world,
             node,
             id,
+            takes_notes,
+            replica: OnceLock::new(),
             on: AtomicBool::new(true),
             open: AtomicBool::new(false),
-        })
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -258,6 +273,7 @@ impl Observer for Watcher {
 
     fn applied(&self, at: Position, replica: &SharedReplica) {
         if self.is_on() {
+            self.replica.get_or_init(|| replica.clone());
             let mut facts = self.world.facts();
             let replica = lock(replica);
             let state = replica.game.snapshot().unwrap_or_default();
@@ -268,7 +284,8 @@ impl Observer for Watcher {
                 let broken = facts.lobby.sits(at_ms, at.index, &replica.seats);
                 facts.breaks(broken);
             }
-            let notes = Notes::read(&state).unwrap_or_default();
+            let notes = Notes::read(&state).filter(|_| self.takes_notes);
+            let notes = notes.unwrap_or_default();
             // What differs goes on differing: all of the state is hashed now and then, and a part of
             // it each time.
             let hash = if at.index.is_multiple_of(WHOLE_STATE_EVERY) {

@@ -449,3 +449,15 @@ fn a_spectator_is_not_silent_before_it_could_answer() {
     let node = node("eve", 1);
     assert_eq!(t.step(), [Step::Vacate { node, left }]);
 }
+
+#[test]
+fn who_left_is_not_seated_for_what_it_said_before() {
+    let mut t = Table::new(2, &["ann", "bob"]);
+    t.hear(node("bob", 1), Kind::Player);
+    t.step();
+    t.seats.vacate(&node("bob", 1), true);
+    let seats_bob = |steps: Vec<Step>| steps.iter().any(|s| matches!(s, Step::Seat { .. }));
+    assert!(!seats_bob(t.step()));
+    t.hear(node("bob", 1), Kind::Player);
+    assert!(seats_bob(t.step()), "it came back");
+}
