@@ -241,5 +241,31 @@ mod tests {
         ] {
             assert!(matches!(bad.validate(), Err(ConfigError::Limit { .. })));
         }
+        type Set = fn(&mut Limits, usize);
+        let all: [(&str, usize, Set); 5] = [
+            ("pending_total_max", 1 << 20, |l, n| l.pending_total_max = n),
+            ("channels_max", 65_536, |l, n| l.channels_max = n),
+            ("channel_frames_max", 1 << 20, |l, n| {
+                l.channel_frames_max = n
+            }),
+            ("snapshot_bytes_max", 1 << 30, |l, n| {
+                l.snapshot_bytes_max = n
+            }),
+            ("snapshot_chunk_bytes", 1 << 20, |l, n| {
+                l.snapshot_chunk_bytes = n
+            }),
+        ];
+        for (name, most, set) in all {
+            let validate = |n| {
+                let mut limits = Limits::default();
+                set(&mut limits, n);
+                limits.validate()
+            };
+            assert_eq!(validate(1).and(validate(most)), Ok(()), "{name}");
+            for n in [0, most + 1] {
+                let (what, value, max) = (name, n as u64, most as u64);
+                assert_eq!(validate(n), Err(ConfigError::Limit { what, value, max }));
+            }
+        }
     }
 }

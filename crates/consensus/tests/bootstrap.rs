@@ -10,8 +10,10 @@ use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     AdmissionTiming, ChannelError, GameSession, HostError, HostOptions, JoinError, JoinOptions,
-    ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_spectate, game_witness,
+    OpenError, ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_node,
+    game_spectate, game_witness,
 };
+use cabinet_consensus::state::seats::{SEATS_MAX, SPECTATORS_MAX};
 use cabinet_consensus::turns::{Ruling, TurnEvent};
 
 /// Players add numbers.
@@ -353,9 +355,80 @@ async fn a_player_that_lost_everything_comes_back_to_its_own_seat() {
 async fn a_short_silence_costs_nobody_its_seat() {
     let net = MemoryFabric::new();
     let game = table(&net, &["ann", "bob", "cyd"]).await;
+    add(&game[0].1, 1).await;
     let before = game[0].1.node().membership();
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(game[0].1.node().membership(), before);
+    let seats = game[0].1.seats();
+    let cyd = &game[2].1;
+    for round in 0..5 {
+        // Shorter than a silence that costs the seat, longer than it takes to miss somebody. One
+        // of the rounds, at least, silences a leader.
+        let victim = ["cyd", "ann", "bob", "cyd", "ann"][round];
+        for other in ["ann", "bob", "cyd"] {
+            if other != victim {
+                net.cut(&peer(other), &peer(victim));
+            }
+        }
+        for _ in 0..500 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            for (_, session) in &game {
+                assert_eq!(session.node().membership(), before, "silent: {victim}");
+            }
+        }
+        net.heal();
+        // Long enough for a change of members that was under way to be seen.
+        for _ in 0..2000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            for (_, session) in &game {
+                assert_eq!(session.node().membership(), before, "back: {victim}");
+            }
+        }
+        assert_eq!(add(cyd, 1).await, round as u64 + 2);
+    }
+    for (_, session) in &game {
+        session
+            .sequencer()
+            .read_barrier(Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert_eq!(session.seats(), seats);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_game_has_as_many_seats_and_spectators_as_may_be_and_not_one_more() {
+    let net = MemoryFabric::new();
+    let ann = net.join(peer("ann")).unwrap();
+    let within = Some(Duration::from_millis(100));
+    let host = |options| game_host(port(&ann), sum(), options, config(1));
+    let with = |seats, spectators_max| HostOptions {
+        within,
+        spectators_max,
+        ..hosting(seats)
+    };
+    for seats in [0, SEATS_MAX + 1] {
+        let (len, max) = (seats as usize, SEATS_MAX as usize);
+        let error = HostError::Open(OpenError::Roster { len, max });
+        assert_eq!(host(with(seats, 0)).await.err(), Some(error));
+    }
+    let (len, max) = (SPECTATORS_MAX + 1, SPECTATORS_MAX);
+    let error = HostError::Open(OpenError::Gallery { len, max });
+    assert_eq!(host(with(1, len)).await.err(), Some(error));
+    // At the limit a game opens, and waits for its players.
+    let (present, wanted) = (1, SEATS_MAX as usize);
+    let opened = host(with(SEATS_MAX, SPECTATORS_MAX)).await;
+    assert_eq!(opened.err(), Some(HostError::Timeout { present, wanted }));
+
+    // On a roster as well.
+    let named = |len: usize| {
+        let others = (1..len).map(|n| peer(&format!("p{n}")));
+        others.chain([peer("ann")]).collect()
+    };
+    let open = |roster| game_node(port(&ann), sum(), roster, config(1));
+    let (len, max) = (SEATS_MAX as usize + 1, SEATS_MAX as usize);
+    let error = OpenError::Roster { len, max };
+    assert_eq!(open(named(len)).await.err(), Some(error));
+    let opened = open(named(max)).await.unwrap();
+    assert_eq!(opened.node().membership().voters.len(), max);
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,4 +569,36 @@ async fn channels_carry_what_is_sent_to_one_or_to_all_and_a_flood_harms_nobody()
     }
     let one_more = game[0].1.app_channel("one more");
     assert!(matches!(one_more, Err(ChannelError::TooMany { max: 256 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_takes_no_players_place_in_what_a_host_waits_for() {
+    let net = MemoryFabric::new();
+    let peers: Vec<_> = ["ann", "bob", "srv"]
+        .iter()
+        .map(|n| net.join(peer(n)).unwrap())
+        .collect();
+    let options = HostOptions {
+        witness: true,
+        within: Some(Duration::from_secs(2)),
+        ..hosting(2)
+    };
+    let (host, srv) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options.clone(), config(1)),
+        game_witness(port(&peers[2]), sum(), joining(1), config(2))
+    );
+    let timeout = HostError::Timeout {
+        present: 1,
+        wanted: 2,
+    };
+    assert_eq!(host.err(), Some(timeout), "one player and a witness");
+    srv.unwrap().close().await;
+    let (host, bob, srv) = tokio::join!(
+        game_host(port(&peers[0]), sum(), options, config(3)),
+        join(&peers[1], 4, 1),
+        game_witness(port(&peers[2]), sum(), joining(2), config(5))
+    );
+    let host = host.unwrap();
+    assert!(bob.is_ok() && srv.is_ok());
+    assert_eq!(host.seats().players().count(), 2);
 }

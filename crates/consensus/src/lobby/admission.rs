@@ -31,6 +31,18 @@ pub(crate) const ANNOUNCED_MAX: usize = 512;
 /// How many entries a learner may lack of those there were when it became one.
 const CATCH_UP_SLACK: u64 = 8;
 
+/// An announcement that is not heard.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum NotHeard {
+    /// It is another peer's.
+    #[error("{from} announced {node}: drop it and count it against {from}")]
+    NotItsOwn { from: PeerId, node: NodeId },
+    /// As many peers have announced themselves as are kept.
+    #[error("{max} peers have announced themselves: it must come again later")]
+    TooMany { max: usize },
+}
+
 /// How patient admission is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionTiming {
@@ -177,9 +189,19 @@ impl Admission {
     }
 
     /// A node announced itself. `from` is its verified peer.
-    pub(crate) fn heard_announce(&mut self, from: &PeerId, announce: Announce, now: Duration) {
+    ///
+    /// # Errors
+    ///
+    /// [`NotHeard`] when it was dropped.
+    pub(crate) fn heard_announce(
+        &mut self,
+        from: &PeerId,
+        announce: Announce,
+        now: Duration,
+    ) -> Result<(), NotHeard> {
         if announce.node.peer != *from {
-            return;
+            let (from, node) = (from.clone(), announce.node);
+            return Err(NotHeard::NotItsOwn { from, node });
         }
         let full = self.heard.len() >= ANNOUNCED_MAX;
         match self.heard.get_mut(from) {
@@ -194,7 +216,7 @@ impl Admission {
                 known.last = now;
                 known.answered = false;
             }
-            None if full => {}
+            None if full => return Err(NotHeard::TooMany { max: ANNOUNCED_MAX }),
             None => {
                 let heard = Heard {
                     announce,
@@ -205,6 +227,7 @@ impl Admission {
                 self.heard.insert(from.clone(), heard);
             }
         }
+        Ok(())
     }
 
     /// What to do now. To be called again whenever something in the view changed, and now and then.

@@ -5,13 +5,15 @@
 //! - of two claims that are not established the lower nonce wins, then the lower node, so both
 //!   sides decide alike, and the loser withdraws;
 //! - a claim that was won but is not established yet answers nobody: a rival waits for it;
-//! - a rival session is reported once.
+//! - a rival session is reported once, and again when somebody vouches for it in a later term;
+//! - a claim for a session that lives says the present term, and who leads in it: a later leader's
+//!   outranks an older one.
 //!
 //! No clock and no network here: each event says what time it is, each [`ClaimAction`] what to send
 //! or to tell the session. Every node has one of these, whether it hosts, joined, or only looks on:
 //! silence would keep whoever claims waiting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::wire::{Claim, LobbyMsg};
@@ -74,7 +76,11 @@ enum Phase {
     /// Nobody objected; the session is being founded.
     Won,
     /// The session lives.
-    Established { term: u64, beacon_at: Duration },
+    Established {
+        term: u64,
+        leader: Option<NodeId>,
+        beacon_at: Duration,
+    },
 }
 
 /// One node's part in the question of who hosts.
@@ -88,8 +94,8 @@ pub(crate) struct HostClaim {
     connected: BTreeSet<PeerId>,
     /// Peers heard to be of the same session: they need no beacon.
     kin: BTreeSet<PeerId>,
-    /// Rival sessions reported.
-    splits: BTreeSet<SessionId>,
+    /// Rival sessions reported, and the highest term heard of each.
+    splits: BTreeMap<SessionId, u64>,
     /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
     pub(crate) lowest_id_hosts: bool,
 }
@@ -107,7 +113,7 @@ impl HostClaim {
             phase: Phase::Idle,
             connected,
             kin: BTreeSet::new(),
-            splits: BTreeSet::new(),
+            splits: BTreeMap::new(),
             lowest_id_hosts: false,
         }
     }
@@ -164,10 +170,32 @@ impl HostClaim {
         }
         self.phase = Phase::Established {
             term,
+            leader: None,
             beacon_at: now + self.beacon_every(),
         };
         self.kin.clear();
         vec![ClaimAction::Broadcast(self.mine())]
+    }
+
+    /// What this node's log says now of the session it answers for.
+    pub(crate) fn follow(&mut self, now_term: u64, now_leader: Option<NodeId>) {
+        if let Phase::Established { term, leader, .. } = &mut self.phase {
+            *term = now_term.max(*term);
+            *leader = now_leader;
+        }
+    }
+
+    /// A peer wants in: it must know who answers for what before it believes anybody.
+    pub(crate) fn heard_announce(&self, from: &PeerId) -> Vec<ClaimAction> {
+        match self.phase {
+            Phase::Established { .. } => self.tell(from),
+            Phase::Idle => vec![ClaimAction::Send {
+                to: from.clone(),
+                msg: LobbyMsg::NoClaim { nonce: 0 },
+            }],
+            // It will be told what comes of the claim.
+            Phase::Claiming { .. } | Phase::Won => Vec::new(),
+        }
     }
 
     /// Gives the claim up: the session failed, or is over for this node.
@@ -230,9 +258,15 @@ impl HostClaim {
             }
             Phase::Established { .. } => {
                 self.kin.remove(from);
-                if self.splits.len() >= SPLITS_MAX || !self.splits.insert(theirs.session) {
+                let known = self.splits.get(&theirs.session);
+                let news = match known {
+                    Some(term) => theirs.term > *term,
+                    None => self.splits.len() < SPLITS_MAX,
+                };
+                if !news {
                     return Vec::new();
                 }
+                self.splits.insert(theirs.session, theirs.term);
                 let mut actions = self.tell(from);
                 actions.push(ClaimAction::SplitDetected {
                     theirs: theirs.holder.clone(),
@@ -336,9 +370,9 @@ impl HostClaim {
     }
 
     fn mine(&self) -> LobbyMsg {
-        let term = match self.phase {
-            Phase::Established { term, .. } => Some(term),
-            _ => None,
+        let (term, leader) = match &self.phase {
+            Phase::Established { term, leader, .. } => (Some(*term), leader.clone()),
+            _ => (None, None),
         };
         LobbyMsg::Claim(Claim {
             session: self.session,
@@ -346,6 +380,7 @@ impl HostClaim {
             nonce: self.nonce,
             established: term.is_some(),
             term: term.unwrap_or(0),
+            leader,
         })
     }
 

@@ -6,11 +6,12 @@
 //! - a message is bound to the peer the fabric verified: nobody announces or claims for another;
 //! - nobody is admitted unannounced, and whoever leads admits.
 //!
-//! [`wire`] holds the messages, [`claim`] the question of who hosts, [`admission`] the reconciler
-//! that turns seats and announcements into membership changes.
+//! [`wire`] holds the messages, [`claim`] the question of who hosts, [`knock`] whom a joiner
+//! believes, [`admission`] the reconciler that turns seats and announcements into membership changes.
 
 pub(crate) mod admission;
 pub(crate) mod claim;
+pub(crate) mod knock;
 pub(crate) mod wire;
 
 pub use admission::AdmissionTiming;

@@ -100,8 +100,10 @@ pub(crate) struct Claim {
     pub nonce: u64,
     /// Whether the session has a cluster that committed something.
     pub established: bool,
-    /// The cluster's term, as proof; 0 when not established.
+    /// The cluster's term, by the holder's log; 0 when not established.
     pub term: u64,
+    /// Who leads in that term, if the holder hears from a leader.
+    pub leader: Option<NodeId>,
 }
 
 /// What became of an announcement.
@@ -176,6 +178,8 @@ struct ClaimPb {
     established: bool,
     #[prost(uint64, tag = "5")]
     term: u64,
+    #[prost(message, optional, tag = "6")]
+    leader: Option<NodeMsg>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -216,6 +220,7 @@ pub(crate) fn encode(msg: &LobbyMsg) -> Result<Bytes, LobbyError> {
             nonce: claim.nonce,
             established: claim.established,
             term: claim.term,
+            leader: claim.leader.as_ref().map(Into::into),
         }),
         LobbyMsg::Withdraw { nonce } => BodyPb::Withdraw(NoncePb { nonce: *nonce }),
         LobbyMsg::NoClaim { nonce } => BodyPb::NoClaim(NoncePb { nonce: *nonce }),
@@ -254,6 +259,10 @@ pub(crate) fn decode(from: &PeerId, frame: &[u8]) -> Result<LobbyMsg, LobbyError
             nonce: claim.nonce,
             established: claim.established,
             term: claim.term,
+            leader: match claim.leader {
+                Some(leader) => Some(node(Some(leader), "leader")?),
+                None => None,
+            },
         }),
         BodyPb::Withdraw(claim) => LobbyMsg::Withdraw { nonce: claim.nonce },
         BodyPb::NoClaim(claim) => LobbyMsg::NoClaim { nonce: claim.nonce },
@@ -367,6 +376,7 @@ mod tests {
             nonce: 1,
             established: true,
             term: 3,
+            leader: Some(node_of("bob", 2)),
         });
         for msg in [announce, claim] {
             let frame = encode(&msg).unwrap();
@@ -433,6 +443,7 @@ mod tests {
                 nonce: 1,
                 established: false,
                 term: 0,
+                leader: None,
             }))
         };
         let announce = |kind, peer: String| {
@@ -484,7 +495,8 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = LobbyMsg> {
         let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<bool>());
-        let claim = (nodes(), any::<(u128, u64, bool, u64)>());
+        let leader = proptest::option::of(nodes());
+        let claim = (nodes(), any::<(u128, u64, bool, u64)>(), leader);
         let members = proptest::collection::vec(nodes(), 0..20);
         let answer = (nodes(), any::<u128>(), 0i32..7, members);
         prop_oneof![
@@ -496,13 +508,14 @@ mod tests {
                     member,
                 })
             ),
-            claim.prop_map(|(holder, (session, nonce, established, term))| {
+            claim.prop_map(|(holder, (session, nonce, established, term), leader)| {
                 LobbyMsg::Claim(Claim {
                     session: SessionId(session),
                     holder,
                     nonce,
                     established,
                     term,
+                    leader,
                 })
             }),
             any::<u64>().prop_map(|nonce| LobbyMsg::Withdraw { nonce }),

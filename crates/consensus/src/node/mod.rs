@@ -144,7 +144,7 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
-    /// Proposals and reads of others past what is served at a time.
+    /// Proposals, reads and announcements of others past what is served at a time.
     pub overload: u64,
 }
 
@@ -610,7 +610,8 @@ impl Node {
 
     /// Takes frames of these nodes too, if a node that may know says that they are the members: one
     /// whose peer votes by our own log, or was trusted before. Only while no leader is heard.
-    pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) {
+    /// Answers whether the node may know.
+    pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) -> bool {
         let known = {
             let membership = self.engine.status().borrow().membership.clone();
             let mut trusted = guard(&self.trusted).clone();
@@ -621,6 +622,25 @@ impl Node {
         if known && self.leader_silent_for() >= self.timing.election_max() * 3 {
             *guard(&self.trusted) = members.into_iter().collect();
         }
+        known
+    }
+
+    /// Whether a node of this peer is a member, by our own log or by who welcomed this node.
+    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
+        let membership = self.engine.status().borrow().membership.clone();
+        let members = membership.voters.iter().chain(&membership.learners);
+        let is_theirs = |node: &NodeId| node.peer == *peer;
+        members.into_iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
+    }
+
+    /// Counts frames of the lobby and the app lane whose sender is not known here, or may not say
+    /// that.
+    pub(crate) fn count_not_member(&self, frames: u64) {
+        self.drops.not_member.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_overload(&self) {
+        count(&self.drops.overload);
     }
 
     pub(crate) fn count_malformed(&self) {

@@ -88,7 +88,17 @@ pub enum Role {
     Learner,
 }
 
-/// What Raft reports of itself. Changes when the role, the leader, the term or the membership do.
+/// A snapshot that is larger than its receiver takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SnapshotTooLarge {
+    /// Bytes it has.
+    pub bytes: u64,
+    /// Bytes the receiver takes: its `Limits::snapshot_bytes_max`.
+    pub max: u64,
+}
+
+/// What Raft reports of itself. Changes when the role, the leader, the term, the membership or the
+/// refused snapshots do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftStatus {
     /// What this node is.
@@ -103,6 +113,10 @@ pub struct RaftStatus {
     pub membership_index: u64,
     /// Whether that entry is committed.
     pub membership_committed: bool,
+    /// Snapshots that are larger than their receiver takes, by the node at the other end: members
+    /// that refuse this leader's, or the leader whose snapshot is refused here. Such a member falls
+    /// behind until it is restarted with a higher limit; it is asked again now and then.
+    pub snapshots_refused: Arc<BTreeMap<NodeId, SnapshotTooLarge>>,
     /// Why Raft stopped, if it did.
     pub stopped: Option<String>,
 }

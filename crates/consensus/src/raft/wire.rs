@@ -210,6 +210,9 @@ pub(crate) struct Chunked {
     /// The snapshot is larger than the receiver takes.
     #[prost(bool, tag = "3")]
     pub too_large: bool,
+    /// The most bytes it takes, when it is.
+    #[prost(uint64, tag = "4")]
+    pub max: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

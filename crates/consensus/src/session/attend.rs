@@ -2,7 +2,7 @@
 //! node leads, admission carried out.
 //!
 //! Invariants
-//! - a change of members, once begun, runs to its end: its task is watched, never cancelled;
+//! - what is under way is a future of this task: it ends with it, and nothing is left behind;
 //! - at most one change and one proposal of admission are under way.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::fabric::{Inbound, Lane, Links, Receiver};
 use crate::ids::{NodeId, PeerId, SessionId};
@@ -28,8 +29,10 @@ use crate::watch;
 pub struct Rival {
     /// Its id.
     pub session: SessionId,
-    /// Who vouches for it.
+    /// Who vouches for it, in the latest term that was heard of.
     pub holder: NodeId,
+    /// That term.
+    pub term: u64,
 }
 
 pub(crate) struct Attendant {
@@ -73,27 +76,28 @@ pub(crate) async fn attend(
     this.act_on_claim(first);
     let mut admission = Admission::new(this.session);
     admission.promotes_at_once = lock(&this.node.replica).planted.promote_at_once;
-    let mut change: Option<JoinHandle<()>> = None;
-    let mut proposal: Option<JoinHandle<()>> = None;
+    let mut change = Slot::default();
+    let mut proposal = Slot::default();
     let mut led = false;
     let mut announced_at: Option<Duration> = None;
     let mut peers = this.links.peers();
     let mut status_watch = this.node.status();
     loop {
         let now = this.clock.now();
-        let ticked = this.claim.tick(now);
-        this.act_on_claim(ticked);
         let status = this.node.status().get();
         if status.stopped.is_some() {
             return;
         }
         let leads = status.role == Role::Leader;
+        let hears = leads || this.node.leader_silent_for() < this.silence;
+        let leader = status.leader.clone().filter(|_| hears);
+        this.claim.follow(status.term, leader);
+        let ticked = this.claim.tick(now);
+        this.act_on_claim(ticked);
         if led && !leads {
             admission.reset();
         }
         led = leads;
-        change.take_if(|task| task.is_finished());
-        proposal.take_if(|task| task.is_finished());
         if leads {
             let numbers = this.node.numbers();
             let connected = connected(&this.links);
@@ -112,8 +116,8 @@ pub(crate) async fn attend(
                 last_log: numbers.last.unwrap_or(0),
                 progress: &numbers.progress,
                 connected: &connected,
-                change_in_flight: change.is_some(),
-                proposal_in_flight: proposal.is_some(),
+                change_in_flight: change.is_busy(),
+                proposal_in_flight: proposal.is_busy(),
                 timing: &this.timing,
             };
             for step in admission.step(&view) {
@@ -136,24 +140,23 @@ pub(crate) async fn attend(
                             node: Some((&node).into()),
                             kind: kind as i32,
                         });
-                        proposal = Some(this.propose(body));
+                        proposal.begin(this.propose(body));
                     }
                     Step::Vacate { node, left } => {
                         let body = Body::Vacate(Vacate {
                             node: Some((&node).into()),
                             left,
                         });
-                        proposal = Some(this.propose(body));
+                        proposal.begin(this.propose(body));
                     }
-                    Step::AddLearner(node) => change = Some(this.change(Change::AddLearner(node))),
-                    Step::Promote(node) => change = Some(this.change(Change::Promote(node))),
-                    Step::Remove(node) => change = Some(this.change(Change::Remove(node))),
-                    Step::FinishJoint => change = Some(this.change(Change::FinishJoint)),
+                    Step::AddLearner(node) => change.begin(this.change(Change::AddLearner(node))),
+                    Step::Promote(node) => change.begin(this.change(Change::Promote(node))),
+                    Step::Remove(node) => change.begin(this.change(Change::Remove(node))),
+                    Step::FinishJoint => change.begin(this.change(Change::FinishJoint)),
                 }
             }
         }
         // A node that is no member, or hears no leader, says that it is here.
-        let hears = leads || this.node.leader_silent_for() < this.silence;
         let settled = status.membership.contains(this.node.me()) && hears;
         let due = announced_at.is_none_or(|at| now.saturating_sub(at) >= REANNOUNCE_EVERY);
         if !settled && due && !this.leaving.load(Ordering::Relaxed) {
@@ -172,6 +175,8 @@ pub(crate) async fn attend(
             .map_or(this.tick, |at| at.saturating_sub(now).min(this.tick));
         tokio::select! {
             biased;
+            () = change.done() => {}
+            () = proposal.done() => {}
             inbound = lobby.recv() => {
                 let Some(inbound) = inbound else { return };
                 let now = this.clock.now();
@@ -192,28 +197,63 @@ pub(crate) async fn attend(
     }
 }
 
-impl Attendant {
-    fn propose(&self, body: Body) -> JoinHandle<()> {
-        let node = self.node.clone();
-        tokio::spawn(async move {
-            node.bounded(body).await;
-        })
+/// One thing that is under way, or none.
+#[derive(Default)]
+struct Slot(Option<BoxFuture<'static, ()>>);
+
+impl Slot {
+    fn begin(&mut self, what: BoxFuture<'static, ()>) {
+        self.0 = Some(what);
     }
 
-    fn change(&self, change: Change) -> JoinHandle<()> {
+    fn is_busy(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Resolves once what is under way is done; never while nothing is. Cancel safe.
+    async fn done(&mut self) {
+        match &mut self.0 {
+            Some(what) => what.await,
+            None => std::future::pending().await,
+        }
+        self.0 = None;
+    }
+}
+
+impl Attendant {
+    fn propose(&self, body: Body) -> BoxFuture<'static, ()> {
+        let node = self.node.clone();
+        async move {
+            node.bounded(body).await;
+        }
+        .boxed()
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'static, ()> {
+        // The engine carries it out by itself, to its end: this only waits for it.
         let changing = self.node.engine.change(change.clone());
-        tokio::spawn(async move {
+        async move {
             if let Err(error) = changing.await {
                 // Level-triggered: what still differs is tried again.
                 tracing::debug!(?change, %error, "a change of members did not happen");
             }
-        })
+        }
+        .boxed()
     }
 
     fn heard(&mut self, admission: &mut Admission, inbound: Inbound, now: Duration) {
         let Inbound { from, frame } = inbound;
         match wire::decode(&from, &frame) {
-            Ok(LobbyMsg::Announce(announce)) => admission.heard_announce(&from, announce, now),
+            Ok(LobbyMsg::Announce(announce)) => {
+                if !announce.member {
+                    let actions = self.claim.heard_announce(&from);
+                    self.act_on_claim(actions);
+                }
+                if let Err(error) = admission.heard_announce(&from, announce, now) {
+                    self.node.count_overload();
+                    tracing::debug!(%from, %error, "an announcement was dropped");
+                }
+            }
             Ok(LobbyMsg::Claim(claim)) => {
                 let actions = self.claim.heard_claim(&from, &claim, now);
                 self.act_on_claim(actions);
@@ -228,8 +268,14 @@ impl Attendant {
             }
             Ok(LobbyMsg::Answer(answer)) => {
                 let ours = answer.to == *self.node.me() && answer.session == self.session;
-                if ours && answer.verdict == Verdict::Welcome {
-                    self.node.trust(&from, answer.members);
+                let welcome = ours && answer.verdict == Verdict::Welcome;
+                let known = if welcome {
+                    self.node.trust(&from, answer.members)
+                } else {
+                    self.node.knows(&from)
+                };
+                if !known {
+                    self.node.count_not_member(1);
                 }
             }
             Err(error) => {
@@ -245,13 +291,19 @@ impl Attendant {
                 ClaimAction::Send { to, msg } => send(&self.links, &to, &msg),
                 ClaimAction::Broadcast(msg) => broadcast(&self.links, &msg),
                 ClaimAction::SplitDetected {
-                    theirs, session, ..
+                    theirs,
+                    session,
+                    term,
                 } => {
                     let rival = Rival {
                         session,
                         holder: theirs,
+                        term,
                     };
-                    self.rivals.modify(|rivals| rivals.insert(rival));
+                    self.rivals.modify(|rivals| {
+                        rivals.retain(|known| known.session != session);
+                        rivals.insert(rival)
+                    });
                 }
                 // Only a host that is not established yet gets these, and it attends nothing.
                 ClaimAction::Won | ClaimAction::DuplicateHost { .. } => {}

@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - a host claims before it starts anything: of two, the one that is established stays;
-//! - a joiner starts Raft only when somebody who leads welcomed it, and takes frames from nobody
-//!   but the members it was told of;
+//! - a joiner starts Raft only when the node that leads welcomed it, by the word of those who may
+//!   know (`lobby::knock`), and takes frames from nobody but the members it was told of;
 //! - who hosts or joins begins with an empty log, who resumes with its own;
 //! - what an entry point started is stopped when it fails or is dropped.
 
@@ -17,11 +17,12 @@ use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
-use crate::ids::{Incarnation, NodeId, SessionId};
+use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::admission::REANNOUNCE_EVERY;
 use crate::lobby::claim::{ClaimAction, HostClaim};
-use crate::lobby::wire::{self, Announce, LobbyMsg, Verdict};
-use crate::raft::{Consensus, Role};
+use crate::lobby::knock::Knock;
+use crate::lobby::wire::{self, Announce, Answer, LobbyMsg, Verdict};
+use crate::raft::{Consensus, RaftStatus, Role, SnapshotTooLarge, lock};
 use crate::state::command::{Configure, Kind};
 use crate::state::seats;
 
@@ -105,6 +106,10 @@ pub struct JoinOptions {
     pub session: Option<SessionId>,
     /// How long to try.
     pub within: Duration,
+    /// Peers that are known to be in the game, the host for one: who leads is asked of these alone.
+    /// With none, who leads is what more than half of the peers say that are in any session of the
+    /// game: name a host wherever peers may lie.
+    pub hosts: BTreeSet<PeerId>,
 }
 
 impl JoinOptions {
@@ -115,6 +120,7 @@ impl JoinOptions {
             incarnation,
             session: None,
             within: Duration::from_secs(10),
+            hosts: BTreeSet::new(),
         }
     }
 }
@@ -135,9 +141,27 @@ pub enum JoinError {
     /// A later life of this peer is in the game.
     #[error("a later life of this peer is in the game: give this one a higher incarnation")]
     Superseded,
+    /// Somebody answered in time, and nobody who may: name the hosts, or fewer liars.
+    #[error(
+        "nobody who leads answered within {within:?}, and {answers} others did: name the hosts"
+    )]
+    NotVouchedFor {
+        /// How long it was tried.
+        within: Duration,
+        /// Answers that were not believed.
+        answers: u64,
+    },
     /// Nobody let this peer in in time.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
+    /// The game's state is larger than this node takes: raise `Limits::snapshot_bytes_max`.
+    #[error("the game's state has {bytes} bytes, and this node takes {max}: raise its limit")]
+    SnapshotTooLarge {
+        /// Bytes of the state.
+        bytes: u64,
+        /// Bytes taken here.
+        max: u64,
+    },
     /// The session did not open.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -265,26 +289,53 @@ pub(crate) async fn host<G: Game>(
         ReturnPolicy::FullMembership => options.seats as usize,
         ReturnPolicy::Quorum => options.seats as usize / 2 + 1,
     };
-    let deadline = options.within.map(|within| Instant::now() + within);
-    let mut status = game.node.status();
-    let gathered = status.wait_for(|status| {
-        let gathered = status.membership_committed
-            && !status.membership.is_joint()
-            && status.membership.voters.len() >= wanted;
-        gathered || status.stopped.is_some()
-    });
-    let gathered = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, gathered)
-            .await
-            .is_ok_and(|met| met.is_ok_and(|status| status.stopped.is_none())),
-        None => gathered.await.is_ok_and(|status| status.stopped.is_none()),
+    let seated = gather(&game, wanted);
+    let gathered = match options.within {
+        Some(within) => tokio::time::timeout(within, seated).await.unwrap_or(false),
+        None => seated.await,
     };
     if !gathered {
-        let present = game.node.status().borrow().membership.voters.len();
+        let present = seated_now(&game, &game.node.status().get());
         game.close().await;
         return Err(HostError::Timeout { present, wanted });
     }
     Ok(game)
+}
+
+/// Waits until so many seats are taken by members, and the membership is settled. `false` when the
+/// node stops before.
+async fn gather<G: Game>(game: &GameSession<G>, wanted: usize) -> bool {
+    let mut watch = game.node.status();
+    let mut progress = game.node.feed.progress();
+    loop {
+        let status = watch.borrow_and_update().clone();
+        // Seen before the seats are looked at: who sits down after that is waited for.
+        drop(progress.borrow_and_update());
+        if status.stopped.is_some() {
+            return false;
+        }
+        let settled = status.membership_committed && !status.membership.is_joint();
+        if settled && seated_now(game, &status) >= wanted {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            changed = watch.changed() => if changed.is_err() { return false },
+            changed = progress.changed() => if changed.is_err() { return false },
+        }
+    }
+}
+
+/// Seats whose holder takes part: votes, or, where servers vote, has the log. A witness or a server
+/// has no seat.
+fn seated_now<G: Game>(game: &GameSession<G>, status: &RaftStatus) -> usize {
+    let replica = lock(&game.node.replica);
+    let servers_vote = !replica.seats.core.is_empty();
+    let takes_part = |node: &&NodeId| {
+        let voters = &status.membership.voters;
+        voters.contains(*node) || (servers_vote && status.membership.contains(node))
+    };
+    replica.seats.players().filter(takes_part).count()
 }
 
 /// A session nobody else has: by who hosts, in which life, and the number its process drew.
@@ -428,10 +479,27 @@ pub(crate) async fn enter<G: Game>(
     let timeout = || JoinError::Timeout(options.within);
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
-    let asked = knock(&mut port, &me, kind, options.session);
-    let (session, members) = tokio::time::timeout_at(deadline, asked)
-        .await
-        .map_err(|_| timeout())??;
+    let mut knock = Knock::new(
+        me.clone(),
+        options.session,
+        options.hosts,
+        connected(&port.links),
+        REANNOUNCE_EVERY,
+    );
+    let asked = ask_in(&mut port, &mut knock, &me, kind, options.session, &config);
+    let asked = tokio::time::timeout_at(deadline, asked).await;
+    let Answer {
+        session, members, ..
+    } = match asked {
+        Ok(answer) => welcomed(answer?)?,
+        Err(_) if knock.dropped() > 0 => {
+            return Err(JoinError::NotVouchedFor {
+                within: options.within,
+                answers: knock.dropped(),
+            });
+        }
+        Err(_) => return Err(timeout()),
+    };
     let identity = LogIdentity {
         owner: LogOwner {
             node: me,
@@ -440,10 +508,11 @@ pub(crate) async fn enter<G: Game>(
         },
         kind,
         configure: Configure::default(),
-        trusted: members,
+        trusted: members.into_iter().collect(),
     };
     let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
+    game.node.count_not_member(knock.dropped());
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();
@@ -452,26 +521,50 @@ pub(crate) async fn enter<G: Game>(
             Kind::Spectator => status.membership.learners.contains(&me),
             _ => status.membership.voters.contains(&me) && status.role != Role::Learner,
         };
-        (member && status.membership_committed) || status.stopped.is_some()
+        (member && status.membership_committed)
+            || status.stopped.is_some()
+            || !status.snapshots_refused.is_empty()
     });
     let seated = tokio::time::timeout_at(deadline, seated).await;
-    match seated {
-        Ok(Ok(status)) if status.stopped.is_none() => Ok(game),
-        _ => {
-            game.close().await;
-            Err(timeout())
+    let failed = match seated {
+        Ok(Ok(status)) => match status.snapshots_refused.values().next() {
+            Some(SnapshotTooLarge { bytes, max }) => JoinError::SnapshotTooLarge {
+                bytes: *bytes,
+                max: *max,
+            },
+            None if status.stopped.is_none() => return Ok(game),
+            None => timeout(),
+        },
+        _ => timeout(),
+    };
+    game.close().await;
+    Err(failed)
+}
+
+fn welcomed(answer: Answer) -> Result<Answer, JoinError> {
+    match answer.verdict {
+        Verdict::Welcome => Ok(answer),
+        Verdict::RosterFull => Err(JoinError::RosterFull),
+        Verdict::GalleryFull => Err(JoinError::SpectatorsClosed),
+        Verdict::NoWitness => Err(JoinError::NoWitness),
+        // The last two decide nothing: `Knock` does not keep them.
+        Verdict::Superseded | Verdict::WrongSession | Verdict::NotOpen => {
+            Err(JoinError::Superseded)
         }
     }
 }
 
-/// Announces this peer until somebody who leads says what becomes of it.
-async fn knock(
+/// Announces this peer until who leads says what becomes of it.
+async fn ask_in(
     port: &mut Port,
+    knock: &mut Knock,
     me: &NodeId,
     kind: Kind,
     session: Option<SessionId>,
-) -> Result<(SessionId, BTreeSet<NodeId>), JoinError> {
+    config: &SessionConfig,
+) -> Result<Answer, OpenError> {
     let links: Links = port.links.clone();
+    let clock = &config.clock;
     let announce = LobbyMsg::Announce(Announce {
         node: me.clone(),
         kind,
@@ -482,43 +575,54 @@ async fn knock(
     let mut peers = links.peers();
     loop {
         broadcast(&links, &announce);
-        let again = Instant::now() + REANNOUNCE_EVERY;
+        let again = clock.now() + REANNOUNCE_EVERY;
         loop {
+            let now = clock.now();
+            if now >= again {
+                break;
+            }
+            let wake = knock.wakes_at().map_or(again, |at| at.min(again));
+            let pause = wake.saturating_sub(now).max(Duration::from_millis(1));
             let inbound = tokio::select! {
                 biased;
                 inbound = port.incoming.lobby.recv() => inbound,
                 // Whoever came may be the host.
-                Ok(()) = peers.changed() => break,
-                () = tokio::time::sleep_until(again) => break,
-            };
-            let Some(inbound) = inbound else {
-                return Err(OpenError::Start("the fabric is closed".to_owned()).into());
-            };
-            let answer = match wire::decode(&inbound.from, &inbound.frame) {
-                Ok(LobbyMsg::Answer(answer)) if answer.to == *me => answer,
-                // A claimant waits for everybody to have said that they host nothing.
-                Ok(LobbyMsg::Claim(claim)) => {
-                    for action in host.heard_claim(&inbound.from, &claim, Duration::ZERO) {
-                        if let ClaimAction::Send { to, msg } = action {
-                            send(&links, &to, &msg);
-                        }
+                Ok(()) = peers.changed() => {
+                    knock.peers_changed(connected(&links));
+                    break;
+                }
+                () = tokio::time::sleep(pause) => {
+                    if let Some(answer) = knock.decide(clock.now()) {
+                        return Ok(answer);
                     }
                     continue;
                 }
-                _ => continue,
             };
-            if session.is_some_and(|wanted| wanted != answer.session) {
-                continue;
-            }
-            match answer.verdict {
-                Verdict::Welcome => {
-                    return Ok((answer.session, answer.members.into_iter().collect()));
+            let Some(inbound) = inbound else {
+                return Err(OpenError::Start("the fabric is closed".to_owned()));
+            };
+            let from = &inbound.from;
+            let now = clock.now();
+            knock.peers_changed(connected(&links));
+            let mut actions = Vec::new();
+            match wire::decode(from, &inbound.frame) {
+                Ok(LobbyMsg::Answer(answer)) => knock.heard_answer(from, answer),
+                Ok(LobbyMsg::Claim(claim)) => {
+                    // A claimant waits for everybody to have said that they host nothing.
+                    actions = host.heard_claim(from, &claim, now);
+                    knock.heard_claim(from, claim, now);
                 }
-                Verdict::RosterFull => return Err(JoinError::RosterFull),
-                Verdict::GalleryFull => return Err(JoinError::SpectatorsClosed),
-                Verdict::NoWitness => return Err(JoinError::NoWitness),
-                Verdict::Superseded => return Err(JoinError::Superseded),
-                Verdict::WrongSession | Verdict::NotOpen => {}
+                Ok(LobbyMsg::NoClaim { .. }) => knock.heard_no_claim(from),
+                Ok(LobbyMsg::Announce(_)) => actions = host.heard_announce(from),
+                _ => {}
+            }
+            for action in actions {
+                if let ClaimAction::Send { to, msg } = action {
+                    send(&links, &to, &msg);
+                }
+            }
+            if let Some(answer) = knock.decide(now) {
+                return Ok(answer);
             }
         }
     }

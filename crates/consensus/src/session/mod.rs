@@ -12,6 +12,8 @@ mod attend;
 mod bootstrap;
 mod channels;
 mod identity;
+#[cfg(test)]
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -335,7 +337,7 @@ async fn open<G: Game>(
     } = config.limits;
     let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
     let mut tasks = JoinSet::new();
-    tasks.spawn(carry(channels.clone(), incoming.app));
+    tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
@@ -375,10 +377,14 @@ async fn open<G: Game>(
     })
 }
 
-/// Hands app frames to their channels for as long as they come.
-async fn carry(channels: channels::Channels, mut app: Receiver<Inbound>) {
+/// Hands the app frames of members to their channels for as long as they come.
+async fn carry(channels: channels::Channels, node: Arc<Node>, mut app: Receiver<Inbound>) {
     while let Some(inbound) = app.recv().await {
-        channels.deliver(inbound);
+        if node.knows(&inbound.from) {
+            channels.deliver(inbound);
+        } else {
+            node.count_not_member(1);
+        }
     }
     channels.close();
 }
@@ -461,7 +467,8 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Leaves for good: hands leadership to the voter that is furthest, if this node leads, gives
-    /// its seat up, and closes. Takes `within` at most; answers whether the others know.
+    /// its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
+    /// whether the others know.
     pub async fn leave(&self, within: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + within;
         let left = tokio::time::timeout_at(deadline, self.say_goodbye(deadline)).await;
@@ -524,6 +531,9 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Stops everything this session started and frees the game's name on the fabric. Idempotent.
+    ///
+    /// Takes ten seconds at most. A disk that does not answer for so long is left behind: its log
+    /// stays in use until it does.
     pub async fn close(&self) {
         self.node.close().await;
         let held = self

@@ -286,8 +286,10 @@ impl World {
         for announce in said {
             for proc in self.procs.values_mut().filter(|proc| proc.up) {
                 let from = announce.node.peer.clone();
-                proc.admission
+                let heard = proc
+                    .admission
                     .heard_announce(&from, announce.clone(), self.now);
+                assert_eq!(heard, Ok(()));
             }
         }
     }

@@ -84,8 +84,10 @@ impl Table {
             session: None,
             member: false,
         };
-        self.admission
+        let heard = self
+            .admission
             .heard_announce(&node.peer, announce, self.now);
+        assert_eq!(heard, Ok(()));
     }
 
     fn step(&mut self) -> Vec<Step> {
@@ -304,7 +306,8 @@ fn an_announcement_for_another_session_is_told_so() {
         member: false,
     };
     t.connected.insert(bob.peer.clone());
-    t.admission.heard_announce(&bob.peer, announce, ms(0));
+    let heard = t.admission.heard_announce(&bob.peer, announce, ms(0));
+    assert_eq!(heard, Ok(()));
     assert_eq!(t.step(), [answer(bob, Verdict::WrongSession)]);
 }
 
@@ -333,6 +336,39 @@ fn an_announcement_counts_until_it_expires_or_its_peer_is_gone() {
         }
         assert_eq!(t.step(), []);
     }
+}
+
+#[test]
+fn as_many_announcements_are_heard_as_may_be_and_one_more_is_not() {
+    let mut t = Table::new(1, &["ann"]);
+    let names: Vec<_> = (0..=ANNOUNCED_MAX).map(|n| format!("p{n}")).collect();
+    for name in &names[..ANNOUNCED_MAX] {
+        t.hear(node(name, 1), Kind::Player);
+    }
+    let announce = |of: &str| Announce {
+        node: node(of, 1),
+        kind: Kind::Player,
+        session: None,
+        member: false,
+    };
+    let mut hear = |from: &str, of: &str| {
+        let from = node(from, 1).peer;
+        let announce = announce(of);
+        t.admission.heard_announce(&from, announce, t.now)
+    };
+    let last = &names[ANNOUNCED_MAX];
+    let max = ANNOUNCED_MAX;
+    assert_eq!(hear(last, last), Err(NotHeard::TooMany { max }));
+    assert_eq!(hear("p0", "p0"), Ok(()), "who is known may go on");
+    let not_its_own = NotHeard::NotItsOwn {
+        from: node("p0", 1).peer,
+        node: node("p1", 1),
+    };
+    assert_eq!(hear("p0", "p1"), Err(not_its_own));
+    // One that is gone makes room.
+    t.connected.remove(&node("p7", 1).peer);
+    t.step();
+    t.hear(node(last, 1), Kind::Player);
 }
 
 #[test]

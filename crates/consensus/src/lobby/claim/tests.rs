@@ -35,6 +35,7 @@ fn a_claim(name: &str, session: u128, nonce: u64, established: bool) -> Claim {
         nonce,
         established,
         term: u64::from(established),
+        leader: None,
     }
 }
 
@@ -226,6 +227,60 @@ fn a_split_is_reported_once_on_each_side_and_does_not_echo() {
         two.heard_claim(&peer("cyd"), &a_claim("cyd", 1, 0, true), ms(4))
             .is_empty()
     );
+}
+
+#[test]
+fn a_claim_says_the_present_term_and_leader_and_the_incumbent_still_wins() {
+    let mut bob = established("bob", 7, &["ann", "cyd"]);
+    bob.follow(5, Some(node("bob")));
+    // A term that is reported late takes nothing back.
+    bob.follow(4, Some(node("bob")));
+    let mine = Claim {
+        term: 5,
+        leader: Some(node("bob")),
+        ..a_claim("bob", 7, 0, true)
+    };
+    let told = |to: &str| {
+        vec![ClaimAction::Send {
+            to: peer(to),
+            msg: LobbyMsg::Claim(mine.clone()),
+        }]
+    };
+    assert_eq!(bob.heard_announce(&peer("ann")), told("ann"));
+    // A claim that is not established is told the same, whatever its nonce.
+    let early = a_claim("cyd", 9, 0, false);
+    assert_eq!(bob.heard_claim(&peer("cyd"), &early, ms(10)), told("cyd"));
+    let mut cyd = claiming("cyd", 0, &["bob"]);
+    assert_eq!(
+        cyd.heard_claim(&peer("bob"), &mine, ms(20)).last(),
+        Some(&ClaimAction::DuplicateHost {
+            incumbent: node("bob"),
+            session: SessionId(7)
+        })
+    );
+}
+
+#[test]
+fn a_rival_session_is_reported_again_only_by_who_vouches_for_it_in_a_later_term() {
+    let mut ann = established("ann", 1, &["bob", "cyd"]);
+    let theirs = |holder: &str, term| Claim {
+        term,
+        ..a_claim(holder, 2, 0, true)
+    };
+    let reported = |actions: Vec<ClaimAction>| {
+        let split = actions.into_iter().find_map(|action| match action {
+            ClaimAction::SplitDetected { theirs, term, .. } => Some((theirs, term)),
+            _ => None,
+        });
+        split.map(|(holder, term)| (holder.peer.to_string(), term))
+    };
+    let hear = |ann: &mut HostClaim, holder: &str, term| {
+        reported(ann.heard_claim(&peer(holder), &theirs(holder, term), ms(1)))
+    };
+    assert_eq!(hear(&mut ann, "bob", 3), Some(("bob".to_owned(), 3)));
+    assert_eq!(hear(&mut ann, "cyd", 2), None, "an older leader's");
+    assert_eq!(hear(&mut ann, "cyd", 3), None);
+    assert_eq!(hear(&mut ann, "cyd", 4), Some(("cyd".to_owned(), 4)));
 }
 
 #[test]

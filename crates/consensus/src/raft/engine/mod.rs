@@ -9,10 +9,12 @@
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
 //!   the learner acknowledged instead;
 //! - a change of members whose future is dropped leaves a joint configuration: changes run in a
-//!   task of their own, to their end.
+//!   task of their own, to their end or the engine's.
 
+mod arrivals;
 mod machine;
 mod network;
+mod refusals;
 mod runtime;
 mod store;
 #[cfg(test)]
@@ -23,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use openraft::Instant as _;
@@ -35,12 +37,14 @@ use openraft::raft::{
 };
 use openraft::{ChangeMembers, EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::watch::WatchReceiver as _;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::rpc::Caller;
 use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
 use super::{
     Change, ChangeError, Consensus, Progress, RaftNumbers, RaftStatus, ReadIndexError, Role,
-    SubmitError,
+    SnapshotTooLarge, SubmitError,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -50,9 +54,11 @@ use crate::log::{LogError, LogStore, Position, Record};
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
+use arrivals::{Arrivals, Piece, Transfer};
 pub(crate) use machine::{Shared as SharedReplica, lock};
+use refusals::Refusals;
 pub use runtime::seeded as simulated;
-use types::{Opaque, Types, Vote};
+use types::{Opaque, Types};
 
 /// Looks on: for the simulator's invariants. Every method does nothing by default.
 pub(crate) trait Observer: Send + Sync + 'static {
@@ -83,31 +89,23 @@ pub(crate) struct Parts {
     pub observer: ObserverRef,
 }
 
-type Raft = openraft::Raft<Types, machine::Machine>;
+/// How long each part of a close may take: a disk may never answer.
+const CLOSE_STEP_WITHIN: Duration = Duration::from_secs(5);
 
-/// A snapshot that is arriving.
-struct Arriving {
-    vote: Vote,
-    through: Position,
-    total: u64,
-    data: BytesMut,
-}
+type Raft = openraft::Raft<Types, machine::Machine>;
 
 pub(crate) struct Engine {
     raft: Raft,
     replica: SharedReplica,
     log: Arc<dyn LogStore>,
     status: watch::Sender<RaftStatus>,
-    arriving: Mutex<BTreeMap<NodeId, Arriving>>,
-    snapshot_bytes_max: usize,
+    arrivals: Arc<Mutex<Arrivals>>,
+    refusals: Refusals,
+    /// When the engine started: halves of snapshots go by the time since.
+    began: tokio::time::Instant,
     kept: store::Kept,
-    follow: tokio::task::AbortHandle,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.follow.abort();
-    }
+    /// Every task of ours. Dropped with the engine, they are aborted.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 fn stopped(error: impl std::fmt::Display) -> String {
@@ -165,11 +163,18 @@ impl Engine {
             snapshot,
         )
         .map_err(stopped)?;
+        let chunk_timeout = timing.election_max() * 4;
+        let refusals = Refusals::new();
+        let bytes_max = parts.limits.snapshot_bytes_max as u64;
+        let arrivals = Arrivals::new(bytes_max, chunk_timeout * 4);
+        let arrivals = Arc::new(Mutex::new(arrivals));
+        let began = tokio::time::Instant::now();
         let network = network::Network {
             me: parts.me.clone(),
             caller: parts.caller,
             chunk_bytes: parts.limits.snapshot_chunk_bytes,
-            chunk_timeout: Duration::from_millis(timing.election_max_ms * 4),
+            chunk_timeout,
+            refusals: refusals.clone(),
         };
         let store = store::Store {
             log: parts.log.clone(),
@@ -179,18 +184,27 @@ impl Engine {
         let raft = Raft::new(parts.me, config, network, store, machine)
             .await
             .map_err(stopped)?;
-        let (status, _) = watch::channel(status_of(&raft));
-        let follow =
-            tokio::spawn(follow(raft.clone(), status.clone(), timing.heartbeat())).abort_handle();
+        let (status, _) = watch::channel(status_of(&raft, &refusals));
+        let mut tasks = JoinSet::new();
+        let follow = Follow {
+            raft: raft.clone(),
+            status: status.clone(),
+            refusals: refusals.clone(),
+            arrivals: arrivals.clone(),
+            began,
+            again: timing.heartbeat(),
+        };
+        tasks.spawn(follow.run());
         let engine = Self {
             raft,
             replica,
             log: parts.log,
             status,
-            arriving: Mutex::default(),
-            snapshot_bytes_max: parts.limits.snapshot_bytes_max,
+            arrivals,
+            refusals,
+            began,
             kept,
-            follow,
+            tasks: Mutex::new(tasks),
         };
         Ok(Arc::new(engine))
     }
@@ -200,7 +214,7 @@ impl Engine {
         &self.replica
     }
 
-    async fn on_append(&self, append: wire::Append) -> Result<Body, Malformed> {
+    async fn on_append(&self, from: &NodeId, append: wire::Append) -> Result<Body, Malformed> {
         let entries = append
             .entries
             .into_iter()
@@ -210,6 +224,7 @@ impl Engine {
             .last()
             .map(|entry| types::position(&entry.log_id))
             .or(append.previous.map(Position::from));
+        let has_entries = !entries.is_empty();
         let request = AppendEntriesRequest {
             vote: types::vote(append.vote)?,
             prev_log_id: append.previous.map(types::id_of),
@@ -221,6 +236,10 @@ impl Engine {
             .append_entries(request)
             .await
             .map_err(|_| Malformed)?;
+        if has_entries && matches!(answer, AppendEntriesResponse::Success) {
+            // It goes on from the log: no snapshot is needed.
+            self.refusals.clear(from);
+        }
         let mut appended = Appended::default();
         let promised = match &answer {
             AppendEntriesResponse::Success => last,
@@ -267,63 +286,59 @@ impl Engine {
         let vote = types::vote(chunk.vote)?;
         let through: Position = chunk.through.ok_or(Malformed)?.into();
         let members = types::stored(&chunk.membership.ok_or(Malformed)?)?;
-        if chunk.total > self.snapshot_bytes_max as u64 {
-            return Ok(Body::Chunked(Chunked {
-                too_large: true,
-                ..Chunked::default()
-            }));
-        }
-        let whole = {
-            let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arriving {
-                vote: vote.clone(),
-                through,
-                total: chunk.total,
-                data: BytesMut::new(),
-            };
-            let known = arriving.entry(from.clone()).or_insert_with(fresh);
-            let same = known.vote == vote && known.through == through && known.total == chunk.total;
-            if !same || chunk.offset == 0 {
-                *known = fresh();
-            }
-            let have = known.data.len() as u64;
-            let end = chunk.offset.saturating_add(chunk.data.len() as u64);
-            if chunk.offset != have || end > chunk.total {
-                return Ok(Body::Chunked(Chunked {
-                    next: have,
-                    ..Chunked::default()
-                }));
-            }
-            known.data.extend_from_slice(&chunk.data);
-            if end < chunk.total {
-                return Ok(Body::Chunked(Chunked {
-                    next: end,
-                    ..Chunked::default()
-                }));
-            }
-            arriving.remove(from).ok_or(Malformed)?
+        let transfer = Transfer {
+            term: vote.leader_id.term,
+            through,
+            total: chunk.total,
         };
+        let is_member = self.status.borrow().membership.voters.contains(from);
+        let now = self.began.elapsed();
+        let (piece, max) = {
+            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            let piece = arrivals.take(from, transfer, chunk.offset, &chunk.data, is_member, now);
+            (piece, arrivals.bytes_max())
+        };
+        let whole = match piece {
+            Piece::TooLarge => {
+                let bytes = transfer.total;
+                self.refusals
+                    .note(from, SnapshotTooLarge { bytes, max }, Duration::ZERO);
+                return Ok(Body::Chunked(Chunked {
+                    too_large: true,
+                    max,
+                    ..Chunked::default()
+                }));
+            }
+            Piece::Next(next) => {
+                return Ok(Body::Chunked(Chunked {
+                    next,
+                    ..Chunked::default()
+                }));
+            }
+            Piece::Whole(whole) => whole,
+        };
+        self.refusals.clear(from);
         let snapshot = types::Snapshot {
             meta: types::Meta {
                 last_log_id: Some(types::id(through)),
                 last_membership: members,
             },
-            snapshot: whole.data.freeze(),
+            snapshot: whole,
         };
         let answer = self
             .raft
-            .install_full_snapshot(whole.vote.clone(), snapshot)
+            .install_full_snapshot(vote.clone(), snapshot)
             .await
             .map_err(|_| Malformed)?;
         // openraft answers once it has begun to install: the leader would count on what a crash
         // can still take (seed 37).
-        if answer.vote == whole.vote && !self.kept.wait_for_entry(&self.log, through).await {
+        if answer.vote == vote && !self.kept.wait_for_entry(&self.log, through).await {
             return Err(Malformed);
         }
         Ok(Body::Chunked(Chunked {
-            next: whole.total,
+            next: transfer.total,
             vote: Some(types::vote_msg(&answer.vote)),
-            too_large: false,
+            ..Chunked::default()
         }))
     }
 
@@ -360,27 +375,48 @@ impl Engine {
     }
 }
 
-/// Keeps the status in step with openraft's own.
-async fn follow(raft: Raft, status: watch::Sender<RaftStatus>, again: Duration) {
-    let mut changes = raft.server_metrics();
-    loop {
-        status.set_if_new(status_of(&raft));
-        // openraft wakes who watches the server's part before it publishes the whole that is read
-        // here: what was missed is seen a heartbeat later.
-        if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
-            break;
-        }
-    }
-    status.modify(|status| {
-        let first = status.stopped.is_none();
-        if first {
-            status.stopped = Some("it was shut down".to_owned());
-        }
-        first
-    });
+/// Keeps the status in step with openraft's own, and what arrives with the members.
+struct Follow {
+    raft: Raft,
+    status: watch::Sender<RaftStatus>,
+    refusals: Refusals,
+    arrivals: Arc<Mutex<Arrivals>>,
+    began: tokio::time::Instant,
+    again: Duration,
 }
 
-fn status_of(raft: &Raft) -> RaftStatus {
+impl Follow {
+    async fn run(self) {
+        let mut changes = self.raft.server_metrics();
+        let mut refused = self.refusals.changes();
+        loop {
+            let status = status_of(&self.raft, &self.refusals);
+            self.refusals.keep_to(&status);
+            self.arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .sweep(&status.membership.voters, self.began.elapsed());
+            self.status.set_if_new(status);
+            // openraft wakes who watches the server's part before it publishes the whole that is
+            // read here: what was missed is seen a heartbeat later.
+            tokio::select! {
+                biased;
+                changed = changes.changed() => if changed.is_err() { break },
+                _ = refused.changed() => {}
+                () = tokio::time::sleep(self.again) => {}
+            }
+        }
+        self.status.modify(|status| {
+            let first = status.stopped.is_none();
+            if first {
+                status.stopped = Some("it was shut down".to_owned());
+            }
+            first
+        });
+    }
+}
+
+fn status_of(raft: &Raft, refusals: &Refusals) -> RaftStatus {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     let effective = &metrics.membership_config;
@@ -396,6 +432,7 @@ fn status_of(raft: &Raft) -> RaftStatus {
         membership: Arc::new(types::membership(effective.membership())),
         membership_index: effective.log_id().map_or(0, |id| id.index),
         membership_committed: *effective == metrics.committed_membership_config,
+        snapshots_refused: Arc::new(refusals.all()),
         stopped: metrics.running_state.as_ref().err().map(stopped),
     }
 }
@@ -516,12 +553,18 @@ impl Consensus for Engine {
             Change::FinishJoint => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
         };
         // A task of its own: dropped between its two halves, a change would leave them joint.
-        let task = tokio::spawn(async move {
+        let (done, changed) = oneshot::channel();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
             let changed = raft.change_membership(change, retain).await;
-            changed.map(|_| ()).map_err(change_error)
+            // Who asked may have stopped waiting.
+            let _ = done.send(changed.map(|_| ()).map_err(change_error));
         });
+        drop(tasks);
         async move {
-            task.await
+            changed
+                .await
                 .unwrap_or_else(|_| Err(ChangeError::Stopped("the change was cancelled".into())))
         }
         .boxed()
@@ -552,7 +595,7 @@ impl Consensus for Engine {
         let from = from.clone();
         async move {
             let answer = match request {
-                Body::Append(append) => self.on_append(append).await,
+                Body::Append(append) => self.on_append(&from, append).await,
                 Body::Vote(ask) => self.on_vote(ask).await,
                 Body::Chunk(chunk) => self.on_chunk(&from, chunk).await,
                 Body::Transfer(ask) => self.on_transfer(ask).await,
@@ -566,7 +609,13 @@ impl Consensus for Engine {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             // Only a panic of openraft's own task makes this fail, and then it is gone as well.
-            let _ = self.raft.shutdown().await;
+            let ended = tokio::time::timeout(CLOSE_STEP_WITHIN, self.raft.shutdown()).await;
+            if ended.is_err() {
+                tracing::error!("raft does not stop: its disk may not answer");
+            }
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            tasks.shutdown().await;
             self.status.modify(|status| {
                 let first = status.stopped.is_none();
                 status
@@ -574,7 +623,12 @@ impl Consensus for Engine {
                     .get_or_insert_with(|| "it was shut down".to_owned());
                 first
             });
-            let _ = self.log.close().await;
+            if tokio::time::timeout(CLOSE_STEP_WITHIN, self.log.close())
+                .await
+                .is_err()
+            {
+                tracing::error!("the log does not close: its disk may not answer");
+            }
         }
         .boxed()
     }

@@ -13,9 +13,11 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend};
 
+use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
 use crate::game::Malformed;
 use crate::ids::NodeId;
+use crate::raft::SnapshotTooLarge;
 use crate::raft::rpc::{CallError, Caller};
 use crate::raft::wire::{Append, Body, Chunk, Transfer, VoteAsked};
 
@@ -25,6 +27,7 @@ pub struct Network {
     pub caller: Arc<dyn Caller>,
     pub chunk_bytes: usize,
     pub chunk_timeout: Duration,
+    pub refusals: Refusals,
 }
 
 /// The way to one node.
@@ -51,7 +54,7 @@ enum Unanswered {
     #[error("the answer makes no sense")]
     Malformed,
     #[error("the snapshot is larger than the other node takes")]
-    TooLarge,
+    TooLarge(SnapshotTooLarge),
     #[error("the snapshot is not wanted any more")]
     Cancelled,
 }
@@ -109,10 +112,15 @@ impl Way {
         let Snapshot { meta, snapshot } = snapshot;
         let through = meta.last_log_id.as_ref().ok_or(Malformed)?;
         let mut offset = 0usize;
+        // Who has refused a snapshot before is asked before it is sent any of this one.
+        let mut asks = self.network.refusals.concerns(&self.to);
         loop {
-            let end = offset
-                .saturating_add(self.network.chunk_bytes)
-                .min(snapshot.len());
+            let chunk_bytes = if std::mem::take(&mut asks) {
+                0
+            } else {
+                self.network.chunk_bytes
+            };
+            let end = offset.saturating_add(chunk_bytes).min(snapshot.len());
             let chunk = Body::Chunk(Chunk {
                 vote: Some(vote_msg(leader)),
                 through: Some(at(through)),
@@ -125,7 +133,10 @@ impl Way {
                 return Err(Unanswered::Malformed);
             };
             if chunked.too_large {
-                return Err(Unanswered::TooLarge);
+                return Err(Unanswered::TooLarge(SnapshotTooLarge {
+                    bytes: snapshot.len() as u64,
+                    max: chunked.max,
+                }));
             }
             if let Some(msg) = chunked.vote {
                 return Ok(SnapshotResponse::new(vote(Some(msg))?));
@@ -197,10 +208,28 @@ impl RaftNetworkV2<Types> for Way {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let Network {
+            refusals,
+            chunk_timeout,
+            ..
+        } = &self.network;
+        let sending = async {
+            let sent = self.send_snapshot(&vote, &snapshot).await;
+            match &sent {
+                Ok(_) => refusals.clear(&self.to),
+                Err(Unanswered::TooLarge(what)) => {
+                    // openraft tries again as soon as this returns.
+                    let pause = refusals.note(&self.to, *what, *chunk_timeout);
+                    tokio::time::sleep(pause).await;
+                }
+                Err(_) => {}
+            }
+            sent
+        };
         let sent = tokio::select! {
             biased;
             _ = cancel => Err(Unanswered::Cancelled),
-            sent = self.send_snapshot(&vote, &snapshot) => sent,
+            sent = sending => sent,
         };
         sent.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
     }

@@ -1,0 +1,272 @@
+//! What a session starts ends with it, on every way in and out, and no way out waits for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cabinet_consensus::config::Timing;
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
+use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::log::{
+    AppendDone, LogError, LogState, LogStats, LogStore, MemoryLog, Position, Record, StoredSnapshot,
+};
+use cabinet_consensus::session::{
+    AdmissionTiming, GameSession, HostError, HostOptions, JoinError, JoinOptions, ReturnPolicy,
+    SessionConfig, TokioClock, game_host, game_join, game_node, game_resume, game_spectate,
+    game_witness,
+};
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+
+#[derive(Clone, Default)]
+struct Sum(u64);
+
+impl Game for Sum {
+    type Action = u64;
+    type Outcome = u64;
+    type Refusal = ();
+
+    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
+        self.0 += add;
+        Ok(self.0)
+    }
+}
+
+fn sum() -> Blueprint<Sum> {
+    Blueprint::new(Sum::default)
+}
+
+fn config(nonce: u64) -> SessionConfig {
+    SessionConfig {
+        timing: Timing::fast(),
+        admission: AdmissionTiming {
+            alive_within: Duration::from_millis(200),
+            evict_after: Some(Duration::from_millis(800)),
+            admit_within: Duration::from_secs(5),
+        },
+        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
+    }
+}
+
+fn machine(net: &MemoryFabric, name: &str) -> Arc<MemoryPeer> {
+    net.join(PeerId::new(name).unwrap()).unwrap()
+}
+
+fn port(at: &Arc<MemoryPeer>) -> Port {
+    Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap()
+}
+
+fn hosting(seats: u32) -> HostOptions {
+    HostOptions {
+        claim_wait: Duration::from_millis(100),
+        spectators_max: 2,
+        witness: true,
+        return_at: ReturnPolicy::FullMembership,
+        ..HostOptions::new(seats, Incarnation(1))
+    }
+}
+
+fn joining() -> JoinOptions {
+    JoinOptions::new(Incarnation(1))
+}
+
+/// Tasks there are, once those that were told to end have had their turn. No time passes.
+async fn alive() -> usize {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_way_into_a_game_leaves_no_task_behind_when_it_is_closed() {
+    let net = MemoryFabric::new();
+    let [ann, bob, eve, srv] = ["ann", "bob", "eve", "srv"].map(|name| machine(&net, name));
+    let log = MemoryLog::new();
+    let anns = |nonce| SessionConfig {
+        log: Arc::new(log.clone()),
+        ..config(nonce)
+    };
+    let before = alive().await;
+    let (host, player, spectator, witness) = tokio::join!(
+        game_host(port(&ann), sum(), hosting(2), anns(1)),
+        game_join(port(&bob), sum(), joining(), config(2)),
+        game_spectate(port(&eve), sum(), joining(), config(3)),
+        game_witness(port(&srv), sum(), joining(), config(4)),
+    );
+    let others: Vec<GameSession<Sum>> = vec![player.unwrap(), spectator.unwrap(), witness.unwrap()];
+    let host = host.unwrap();
+    host.sequencer().propose(&1).await.unwrap();
+    assert!(alive().await > before);
+    host.close().await;
+    log.reopen();
+    let host = game_resume(port(&ann), sum(), anns(5)).await.unwrap();
+    host.sequencer().propose(&1).await.unwrap();
+    for session in others.iter().chain([&host]) {
+        session.close().await;
+    }
+    assert_eq!(alive().await, before);
+    drop((others, host));
+
+    let alone = game_node(port(&ann), sum(), [ann_id()].into(), config(6)).await;
+    let alone = alone.unwrap();
+    alone.sequencer().propose(&1).await.unwrap();
+    assert!(alive().await > before);
+    assert!(!alone.leave(Duration::from_secs(1)).await, "to nobody");
+    assert_eq!(alive().await, before);
+}
+
+fn ann_id() -> PeerId {
+    PeerId::new("ann").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_way_into_a_game_leaves_no_task_behind_when_it_fails_or_is_dropped() {
+    let net = MemoryFabric::new();
+    let [ann, bob] = ["ann", "bob"].map(|name| machine(&net, name));
+    let before = alive().await;
+    let options = HostOptions {
+        within: Some(Duration::from_millis(500)),
+        ..hosting(2)
+    };
+    let hosted = game_host(port(&ann), sum(), options, config(1)).await;
+    assert!(matches!(hosted, Err(HostError::Timeout { .. })));
+    assert_eq!(alive().await, before, "a host that gave up");
+    let short = JoinOptions {
+        within: Duration::from_millis(500),
+        ..joining()
+    };
+    let joined = game_join(port(&bob), sum(), short, config(2)).await;
+    assert!(matches!(joined, Err(JoinError::Timeout(_))));
+    assert_eq!(alive().await, before, "a joiner that gave up");
+    // Dropped while the host waits for a third player and admits the second.
+    {
+        let hosting = game_host(port(&ann), sum(), hosting(3), config(3));
+        let joining = game_join(port(&bob), sum(), joining(), config(4));
+        let both = future::join(hosting, joining);
+        let waited = tokio::time::timeout(Duration::from_secs(5), both).await;
+        assert!(waited.is_err());
+    }
+    // Who drops does not wait: what ends by itself does so without a clock.
+    assert_eq!(alive().await, before, "a host that was dropped");
+    let opened = game_node(port(&ann), sum(), [ann_id()].into(), config(5)).await;
+    drop(opened.unwrap());
+    // The timer of a node that never led ends at its next tick.
+    tokio::time::sleep(Timing::fast().heartbeat()).await;
+    assert_eq!(alive().await, before, "a session that was dropped");
+}
+
+/// A log on a disk that stops answering: nothing is ever on stable storage any more.
+#[derive(Clone)]
+struct Stuck {
+    inner: MemoryLog,
+    stuck: Arc<std::sync::atomic::AtomicBool>,
+    /// Calls that will never be answered.
+    unanswered: Arc<std::sync::Mutex<Vec<AppendDone>>>,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        Self {
+            inner: MemoryLog::new(),
+            stuck: Arc::default(),
+            unanswered: Arc::default(),
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn unless_stuck(
+        &self,
+        done: BoxFuture<'static, Result<(), LogError>>,
+    ) -> BoxFuture<'static, Result<(), LogError>> {
+        if self.is_stuck() {
+            return future::pending().boxed();
+        }
+        done
+    }
+}
+
+impl LogStore for Stuck {
+    fn state(&self) -> Result<LogState, LogError> {
+        self.inner.state()
+    }
+
+    fn read(&self, from: u64, to: u64) -> Result<Vec<Record>, LogError> {
+        self.inner.read(from, to)
+    }
+
+    fn append(&self, records: Vec<Record>, done: AppendDone) -> Result<(), LogError> {
+        if self.is_stuck() {
+            self.unanswered.lock().unwrap().push(done);
+            return self.inner.append(records, Box::new(|_| ()));
+        }
+        self.inner.append(records, done)
+    }
+
+    fn truncate_after(&self, last: Option<u64>) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.truncate_after(last))
+    }
+
+    fn purge(&self, through: Position) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.purge(through))
+    }
+
+    fn save_identity(&self, identity: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.save_identity(identity))
+    }
+
+    fn save_vote(&self, vote: Bytes) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.save_vote(vote))
+    }
+
+    fn save_snapshot(&self, snapshot: StoredSnapshot) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.save_snapshot(snapshot))
+    }
+
+    fn load_snapshot(&self) -> BoxFuture<'static, Result<Option<StoredSnapshot>, LogError>> {
+        self.inner.load_snapshot()
+    }
+
+    fn stats(&self) -> LogStats {
+        self.inner.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), LogError>> {
+        self.unless_stuck(self.inner.close())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_and_closing_end_though_the_disk_never_answers_again() {
+    let net = MemoryFabric::new();
+    let [ann, bob] = ["ann", "bob"].map(|name| machine(&net, name));
+    let log = Stuck::new();
+    let anns = SessionConfig {
+        log: Arc::new(log.clone()),
+        ..config(1)
+    };
+    let (host, player) = tokio::join!(
+        game_host(port(&ann), sum(), hosting(2), anns),
+        game_join(port(&bob), sum(), joining(), config(2)),
+    );
+    let (host, player) = (host.unwrap(), player.unwrap());
+    host.sequencer().propose(&1).await.unwrap();
+    log.stuck.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begun = tokio::time::Instant::now();
+    let ended = tokio::time::timeout(
+        Duration::from_secs(3600),
+        host.leave(Duration::from_secs(2)),
+    );
+    assert!(ended.await.is_ok(), "it waits for the disk");
+    assert!(begun.elapsed() <= Duration::from_secs(12));
+    // The game's name is free again, whatever the disk does.
+    host.close().await;
+    drop(port(&ann));
+    player.close().await;
+}
