@@ -252,8 +252,9 @@ async fn a_joiner_that_names_a_host_gets_in_past_a_peer_that_claims_to_lead() {
     let net = MemoryFabric::new();
     let at = net.join(peer("ann")).unwrap();
     let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
         claim_wait: Duration::from_millis(100),
-        ..HostOptions::new(2, Incarnation(1))
+        ..HostOptions::new(3, Incarnation(1))
     };
     let blueprint = Blueprint::new(Sum::default);
     let hosting = tokio::spawn(game_host(port(&at), blueprint, options, config(1)));
