@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use crate::run;
 
+/// From so many seeds on, an optimised build pays for itself.
+const RELEASE_FROM: u64 = 5000;
+
 /// Arguments of `cargo xtask sim`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,8 +30,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let (seeds, from) = (args.seeds.to_string(), args.from.to_string());
-    let mut command = vec![
-        "run",
+    let mut command = vec!["run"];
+    if args.seeds >= RELEASE_FROM {
+        command.push("--release");
+    }
+    command.extend([
         "--package",
         "cabinet-consensus",
         "--features",
@@ -42,7 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
         &from,
         "--scenario",
         &args.scenario,
-    ];
+    ]);
     if let Some(plant) = &args.plant {
         command.extend(["--plant", plant]);
     }

@@ -222,9 +222,11 @@ impl Slot {
 
 impl Attendant {
     fn propose(&self, body: Body) -> BoxFuture<'static, ()> {
-        let node = self.node.clone();
+        let (node, again) = (self.node.clone(), self.tick);
         async move {
-            node.bounded(body).await;
+            if node.bounded(body).await.is_none() {
+                tokio::time::sleep(again).await;
+            }
         }
         .boxed()
     }
@@ -232,10 +234,14 @@ impl Attendant {
     fn change(&self, change: Change) -> BoxFuture<'static, ()> {
         // The engine carries it out by itself, to its end: this only waits for it.
         let changing = self.node.engine.change(change.clone());
+        let again = self.tick;
         async move {
             if let Err(error) = changing.await {
                 // Level-triggered: what still differs is tried again.
                 tracing::debug!(?change, %error, "a change of members did not happen");
+                // Not at once: Raft refuses while an entry it waits for is on its way, and asking
+                // without a pause would keep the thread that brings it (hosted seed 0).
+                tokio::time::sleep(again).await;
             }
         }
         .boxed()
