@@ -236,7 +236,8 @@ impl<G: Game> Cluster<G> {
 
     /// Lets so much time pass.
     pub fn run_for(&mut self, time: Duration) {
-        self.during(tokio::time::sleep(time));
+        // Made inside the runtime, which is what gives it its clock.
+        self.during(async move { tokio::time::sleep(time).await });
     }
 
     /// Lets time pass, a millisecond at a time, until `wanted` holds; answers whether it did within
