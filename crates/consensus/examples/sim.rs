@@ -42,7 +42,7 @@ fn asked() -> Result<Asked, String> {
             "--seeds" => asked.seeds = number()?,
             "--from" => asked.from = number()?,
             "--scenario" => match value.as_str() {
-                "mixed" => {}
+                "mixed" => asked.scenario.setting = Setting::Mixed,
                 "roster" => asked.scenario.setting = Setting::Roster,
                 "hosted" => asked.scenario.setting = Setting::Hosted,
                 "three" | "five" => {

@@ -87,9 +87,9 @@ impl Plant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Setting {
     /// By the roster in three seeds of four, in the fourth hosted.
-    #[default]
     Mixed,
     /// Everybody knows everybody.
+    #[default]
     Roster,
     /// One hosts, others join and watch, leave, are put out and come back as new lives.
     Hosted,
