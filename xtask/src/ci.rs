@@ -450,6 +450,8 @@ fn turns(workspace: &Workspace) -> Result<(), Failure> {
         "kill_turns",
         "--test",
         "sim_planted",
+        "--test",
+        "sim_kit",
     ]))?;
     let mut sim = workspace.cargo(&["run"]);
     execute(

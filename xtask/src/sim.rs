@@ -1,11 +1,14 @@
 //! `cargo xtask sim`: a cluster in virtual time, seed by seed, under faults.
 //!
-//! Exit code 0: every invariant held and every situation came up; 1: one did not; 2: something could
-//! not be run.
+//! Exit code 0: every invariant held and, in 500 or more mixed seeds, every situation came up; 1: one
+//! did not; 2: something could not be run.
 
 use std::process::ExitCode;
 
 use crate::run;
+
+/// From so many seeds on, an optimised build pays for itself.
+const RELEASE_FROM: u64 = 5000;
 
 /// Arguments of `cargo xtask sim`.
 #[derive(Debug, clap::Args)]
@@ -16,10 +19,10 @@ pub struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     from: u64,
-    /// Which scenario: roster, three, five or long.
+    /// Which scenario: mixed, roster, hosted, three, five or long.
     #[arg(long, default_value = "roster")]
     scenario: String,
-    /// A bug to plant, to see that it is found.
+    /// A bug to plant, to see that it is found; a name there is not lists them.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
 }
@@ -27,8 +30,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let (seeds, from) = (args.seeds.to_string(), args.from.to_string());
-    let mut command = vec![
-        "run",
+    let mut command = vec!["run"];
+    if args.seeds >= RELEASE_FROM {
+        command.push("--release");
+    }
+    command.extend([
         "--package",
         "cabinet-consensus",
         "--features",
@@ -42,7 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
         &from,
         "--scenario",
         &args.scenario,
-    ];
+    ]);
     if let Some(plant) = &args.plant {
         command.extend(["--plant", plant]);
     }

@@ -1,12 +1,13 @@
 //! Bugs put in on purpose: the simulator must find each within 2,000 seeds.
 
-use cabinet_consensus::testkit::{Outcome, Plant, Scenario, run_seed};
+use cabinet_consensus::testkit::{Outcome, Plant, Scenario, Setting, run_seed};
 
 const SEEDS_MAX: u64 = 2000;
 
-fn found(plant: Plant, invariants: &[&str]) -> Outcome {
+fn found(plant: Plant, setting: Setting, invariants: &[&str]) -> Outcome {
     let scenario = Scenario {
         plant,
+        setting,
         ..Scenario::default()
     };
     (0..SEEDS_MAX)
@@ -20,23 +21,47 @@ fn found(plant: Plant, invariants: &[&str]) -> Outcome {
 
 #[test]
 fn a_high_water_session_table_is_found() {
-    found(Plant::HighWaterSessions, &["ExactlyOnce", "Progress"]);
+    let invariants = ["ExactlyOnce", "Progress"];
+    found(Plant::HighWaterSessions, Setting::Roster, &invariants);
 }
 
 #[test]
 fn a_timer_per_node_is_found() {
-    found(Plant::TimerPerNode, &["OneTimeoutPerTurn"]);
+    let invariants = ["OneTimeoutPerTurn"];
+    found(Plant::TimerPerNode, Setting::Roster, &invariants);
 }
 
 #[test]
 fn a_reply_before_the_sync_is_found() {
-    found(
-        Plant::ReplyBeforeFsync,
-        &["LogMatching", "LeaderCompleteness", "StateMachineSafety"],
-    );
+    let invariants = ["LogMatching", "LeaderCompleteness", "StateMachineSafety"];
+    found(Plant::ReplyBeforeFsync, Setting::Roster, &invariants);
 }
 
 #[test]
 fn a_read_that_asks_no_leader_is_found() {
-    found(Plant::LocalReads, &["LinearizableReads"]);
+    let invariants = ["LinearizableReads"];
+    found(Plant::LocalReads, Setting::Roster, &invariants);
+}
+
+#[test]
+fn an_absolute_voter_set_is_found() {
+    let invariants = ["AdditiveMembership", "SpectatorsSurvive"];
+    found(Plant::AbsoluteVoterSets, Setting::Hosted, &invariants);
+}
+
+#[test]
+fn a_host_that_stays_for_its_low_id_is_found() {
+    found(Plant::LowestIdHost, Setting::Hosted, &["OneHost"]);
+}
+
+#[test]
+fn a_promotion_without_catch_up_is_found() {
+    let invariants = ["CaughtUp"];
+    found(Plant::PromotionWithoutCatchUp, Setting::Hosted, &invariants);
+}
+
+#[test]
+fn a_speculation_that_matches_by_value_is_found() {
+    let invariants = ["SpeculativeView"];
+    found(Plant::MatchByValue, Setting::Roster, &invariants);
 }

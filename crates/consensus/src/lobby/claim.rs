@@ -96,6 +96,8 @@ pub(crate) struct HostClaim {
     kin: BTreeSet<PeerId>,
     /// Rival sessions reported, and the highest term heard of each.
     splits: BTreeMap<SessionId, u64>,
+    /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
+    pub(crate) lowest_id_hosts: bool,
 }
 
 impl HostClaim {
@@ -112,6 +114,7 @@ impl HostClaim {
             connected,
             kin: BTreeSet::new(),
             splits: BTreeMap::new(),
+            lowest_id_hosts: false,
         }
     }
 
@@ -215,6 +218,9 @@ impl HostClaim {
     ) -> Vec<ClaimAction> {
         if *from == self.me.peer || theirs.holder.peer != *from {
             return Vec::new();
+        }
+        if self.lowest_id_hosts && self.me < theirs.holder {
+            return self.answered(from, now);
         }
         let rival = theirs.session != self.session;
         match &self.phase {

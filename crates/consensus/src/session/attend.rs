@@ -75,6 +75,7 @@ pub(crate) async fn attend(
 ) {
     this.act_on_claim(first);
     let mut admission = Admission::new(this.session);
+    admission.promotes_at_once = lock(&this.node.replica).planted.promote_at_once;
     let mut change = Slot::default();
     let mut proposal = Slot::default();
     let mut led = false;
@@ -221,9 +222,11 @@ impl Slot {
 
 impl Attendant {
     fn propose(&self, body: Body) -> BoxFuture<'static, ()> {
-        let node = self.node.clone();
+        let (node, again) = (self.node.clone(), self.tick);
         async move {
-            node.bounded(body).await;
+            if node.bounded(body).await.is_none() {
+                tokio::time::sleep(again).await;
+            }
         }
         .boxed()
     }
@@ -231,10 +234,14 @@ impl Attendant {
     fn change(&self, change: Change) -> BoxFuture<'static, ()> {
         // The engine carries it out by itself, to its end: this only waits for it.
         let changing = self.node.engine.change(change.clone());
+        let again = self.tick;
         async move {
             if let Err(error) = changing.await {
                 // Level-triggered: what still differs is tried again.
                 tracing::debug!(?change, %error, "a change of members did not happen");
+                // Not at once: Raft refuses while an entry it waits for is on its way, and asking
+                // without a pause would keep the thread that brings it (hosted seed 0).
+                tokio::time::sleep(again).await;
             }
         }
         .boxed()

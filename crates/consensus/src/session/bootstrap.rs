@@ -203,6 +203,16 @@ pub async fn game_resume<G: Game>(
     blueprint: Blueprint<G>,
     config: SessionConfig,
 ) -> Result<GameSession<G>, ResumeError> {
+    resume(port, blueprint, config, Hooks::default()).await
+}
+
+/// [`game_resume`], watched.
+pub(crate) async fn resume<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    config: SessionConfig,
+    hooks: Hooks,
+) -> Result<GameSession<G>, ResumeError> {
     config.validate(&blueprint)?;
     let found = identity::look(&*config.log)?;
     let Some(mut identity) = found.identity else {
@@ -220,7 +230,6 @@ pub async fn game_resume<G: Game>(
         // The log knows the members better than who welcomed this node.
         identity.trusted.clear();
     }
-    let hooks = Hooks::default();
     Ok(open(port, blueprint, Member { identity, hooks }, config).await?)
 }
 
@@ -231,10 +240,21 @@ pub async fn game_resume<G: Game>(
 ///
 /// [`HostError`]; nothing keeps running then, and the game's name on the fabric is free again.
 pub async fn game_host<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: HostOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, HostError> {
+    host(port, blueprint, options, config, Hooks::default()).await
+}
+
+/// [`game_host`], watched.
+pub(crate) async fn host<G: Game>(
     mut port: Port,
     blueprint: Blueprint<G>,
     options: HostOptions,
     config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, HostError> {
     config.validate(&blueprint)?;
     if options.seats == 0 || options.seats > seats::SEATS_MAX {
@@ -248,7 +268,9 @@ pub async fn game_host<G: Game>(
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
-    claim(&mut port, &me, session, &options, &config).await?;
+    let lowest = hooks.planted.lowest_id_hosts;
+    claim(&mut port, &me, session, &options, &config, lowest).await?;
+    hooks.observer.founded(session);
     let configure = Configure {
         seats: options.seats,
         spectators_max: options.spectators_max,
@@ -266,7 +288,6 @@ pub async fn game_host<G: Game>(
         configure,
         trusted: BTreeSet::new(),
     };
-    let hooks = Hooks::default();
     let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
     if let Err(why) = game.node.engine.initialize([me].into()).await {
@@ -339,11 +360,13 @@ async fn claim(
     session: SessionId,
     options: &HostOptions,
     config: &SessionConfig,
+    lowest_id_hosts: bool,
 ) -> Result<(), HostError> {
     let links = port.links.clone();
     let clock = &config.clock;
     let mut peers = links.peers();
     let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
+    host.lowest_id_hosts = lowest_id_hosts;
     let mut actions = host.claim(session, config.nonce, clock.now());
     loop {
         for action in std::mem::take(&mut actions) {
@@ -397,7 +420,15 @@ pub async fn game_join<G: Game>(
     options: JoinOptions,
     config: SessionConfig,
 ) -> Result<GameSession<G>, JoinError> {
-    enter(port, blueprint, Kind::Player, options, config).await
+    enter(
+        port,
+        blueprint,
+        Kind::Player,
+        options,
+        config,
+        Hooks::default(),
+    )
+    .await
 }
 
 /// Watches a game: gets every event, and never votes.
@@ -411,7 +442,15 @@ pub async fn game_spectate<G: Game>(
     options: JoinOptions,
     config: SessionConfig,
 ) -> Result<GameSession<G>, JoinError> {
-    enter(port, blueprint, Kind::Spectator, options, config).await
+    enter(
+        port,
+        blueprint,
+        Kind::Spectator,
+        options,
+        config,
+        Hooks::default(),
+    )
+    .await
 }
 
 /// Joins a game as the voter that does not play.
@@ -425,15 +464,24 @@ pub async fn game_witness<G: Game>(
     options: JoinOptions,
     config: SessionConfig,
 ) -> Result<GameSession<G>, JoinError> {
-    enter(port, blueprint, Kind::Witness, options, config).await
+    enter(
+        port,
+        blueprint,
+        Kind::Witness,
+        options,
+        config,
+        Hooks::default(),
+    )
+    .await
 }
 
-async fn enter<G: Game>(
+pub(crate) async fn enter<G: Game>(
     mut port: Port,
     blueprint: Blueprint<G>,
     kind: Kind,
     options: JoinOptions,
     config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
     let deadline = Instant::now() + options.within;
@@ -467,7 +515,6 @@ async fn enter<G: Game>(
         configure: Configure::default(),
         trusted: members.into_iter().collect(),
     };
-    let hooks = Hooks::default();
     let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
     game.node.count_not_member(dropped);

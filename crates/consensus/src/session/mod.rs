@@ -31,6 +31,8 @@ pub use bootstrap::{
     HostError, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, game_host,
     game_join, game_resume, game_spectate, game_witness,
 };
+#[cfg(feature = "testkit")]
+pub(crate) use bootstrap::{enter, host, resume};
 pub use channels::{AppChannel, ChannelError};
 pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
 pub use identity::LogOwner;

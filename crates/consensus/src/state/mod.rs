@@ -123,6 +123,12 @@ pub(crate) struct Planted {
     pub timer_per_node: bool,
     /// A follower answers a read from what it has applied, without asking the leader.
     pub local_reads: bool,
+    /// A change of voters names all of them, and with them everybody who is to be a member.
+    pub absolute_voters: bool,
+    /// Of two hosts the lower node stays, whoever was there first.
+    pub lowest_id_hosts: bool,
+    /// A learner gets its vote whatever it has of the log.
+    pub promote_at_once: bool,
 }
 
 /// The index a game sees: entries count from 1.

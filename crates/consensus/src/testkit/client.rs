@@ -2,13 +2,14 @@
 //! events. They outlive the node's crashes, and ask again under the same key what they do not know.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::dice::Dice;
 use super::game::{Ledger, refused};
+use super::mirror::{Answer, Mirror};
 use super::world::{Watcher, World};
 use crate::turns::{Proposal, Ruling, TurnEvent, TurnSequencer};
 
@@ -17,6 +18,13 @@ use crate::turns::{Proposal, Ruling, TurnEvent, TurnSequencer};
 pub(super) struct Life {
     pub sequencer: TurnSequencer<Ledger>,
     pub watcher: Arc<Watcher>,
+    pub mirror: Arc<Mutex<Mirror>>,
+}
+
+impl Life {
+    fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where a client finds its node; nothing while it is down.
@@ -118,8 +126,15 @@ impl Client {
                     within: Duration::from_millis(dice.range(20, 400)),
                     ..Proposal::default()
                 };
+                life.mirror()
+                    .propose(serial, action, &mut self.world.facts());
                 let answer = life.sequencer.propose_with(&action, proposal).await;
                 if life.watcher.is_on() {
+                    let told = match &answer {
+                        Ok(told) => Answer::Decided(told.index, told.ruling.clone()),
+                        Err(error) => Answer::Error(error.clone()),
+                    };
+                    life.mirror().replied(serial, told, &mut self.world.facts());
                     let mut facts = self.world.facts();
                     match answer {
                         Ok(decision) => {
@@ -179,6 +194,7 @@ impl Client {
             if !life.watcher.is_on() {
                 return;
             }
+            life.mirror().saw(&event, &mut self.world.facts());
             self.saw(event, &mut last);
             if dice.permille(30) {
                 sleep(Duration::from_millis(dice.range(100, 900))).await;

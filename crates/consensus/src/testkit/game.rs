@@ -76,7 +76,7 @@ impl Notes {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     notes: Notes,
-    seen: BTreeSet<u64>,
+    pub seen: BTreeSet<u64>,
 }
 
 /// Whether the rules refuse this action.

@@ -5,6 +5,8 @@
 //! real ones, from the session down to the durable log; only the network, the disks and the clocks
 //! are simulated.
 //!
+//! For a game of your own there is [`Cluster`].
+//!
 //! Invariants, checked as it happens
 //! - `ElectionSafety`: a term has one leader;
 //! - `LogMatching`: entries of one index and term are the same bytes on every node;
@@ -15,18 +17,31 @@
 //! - `LinearizableReads`: a read sees every turn acknowledged before it began;
 //! - `OneTimeoutPerTurn`: no turn is ended before its own time is up;
 //! - `EventsInOrder`: a reader sees the log's actions, in order, whatever it missed;
+//! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions;
+//! - `OneHost`: nobody founds a session where one is;
+//! - `AdditiveMembership`: a change of members is about one node;
+//! - `CaughtUp`: who gets a vote has the log as it was when it became a learner;
+//! - `SpectatorsOnlyWatch`, `SpectatorsSurvive`: who watches never votes, and no change forgets it;
+//! - `NoLostSeat`: only who left, or fell silent, loses a place, and comes back to the seat it had;
 //! - `NodeLives`: no node stops or fails to start on what its disk holds;
-//! - `Progress`: once nothing goes wrong any more, every proposal is decided and all nodes catch up.
+//! - `Progress`: once nothing goes wrong any more, every proposal is decided, all nodes catch up,
+//!   and in a hosted game the members are who should be.
 
 mod client;
+mod cluster;
 mod dice;
 mod early;
 mod game;
+mod hosted;
+mod lobby;
+mod machine;
+mod mirror;
 mod net;
 mod plan;
 mod run;
 mod world;
 
+pub use cluster::{Cluster, ClusterError, NODES_MAX, quick_config};
 pub use plan::{Fault, What};
 pub use run::{run_faults, run_seed};
 
@@ -44,22 +59,48 @@ pub enum Plant {
     ReplyBeforeFsync,
     /// A node answers a read from what it has applied.
     LocalReads,
+    /// An admission names all voters, and forgets who only watches.
+    AbsoluteVoterSets,
+    /// Of two hosts the lower node stays, whoever was there first.
+    LowestIdHost,
+    /// A learner gets its vote before it has the log.
+    PromotionWithoutCatchUp,
+    /// A player's view takes an event for its own by the action's value.
+    MatchByValue,
 }
 
 impl Plant {
     /// Every bug, and the name it goes by.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("high-water-sessions", Self::HighWaterSessions),
         ("timer-per-node", Self::TimerPerNode),
         ("reply-before-fsync", Self::ReplyBeforeFsync),
         ("local-reads", Self::LocalReads),
+        ("absolute-voter-sets", Self::AbsoluteVoterSets),
+        ("lowest-id-host", Self::LowestIdHost),
+        ("promotion-without-catch-up", Self::PromotionWithoutCatchUp),
+        ("match-by-value", Self::MatchByValue),
     ];
+}
+
+/// How the nodes come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Setting {
+    /// By the roster in three seeds of four, in the fourth hosted.
+    Mixed,
+    /// Everybody knows everybody.
+    #[default]
+    Roster,
+    /// One hosts, others join and watch, leave, are put out and come back as new lives.
+    Hosted,
 }
 
 /// What kind of run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scenario {
-    /// How many nodes; the seed picks three, sometimes five, when `None`.
+    /// How the nodes come together.
+    pub setting: Setting,
+    /// How many nodes a roster has; the seed picks three, sometimes five, when `None`.
     pub nodes: Option<usize>,
     /// For how long things go wrong, in virtual milliseconds.
     pub chaos_ms: u64,
@@ -72,6 +113,7 @@ pub struct Scenario {
 impl Default for Scenario {
     fn default() -> Self {
         Self {
+            setting: Setting::default(),
             nodes: None,
             chaos_ms: 3000,
             heal_ms: 5000,
@@ -87,10 +129,26 @@ pub struct Counters {
     pub failovers: u64,
     /// Machines that stopped.
     pub crashes: u64,
-    /// Nodes that came back on their disk.
+    /// Processes that began on a machine that had run one.
     pub restarts: u64,
-    /// Links or nodes that were cut off.
+    /// Nodes that were cut off.
     pub partitions: u64,
+    /// Links that were cut in one direction.
+    pub one_way: u64,
+    /// Frames lost on links that were cut.
+    pub cut_frames: u64,
+    /// Frames lost elsewhere.
+    pub lost_frames: u64,
+    /// Frames that arrived twice.
+    pub repeated_frames: u64,
+    /// Frames that arrived after one that was sent later.
+    pub overtaken_frames: u64,
+    /// Disks that became slow.
+    pub slow_disks: u64,
+    /// Machines whose clock goes wrong by more than a hundredth.
+    pub skewed_clocks: u64,
+    /// Clocks that were set ahead.
+    pub clocks_ahead: u64,
     /// Snapshots a node took from another.
     pub snapshot_installs: u64,
     /// Readers that were too slow.
@@ -107,17 +165,41 @@ pub struct Counters {
     pub unknown: u64,
     /// Reads answered.
     pub reads: u64,
+    /// Events that met a player's own undecided actions.
+    pub speculated: u64,
+    /// Joint member lists that were committed.
+    pub joint_changes: u64,
+    /// Votes that were given while somebody watched.
+    pub beside_spectator: u64,
+    /// Hosts that found another.
+    pub duplicate_hosts: u64,
+    /// Places taken from who left or fell silent.
+    pub evictions: u64,
+    /// Places that went to a later life of their peer.
+    pub takeovers: u64,
+    /// Machines that lost their disk.
+    pub disks_lost: u64,
+    /// Peers that left.
+    pub leaves: u64,
 }
 
 impl Counters {
     /// Each count with its name.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 28] {
         [
             ("fail-over", self.failovers),
             ("crash", self.crashes),
             ("restart", self.restarts),
             ("partition", self.partitions),
+            ("one-way partition", self.one_way),
+            ("frame cut off", self.cut_frames),
+            ("frame lost", self.lost_frames),
+            ("frame repeated", self.repeated_frames),
+            ("frame overtaken", self.overtaken_frames),
+            ("slow disk", self.slow_disks),
+            ("skewed clock", self.skewed_clocks),
+            ("clock set ahead", self.clocks_ahead),
             ("snapshot install", self.snapshot_installs),
             ("lagged", self.lagged),
             ("reset with pending turns", self.resets_with_pending),
@@ -126,6 +208,14 @@ impl Counters {
             ("acknowledged", self.acknowledged),
             ("unknown outcome", self.unknown),
             ("linearizable read", self.reads),
+            ("speculative view", self.speculated),
+            ("joint change", self.joint_changes),
+            ("admission beside a spectator", self.beside_spectator),
+            ("duplicate host", self.duplicate_hosts),
+            ("place lost", self.evictions),
+            ("place taken over", self.takeovers),
+            ("disk lost", self.disks_lost),
+            ("leave", self.leaves),
         ]
     }
 }

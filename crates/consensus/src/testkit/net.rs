@@ -15,6 +15,9 @@ use crate::ids::{GameId, PeerId};
 use crate::watch::{self, Watch};
 
 struct Flying {
+    sent_by: usize,
+    /// Which send this is a copy of.
+    number: u64,
     to: usize,
     game: GameId,
     lane: Lane,
@@ -33,6 +36,21 @@ struct State {
     loss: u64,
     extra_ms: u64,
     calm: bool,
+    /// Places whose links are neither cut nor lossy.
+    spared: BTreeSet<usize>,
+    counts: NetCounts,
+    /// The latest frame delivered, by sender and receiver.
+    delivered: BTreeMap<(usize, usize), u64>,
+}
+
+/// What the network did to frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct NetCounts {
+    pub lost: u64,
+    pub cut: u64,
+    pub repeated: u64,
+    /// Delivered after one that was sent later.
+    pub overtaken: u64,
 }
 
 /// The network; clones are the same one.
@@ -52,6 +70,9 @@ impl SimNet {
             loss: 0,
             extra_ms: 0,
             calm: false,
+            spared: BTreeSet::new(),
+            counts: NetCounts::default(),
+            delivered: BTreeMap::new(),
         })))
     }
 
@@ -92,6 +113,20 @@ impl SimNet {
         }
     }
 
+    /// Keeps a place's links whole, whatever is cut.
+    pub(super) fn spare(&self, place: usize, spared: bool) {
+        let mut state = self.lock();
+        if spared {
+            state.spared.insert(place);
+        } else {
+            state.spared.remove(&place);
+        }
+    }
+
+    pub(super) fn counts(&self) -> NetCounts {
+        self.lock().counts
+    }
+
     pub(super) fn set_loss(&self, permille: u64) {
         self.lock().loss = permille;
     }
@@ -107,6 +142,11 @@ impl SimNet {
         (state.loss, state.extra_ms, state.calm) = (0, 0, true);
     }
 
+    /// Repeats and delays some frames from now on.
+    pub(super) fn disturb(&self) {
+        self.lock().calm = false;
+    }
+
     /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame.
     pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, &Bytes)) {
         let mut state = self.lock();
@@ -116,6 +156,13 @@ impl SimNet {
                 break;
             }
             let flying = next.remove();
+            let last = state
+                .delivered
+                .entry((flying.sent_by, flying.to))
+                .or_default();
+            let overtaken = *last > flying.number;
+            *last = flying.number.max(*last);
+            state.counts.overtaken += u64::from(overtaken);
             if let Some(board) = &state.boards[flying.to] {
                 seen(flying.to, &flying.inbound.frame);
                 board.deliver(&flying.game, flying.lane, flying.inbound);
@@ -166,7 +213,13 @@ impl Fabric for SimPeer {
             return Err(SendError::ToSelf(to.clone()));
         }
         let loss = state.loss;
-        if state.cut.contains(&(self.at, place)) || state.dice.permille(loss) {
+        let spared = state.spared.contains(&self.at) || state.spared.contains(&place);
+        if state.cut.contains(&(self.at, place)) && !spared {
+            state.counts.cut += 1;
+            return Ok(());
+        }
+        if state.dice.permille(loss) && !spared {
+            state.counts.lost += 1;
             return Ok(());
         }
         let copies = if !state.calm && state.dice.permille(15) {
@@ -174,6 +227,8 @@ impl Fabric for SimPeer {
         } else {
             1
         };
+        state.counts.repeated += copies - 1;
+        let number = state.sent + 1;
         for _ in 0..copies {
             let mut delay = state.dice.range(1, 4) + state.dice.range(0, state.extra_ms + 1);
             if !state.calm && state.dice.permille(20) {
@@ -184,6 +239,8 @@ impl Fabric for SimPeer {
             state.flying.insert(
                 key,
                 Flying {
+                    sent_by: self.at,
+                    number,
                     to: place,
                     game: game.clone(),
                     lane,

@@ -34,26 +34,46 @@ pub enum What {
     Loss(u64),
     /// Frames take up to so many milliseconds more.
     SlowNet(u64),
+    /// A node's clock is set ahead by so many milliseconds.
+    ClockAhead(usize, u64),
+    /// A node's machine stops and its disk is lost: the peer comes back as a new life. Only where a
+    /// hosted game can bear it.
+    LoseDisk(usize),
+    /// A peer leaves, and comes back as a new life. Only where a hosted game can bear it.
+    Leave(usize),
 }
 
-pub(super) fn plan(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
+/// The faults of a game whose players are known.
+pub(super) fn roster(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
     let mut dice = Dice::new(seed, 1);
-    let mut faults = Vec::new();
-    let mut at_ms = dice.range(100, 400);
-    while at_ms < chaos_ms {
+    let first_ms = dice.range(100, 400);
+    plan(dice, nodes, first_ms..chaos_ms, fault)
+}
+
+/// The faults of a game that is hosted: the first once it is.
+pub(super) fn hosted(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
+    let mut dice = Dice::new(seed, 1);
+    let first_ms = dice.range(1000, 1300);
+    plan(dice, nodes, first_ms..chaos_ms, |dice, nodes| {
         let node = dice.range(0, nodes as u64) as usize;
-        let other = (node + 1 + dice.range(0, nodes as u64 - 1) as usize) % nodes;
-        let (what, least, most) = match dice.range(0, 15) {
-            0..=2 => (What::Crash(node, dice.next()), 30, 700),
-            3..=5 => (What::CrashLeader(dice.next()), 30, 500),
-            6 => (What::PowerCut(dice.next()), 20, 100),
-            7 => (What::OneWay(node, other), 50, 400),
-            8 => (What::Isolate(node), 50, 700),
-            9..=10 => (What::IsolateLeader, 50, 500),
-            11..=12 => (What::SlowDisk(node, dice.range(5, 60)), 100, 500),
-            13 => (What::Loss(dice.range(20, 250)), 50, 400),
-            _ => (What::SlowNet(dice.range(2, 25)), 50, 300),
-        };
+        match dice.range(0, 12) {
+            0..=1 => (What::LoseDisk(node), 30, 1500),
+            2 => (What::Leave(node), 100, 1500),
+            _ => fault(dice, nodes),
+        }
+    })
+}
+
+fn plan(
+    mut dice: Dice,
+    nodes: usize,
+    when: std::ops::Range<u64>,
+    mut fault: impl FnMut(&mut Dice, usize) -> (What, u64, u64),
+) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut at_ms = when.start;
+    while at_ms < when.end {
+        let (what, least, most) = fault(&mut dice, nodes);
         let for_ms = dice.range(least, most);
         faults.push(Fault {
             at_ms,
@@ -63,4 +83,21 @@ pub(super) fn plan(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
         at_ms += dice.range(20, 350);
     }
     faults
+}
+
+fn fault(dice: &mut Dice, nodes: usize) -> (What, u64, u64) {
+    let node = dice.range(0, nodes as u64) as usize;
+    let other = (node + 1 + dice.range(0, nodes as u64 - 1) as usize) % nodes;
+    match dice.range(0, 16) {
+        0..=2 => (What::Crash(node, dice.next()), 30, 700),
+        3..=5 => (What::CrashLeader(dice.next()), 30, 500),
+        6 => (What::PowerCut(dice.next()), 20, 100),
+        7 => (What::OneWay(node, other), 50, 400),
+        8 => (What::Isolate(node), 50, 700),
+        9..=10 => (What::IsolateLeader, 50, 500),
+        11..=12 => (What::SlowDisk(node, dice.range(5, 60)), 100, 500),
+        13 => (What::Loss(dice.range(20, 250)), 50, 400),
+        14 => (What::SlowNet(dice.range(2, 25)), 50, 300),
+        _ => (What::ClockAhead(node, dice.range(1, 200)), 0, 1),
+    }
 }

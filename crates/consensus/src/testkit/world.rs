@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
 use super::game::Notes;
+use super::lobby::{Broken, Lobby};
 use super::{Counters, Violation};
+use crate::ids::{NodeId, SessionId};
 use crate::log::{Position, Record};
 use crate::raft::{Observer, SharedReplica, lock};
 
@@ -19,8 +21,11 @@ pub(super) struct Facts {
     pub violation: Option<Violation>,
     leaders: BTreeMap<u64, usize>,
     written: BTreeMap<(u64, u64), u64>,
-    applied: BTreeMap<u64, (u64, [u8; 32])>,
+    applied: BTreeMap<u64, (u64, u64)>,
     action_at: BTreeMap<u64, u64>,
+    /// The game's state after each entry, hashed.
+    games: BTreeMap<u64, u64>,
+    pub lobby: Lobby,
     /// The highest entry anybody was told of.
     pub acknowledged: u64,
     pub pending: Vec<usize>,
@@ -30,11 +35,21 @@ pub(super) struct Facts {
 #[derive(Clone)]
 pub(super) struct World(Arc<Mutex<Facts>>);
 
+/// FNV-1a, of eight bytes at a time.
 fn fold(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words
+        .iter()
+        .fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
+    rest.iter()
+        .fold(step(hash, bytes.len() as u64), |hash, byte| {
+            step(hash, u64::from(*byte))
+        })
 }
+
+/// How often the state is compared to the last byte, in entries.
+const WHOLE_STATE_EVERY: u64 = 8;
 
 const FOLD_FROM: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -60,6 +75,21 @@ impl Facts {
         }
     }
 
+    pub(super) fn digest(bytes: &[u8]) -> u64 {
+        fold(FOLD_FROM, bytes)
+    }
+
+    /// The game's state after an entry somebody has applied.
+    pub(super) fn game_at(&self, index: u64) -> Option<u64> {
+        self.games.get(&index).copied()
+    }
+
+    fn breaks(&mut self, broken: Option<Broken>) {
+        if let Some((invariant, detail)) = broken {
+            self.broken(invariant, detail);
+        }
+    }
+
     /// A node says it leads.
     pub(super) fn leads(&mut self, node: usize, term: u64) {
         if let Some(other) = self.leaders.insert(term, node) {
@@ -71,6 +101,11 @@ impl Facts {
             self.counters.failovers = (self.leaders.len() as u64).saturating_sub(1);
             self.note(node, 1, &[term]);
         }
+    }
+
+    /// Whether nobody has applied the entry yet.
+    fn is_first(&self, index: u64) -> bool {
+        !self.applied.contains_key(&index)
     }
 
     fn wrote(&mut self, node: usize, record: &Record) {
@@ -85,9 +120,9 @@ impl Facts {
         }
     }
 
-    fn applied(&mut self, node: usize, at: Position, hash: [u8; 32], notes: Notes) {
+    fn applied(&mut self, node: usize, at: Position, hash: u64, notes: Notes) {
         let Position { index, term } = at;
-        self.note(node, 3, &[index, term, fold(FOLD_FROM, &hash)]);
+        self.note(node, 3, &[index, term, hash]);
         let shown = index + 1;
         let (known_term, known) = *self.applied.entry(index).or_insert((term, hash));
         if known_term != term {
@@ -164,6 +199,8 @@ impl World {
             written: BTreeMap::new(),
             applied: BTreeMap::new(),
             action_at: BTreeMap::new(),
+            games: BTreeMap::new(),
+            lobby: Lobby::default(),
             acknowledged: 0,
             pending: vec![0; nodes],
         })))
@@ -183,6 +220,11 @@ impl World {
 pub(super) struct Watcher {
     pub(super) world: World,
     pub(super) node: usize,
+    pub(super) id: NodeId,
+    /// Whether the game is the simulator's own, which takes notes of itself.
+    pub(super) takes_notes: bool,
+    /// The state, once something was applied.
+    pub(super) replica: OnceLock<SharedReplica>,
     /// Cleared when the machine stops: what the process still does, nobody sees.
     pub(super) on: AtomicBool,
     /// Set once the session is open: later snapshots came from others.
@@ -190,13 +232,25 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(world: World, node: usize) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(world: World, node: usize, id: NodeId) -> Arc<Self> {
+        Arc::new(Self::of(world, node, id, true))
+    }
+
+    /// Of a game that is an embedder's own.
+    pub(super) fn of_any_game(world: World, node: usize, id: NodeId) -> Arc<Self> {
+        Arc::new(Self::of(world, node, id, false))
+    }
+
+    fn of(world: World, node: usize, id: NodeId, takes_notes: bool) -> Self {
+        Self {
             world,
             node,
+            id,
+            takes_notes,
+            replica: OnceLock::new(),
             on: AtomicBool::new(true),
             open: AtomicBool::new(false),
-        })
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -210,24 +264,52 @@ impl Observer for Watcher {
             let mut facts = self.world.facts();
             for record in records {
                 facts.wrote(self.node, record);
+                let at_ms = facts.at_ms();
+                let broken = facts.lobby.wrote(at_ms, &self.id, record);
+                facts.breaks(broken);
             }
         }
     }
 
     fn applied(&self, at: Position, replica: &SharedReplica) {
         if self.is_on() {
-            let (hash, state) = {
-                let replica = lock(replica);
-                (replica.hash(), replica.game.snapshot())
+            self.replica.get_or_init(|| replica.clone());
+            let mut facts = self.world.facts();
+            let replica = lock(replica);
+            let state = replica.game.snapshot().unwrap_or_default();
+            if facts.is_first(at.index) {
+                let at_ms = facts.at_ms();
+                facts.games.insert(at.index + 1, Facts::digest(&state));
+                facts.lobby.committed(&self.id, at.index);
+                let broken = facts.lobby.sits(at_ms, at.index, &replica.seats);
+                facts.breaks(broken);
+            }
+            let notes = Notes::read(&state).filter(|_| self.takes_notes);
+            let notes = notes.unwrap_or_default();
+            // What differs goes on differing: all of the state is hashed now and then, and a part of
+            // it each time.
+            let hash = if at.index.is_multiple_of(WHOLE_STATE_EVERY) {
+                fold(FOLD_FROM, &replica.hash())
+            } else {
+                let clock = [replica.now_ms, replica.turn].map(u64::to_le_bytes);
+                fold(fold(FOLD_FROM, &state), clock.as_flattened())
             };
-            let notes = state.and_then(|state| Notes::read(&state));
-            self.world
-                .facts()
-                .applied(self.node, at, hash, notes.unwrap_or_default());
+            facts.applied(self.node, at, hash, notes);
+        }
+    }
+
+    fn founded(&self, session: SessionId) {
+        if self.is_on() {
+            let mut facts = self.world.facts();
+            let broken = facts.lobby.founded(self.node, session);
+            facts.breaks(broken);
         }
     }
 
     fn installed(&self, at: Position) {
+        if self.is_on() {
+            self.world.facts().lobby.installed(&self.id, at.index);
+        }
         if self.is_on() && self.open.load(Ordering::Relaxed) {
             let mut facts = self.world.facts();
             facts.counters.snapshot_installs += 1;

@@ -14,5 +14,7 @@ mod speculative;
 pub use crate::node::{ProposeError, ReadError};
 pub use event::{IndexedAction, Ruling, TurnEvent};
 pub use sequencer::{Decision, Events, Proposal, Seen, TurnError, TurnSequencer};
+#[cfg(feature = "testkit")]
+pub(crate) use speculation::Planted;
 pub use speculation::{Fate, Notice, ReplyOutcome, SpeculateError, Speculation, Standing};
 pub use speculative::{NotProposed, Shown, SpeculationOptions, SpeculativeSequencer, Ticket};

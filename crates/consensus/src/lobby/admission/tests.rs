@@ -506,3 +506,15 @@ fn who_was_welcomed_and_lost_its_place_is_not_let_in_by_what_it_said_before() {
         "{steps:?}"
     );
 }
+
+#[test]
+fn who_left_is_not_seated_for_what_it_said_before() {
+    let mut t = Table::new(2, &["ann", "bob"]);
+    t.hear(node("bob", 1), Kind::Player);
+    t.step();
+    t.seats.vacate(&node("bob", 1), true);
+    let seats_bob = |steps: Vec<Step>| steps.iter().any(|s| matches!(s, Step::Seat { .. }));
+    assert!(!seats_bob(t.step()));
+    t.hear(node("bob", 1), Kind::Player);
+    assert!(seats_bob(t.step()), "it came back");
+}

@@ -49,7 +49,7 @@ use super::{
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
 use crate::game::Malformed;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, SessionId};
 use crate::log::{LogError, LogStore, Position, Record};
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
@@ -68,6 +68,7 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn voted(&self, _term: u64) {}
     fn applied(&self, _: Position, _: &SharedReplica) {}
     fn installed(&self, _: Position) {}
+    fn founded(&self, _: SessionId) {}
 }
 
 pub(crate) type ObserverRef = Arc<dyn Observer>;
@@ -393,6 +394,28 @@ impl Engine {
         }))
     }
 
+    /// What only a planted bug does: names everybody who is to vote, and forgets who only watches.
+    fn replace_all(
+        &self,
+        members: &super::Membership,
+        newcomer: NodeId,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let raft = self.raft.clone();
+        let mut voters = members.voters.clone();
+        voters.insert(newcomer);
+        let nodes = voters.iter().map(|node| (node.clone(), EmptyNode::new()));
+        let nodes = ChangeMembers::ReplaceAllNodes(nodes.collect());
+        let voters = ChangeMembers::ReplaceAllVoters(voters);
+        async move {
+            for change in [voters, nodes] {
+                let changed = raft.change_membership(change, false).await;
+                changed.map_err(change_error)?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     async fn on_transfer(&self, ask: wire::Transfer) -> Result<Body, Malformed> {
         let to = ask.to.and_then(|node| node.node()).ok_or(Malformed)?;
         let from = types::vote(ask.from)?;
@@ -487,7 +510,9 @@ impl Consensus for Engine {
         let raft = self.raft.clone();
         let members = self.status.borrow().membership.clone();
         let is_voter = |node: &NodeId| members.voters.contains(node);
+        let absolute = lock(&self.replica).planted.absolute_voters;
         let (change, retain) = match change {
+            Change::Promote(node) if absolute => return self.replace_all(&members, node),
             Change::AddLearner(node) => (
                 ChangeMembers::AddNodes([(node, EmptyNode::new())].into()),
                 true,

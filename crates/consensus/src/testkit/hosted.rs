@@ -1,0 +1,133 @@
+//! Who wants what in a game that is hosted, and when it is well.
+
+use std::collections::BTreeSet;
+
+use super::dice::Dice;
+use super::machine::{GALLERY, Wish};
+use super::run::Run;
+use crate::ids::{NodeId, PeerId};
+use crate::raft::{Membership, Role};
+use crate::state::command::Kind;
+
+/// Peers around a hosted game: one hosts, one thinks it does, three more play, and two watch, where
+/// there are seats for three and room for one to watch.
+pub(super) const PEERS: usize = 7;
+
+/// One peer's part.
+pub(super) struct Part {
+    pub wish: Wish,
+    pub begins_ms: u64,
+    /// Whether it hosts beside the first: it must find that out.
+    pub is_second_host: bool,
+}
+
+/// The parts of a seed, one per place: any name may host.
+pub(super) fn cast(seed: u64) -> Vec<Part> {
+    let mut dice = Dice::new(seed, 5);
+    let mut parts = Vec::new();
+    let mut part = |wish, begins_ms, is_second_host| {
+        parts.push(Part {
+            wish,
+            begins_ms,
+            is_second_host,
+        });
+    };
+    part(Wish::Host, dice.range(0, 100), false);
+    // Beside the first host's claim, or some time after it.
+    let second = match dice.range(0, 3) {
+        0 => dice.range(0, 600),
+        _ => dice.range(600, 3000),
+    };
+    part(Wish::Host, second, true);
+    for latest in [600, 1000, 2500] {
+        part(Wish::Join(Kind::Player), dice.range(0, latest), false);
+    }
+    for latest in [1200, 2500] {
+        part(Wish::Join(Kind::Spectator), dice.range(0, latest), false);
+    }
+    for n in (1..parts.len()).rev() {
+        parts.swap(n, dice.range(0, n as u64 + 1) as usize);
+    }
+    parts
+}
+
+impl Run {
+    /// Whoever leads, its members, whether they are final, and who should be.
+    fn led(&self) -> Option<(Membership, bool, BTreeSet<NodeId>, BTreeSet<NodeId>, usize)> {
+        let leader = self.machines[self.leader()?].running.as_ref()?;
+        let status = leader.session.node().status().get();
+        let seats = leader.session.seats();
+        let settled = status.role == Role::Leader
+            && status.membership_committed
+            && !status.membership.is_joint();
+        let free = seats.free_seats() + (GALLERY as usize - seats.gallery.len());
+        Some((
+            (*status.membership).clone(),
+            settled,
+            seats.voters(),
+            seats.learners(),
+            free,
+        ))
+    }
+
+    /// The place of a life that is in the game now.
+    fn place_of(&self, node: &NodeId) -> Option<usize> {
+        (0..self.machines.len()).find(|place| {
+            let running = self.machines[*place].running.as_ref();
+            running.is_some_and(|running| running.session.node().id() == node)
+        })
+    }
+
+    /// Why the lobby is not what it should be; `None` when it is.
+    pub(super) fn lobby_unwell(&self) -> Option<String> {
+        let Some((members, settled, voters, learners, free)) = self.led() else {
+            return Some("nobody leads".to_owned());
+        };
+        let lives = members
+            .voters
+            .iter()
+            .chain(&members.learners)
+            .all(|node| self.place_of(node).is_some());
+        let well = settled
+            && free == 0
+            && members.voters == voters
+            && members.learners == learners
+            && lives;
+        (!well).then(|| {
+            format!(
+                "members {members:?}, settled {settled}, all alive {lives}; {voters:?} should vote \
+                 and {learners:?} watch, {free} places are free"
+            )
+        })
+    }
+
+    /// The places of everybody who plays now.
+    pub(super) fn players(&self) -> BTreeSet<usize> {
+        let Some((_, _, voters, ..)) = self.led() else {
+            return BTreeSet::new();
+        };
+        voters
+            .iter()
+            .filter_map(|node| self.place_of(node))
+            .collect()
+    }
+
+    /// The places of everybody who gets the log.
+    pub(super) fn listeners(&self) -> BTreeSet<usize> {
+        let Some((members, ..)) = self.led() else {
+            return BTreeSet::new();
+        };
+        let nodes = members.voters.iter().chain(&members.learners);
+        nodes.filter_map(|node| self.place_of(node)).collect()
+    }
+
+    /// The life that is, or will be, at a place.
+    pub(super) fn life(&self, place: usize) -> Option<NodeId> {
+        let peer: &PeerId = self.names.get(place)?;
+        let incarnation = self.machines[place].incarnation;
+        Some(NodeId::new(
+            peer.clone(),
+            crate::ids::Incarnation(incarnation),
+        ))
+    }
+}
