@@ -214,19 +214,27 @@ impl<G: Game> Cluster<G> {
     /// spawns with tokio goes on in later calls.
     pub fn during<F: Future>(&mut self, work: F) -> F::Output {
         let (net, begun, now_ms) = (self.net.clone(), self.begun, self.now_ms.clone());
+        let arrive = move || {
+            let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            now_ms.store(now, Ordering::Relaxed);
+            net.pump(now, |_, _| ());
+        };
+        let last = arrive.clone();
         let pump = async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                now_ms.store(now, Ordering::Relaxed);
-                net.pump(now, |_, _| ());
+                arrive();
             }
         };
         let both = async move {
             let work = std::pin::pin!(work);
             let pump = std::pin::pin!(never(pump));
             match select(work, pump).await {
-                Either::Left((done, _)) => done,
+                Either::Left((done, _)) => {
+                    // The work may end in the very millisecond that is due.
+                    last();
+                    done
+                }
                 Either::Right((never, _)) => match never {},
             }
         };
