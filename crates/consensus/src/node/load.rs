@@ -58,7 +58,8 @@ impl Load {
         let taken = self
             .total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
-        taken.is_ok().then_some(Carried {
+        // Made only when taken: dropping one gives back.
+        taken.ok().map(|_| Carried {
             load: self,
             peer: None,
         })
