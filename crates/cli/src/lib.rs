@@ -14,7 +14,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod host_cache;
 pub mod outcome;
+pub mod play;
+pub mod recording;
+pub mod replay;
+pub mod term;
 
 use outcome::{Outcome, Problem};
 
@@ -27,7 +32,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Play(play::Args),
+    Replay(replay::Args),
+}
 
 /// Runs the program with `args`, the first of which is its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -51,5 +59,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<Outcome, Problem> {
-    match command {}
+    match command {
+        Command::Play(args) => play::run(&args),
+        Command::Replay(args) => replay::run(&args),
+    }
 }
