@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures")
+        .join(name);
     path.to_str().unwrap().to_owned()
 }
 
@@ -47,10 +49,19 @@ fn play_says_in_one_line_what_is_wrong() {
         (&[here], "Cargo.toml"),
         (&[&tour, "--config", "greeting"], "want KEY=VALUE"),
         (&[&tour, "--config", "=x"], "a key has 1 to"),
-        (&[&tour, "--config", "a=@/does/not/exist"], "cannot read /does/not/exist"),
-        (&[&tour, "--config", "a=1", "--config", "a=2"], "given twice"),
+        (
+            &[&tour, "--config", "a=@/does/not/exist"],
+            "cannot read /does/not/exist",
+        ),
+        (
+            &[&tour, "--config", "a=1", "--config", "a=2"],
+            "given twice",
+        ),
         (&[&tour, "--record", here], "cannot record to"),
-        (&[&tour, "--record", "/does/not/exist/x"], "cannot record to"),
+        (
+            &[&tour, "--record", "/does/not/exist/x"],
+            "cannot record to",
+        ),
     ] {
         refused(&[&["play", bench], args].concat(), says);
     }
@@ -63,7 +74,10 @@ fn a_flag_that_cannot_be_read_is_refused_with_its_name() {
         (&["play", &tour, "--seats", "many"][..], "--seats"),
         (&["play", &tour, "--seats", "65536"], "--seats"),
         (&["play", &tour, "--seed", "9223372036854775808"], "--seed"),
-        (&["play", &tour, "--heartbeat", "50"], "want a duration such as 50ms"),
+        (
+            &["play", &tour, "--heartbeat", "50"],
+            "want a duration such as 50ms",
+        ),
         (&["play", &tour, "--heartbeat", "2m"], "from 1ms to 1m"),
         (&["play", &tour, "--color", "all"], "--color"),
         (&["play", &tour, "--no-such-flag"], "--no-such-flag"),
@@ -84,13 +98,20 @@ fn replay_says_in_one_line_what_is_wrong() {
     let record = dir.path().join("game.cabp");
     let record = record.to_str().unwrap();
     let tour = fixture("tour.wasm");
-    let made = cabinet(&["play", "--bench-first-frame", &tour, "--seed", "1", "--record", record]);
+    let made = cabinet(&[
+        "play",
+        "--bench-first-frame",
+        &tour,
+        "--seed",
+        "1",
+        "--record",
+        record,
+    ]);
     assert!(made.status.success(), "{made:?}");
     let whole = std::fs::read(record).unwrap();
 
-    let file = |name: &str, bytes: &[u8]| {
-        write(dir.path(), name, bytes).to_str().unwrap().to_owned()
-    };
+    let file =
+        |name: &str, bytes: &[u8]| write(dir.path(), name, bytes).to_str().unwrap().to_owned();
     let mut damaged = whole.clone();
     damaged[60] ^= 1;
     let mut newer = whole.clone();
@@ -102,12 +123,21 @@ fn replay_says_in_one_line_what_is_wrong() {
         (&[&file("empty", b""), "--json"], "no recording"),
         (&[&file("damaged", &damaged), "--dump"], "damaged"),
         (&[&file("newer", &newer), "--dump"], "version 9"),
-        (&[&file("short", &whole[..40]), "--dump"], "ends before its first callback"),
+        (
+            &[&file("short", &whole[..40]), "--dump"],
+            "ends before its first callback",
+        ),
         (&[record], "replay needs a terminal"),
         (&[record, "--frame", "999999"], "has steps 0 to"),
         (&[record, "--frame", "0", "--seat", "2"], "has seats 1 to 1"),
-        (&[record, &fixture("coil.wasm"), "--dump"], "another game, or another version of it"),
-        (&[record, "/does/not/exist.wasm", "--dump"], "/does/not/exist.wasm"),
+        (
+            &[record, &fixture("coil.wasm"), "--dump"],
+            "another game, or another version of it",
+        ),
+        (
+            &[record, "/does/not/exist.wasm", "--dump"],
+            "/does/not/exist.wasm",
+        ),
     ] {
         refused(&[&["replay"], args].concat(), says);
     }
@@ -126,7 +156,10 @@ fn a_torn_recording_is_shown_with_a_warning() {
     let output = cabinet(&["replay", record, "--frame", "2"]);
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("warning") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.contains("warning") && said.lines().count() == 1,
+        "{said}"
+    );
     assert!(String::from_utf8(output.stdout).unwrap().contains("TOUR"));
 }
 
@@ -137,7 +170,11 @@ fn a_program_reads_a_recording_as_json() {
     let record = record.to_str().unwrap();
     let tour = fixture("tour.wasm");
     let config = ["--config", "greeting=salve", "--seed", "-5", "--seats", "2"];
-    let words = [&["play", "--bench-first-frame", &tour, "--record", record], &config[..]].concat();
+    let words = [
+        &["play", "--bench-first-frame", &tour, "--record", record],
+        &config[..],
+    ]
+    .concat();
     let made = cabinet(&words);
     assert!(made.status.success(), "{made:?}");
     let bench: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
@@ -147,11 +184,16 @@ fn a_program_reads_a_recording_as_json() {
         let output = cabinet(&[&["replay", record], args].concat());
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     };
     let summary = &read(&["--json"])[0];
     assert_eq!(summary["slug"], "tour");
-    assert_eq!((&summary["seed"], &summary["seed_set"]), (&(-5).into(), &true.into()));
+    assert_eq!(
+        (&summary["seed"], &summary["seed_set"]),
+        (&(-5).into(), &true.into())
+    );
     assert_eq!(summary["seats"], 2);
     assert_eq!(summary["mode"], "private");
     assert_eq!(summary["config"][0]["key"], "greeting");

@@ -33,12 +33,25 @@ impl Terminal {
         let (cols, rows) = (cols.to_string(), rows.to_string());
         let shell = "exec env -i PATH=\"$PATH\" TERM=\"$TERM\" LANG=C.UTF-8 PS1='ready> ' sh -i";
         let opened = terminal.tmux(&[
-            "-f", "/dev/null", "new-session", "-d", "-x", &cols, "-y", &rows, "sh", "-c", shell,
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &cols,
+            "-y",
+            &rows,
+            "sh",
+            "-c",
+            shell,
         ]);
         assert!(opened.status.success(), "{opened:?}");
         terminal.until("a shell", |screen| screen.contains("ready>"));
         // One cache for all: what is compiled once starts at once.
-        terminal.line(&format!("XDG_CACHE_HOME={}; export XDG_CACHE_HOME", cache().display()));
+        terminal.line(&format!(
+            "XDG_CACHE_HOME={}; export XDG_CACHE_HOME",
+            cache().display()
+        ));
         Some(terminal)
     }
 
@@ -64,7 +77,10 @@ impl Terminal {
             if wanted(&screen) {
                 return screen;
             }
-            assert!(began.elapsed() < WIDE, "waited for {what}, the screen is:\n{screen}");
+            assert!(
+                began.elapsed() < WIDE,
+                "waited for {what}, the screen is:\n{screen}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -118,7 +134,10 @@ impl Terminal {
     fn settings(&self) -> String {
         let path = self.file("stty");
         let _ = std::fs::remove_file(&path);
-        self.line(&format!("stty -a > {0}.new; mv {0}.new {0}", path.display()));
+        self.line(&format!(
+            "stty -a > {0}.new; mv {0}.new {0}",
+            path.display()
+        ));
         let began = Instant::now();
         while !path.exists() {
             assert!(began.elapsed() < WIDE, "stty did not answer");
@@ -142,14 +161,19 @@ fn cache() -> PathBuf {
 }
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures")
+        .join(name);
     path.to_str().unwrap().to_owned()
 }
 
 /// The game's 24 rows of a screen of 100 × 30, without what is around them.
 fn game_rows(screen: &str) -> Vec<String> {
     let lines: Vec<&str> = screen.lines().collect();
-    let top = lines.iter().position(|line| line.trim_start().starts_with("+--")).unwrap();
+    let top = lines
+        .iter()
+        .position(|line| line.trim_start().starts_with("+--"))
+        .unwrap();
     let inner = |line: &&str| {
         let line = line.trim_start().strip_prefix('|').unwrap_or(line);
         let line = line.trim_end();
@@ -160,13 +184,21 @@ fn game_rows(screen: &str) -> Vec<String> {
 
 #[test]
 fn a_player_joins_types_sees_it_and_control_c_gives_the_screen_back() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     terminal.line("echo before the game");
     let before = terminal.settings();
-    terminal.cabinet(&format!("play {} --seed 7 --config greeting=salve", fixture("tour.wasm")));
+    terminal.cabinet(&format!(
+        "play {} --seed 7 --config greeting=salve",
+        fixture("tour.wasm")
+    ));
     let screen = terminal.shows("TOUR");
     assert!(screen.contains("seat-1"), "{screen}");
-    assert!(screen.contains("seat 1/1") && screen.contains("B/frame"), "{screen}");
+    assert!(
+        screen.contains("seat 1/1") && screen.contains("B/frame"),
+        "{screen}"
+    );
     assert!(!screen.contains("before the game"), "{screen}");
     terminal.press(&["z"]);
     terminal.shows("'z'");
@@ -189,7 +221,9 @@ fn a_player_joins_types_sees_it_and_control_c_gives_the_screen_back() {
 
 #[test]
 fn a_bare_escape_leaves_too() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     terminal.cabinet(&format!("play {}", fixture("tour.wasm")));
     terminal.shows("TOUR");
     terminal.press(&["Escape"]);
@@ -198,7 +232,9 @@ fn a_bare_escape_leaves_too() {
 
 #[test]
 fn a_terminal_that_becomes_too_small_says_so_and_one_that_grows_shows_the_game_again() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     terminal.cabinet(&format!("play {} --seed 7", fixture("tour.wasm")));
     terminal.shows("TOUR");
     terminal.resize(60, 20);
@@ -218,7 +254,9 @@ fn a_terminal_that_becomes_too_small_says_so_and_one_that_grows_shows_the_game_a
 
 #[test]
 fn two_seats_take_turns_at_the_keyboard_and_play_to_the_end() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     let record = terminal.file("match.cabp");
     terminal.cabinet(&format!(
         "play {} --seats 2 --seed 7 --config rounds=1 --config turn_seconds=300 --record {}",
@@ -226,19 +264,30 @@ fn two_seats_take_turns_at_the_keyboard_and_play_to_the_end() {
         record.display()
     ));
     let first = terminal.shows("F E N C E S");
-    assert!(first.contains("seat 1/2") && first.contains("REC"), "{first}");
+    assert!(
+        first.contains("seat 1/2") && first.contains("REC"),
+        "{first}"
+    );
     terminal.press(&["Enter"]);
-    terminal.until("the first turn", |screen| screen.contains("seat 1/2") && *screen != *first);
+    terminal.until("the first turn", |screen| {
+        screen.contains("seat 1/2") && *screen != *first
+    });
     let before = game_rows(&terminal.screen());
     // Seat 1 draws a fence: what it sees changes.
     terminal.press(&["w"]);
     let drawn = terminal.until("a fence", |screen| game_rows(screen) != before);
     terminal.press(&["C-t"]);
     let second = terminal.shows("seat 2/2");
-    assert_ne!(game_rows(&second), game_rows(&drawn), "each sees the field its own way");
+    assert_ne!(
+        game_rows(&second),
+        game_rows(&drawn),
+        "each sees the field its own way"
+    );
     // Seat 2 draws the next one.
     terminal.press(&["d"]);
-    terminal.until("another fence", |screen| game_rows(screen) != game_rows(&second));
+    terminal.until("another fence", |screen| {
+        game_rows(screen) != game_rows(&second)
+    });
     terminal.press(&["C-t"]);
     terminal.shows("seat 1/2");
     terminal.press(&["C-c"]);
@@ -260,7 +309,9 @@ fn two_seats_take_turns_at_the_keyboard_and_play_to_the_end() {
 
 #[test]
 fn a_game_that_ends_is_looked_at_until_a_key_is_pressed_and_its_result_is_printed() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     terminal.cabinet(&format!("play {} --seats 2", fixture("tour.wasm")));
     terminal.shows("TOUR");
     terminal.press(&["e"]);
@@ -268,19 +319,31 @@ fn a_game_that_ends_is_looked_at_until_a_key_is_pressed_and_its_result_is_printe
     assert!(over.contains("TOUR"), "{over}");
     terminal.press(&["x"]);
     let screen = terminal.ended_with(0);
-    assert!(screen.contains("seat-1") && screen.contains("finished"), "{screen}");
+    assert!(
+        screen.contains("seat-1") && screen.contains("finished"),
+        "{screen}"
+    );
 }
 
 #[test]
 fn a_guest_that_crashes_gives_the_terminal_back_and_says_why() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     let before = terminal.settings();
-    for (key, says) in [("u", "unreachable"), ("p", "trap in input"), ("x", "exit in input")] {
+    for (key, says) in [
+        ("u", "unreachable"),
+        ("p", "trap in input"),
+        ("x", "exit in input"),
+    ] {
         terminal.cabinet(&format!("play {}", fixture("misbehave.wasm")));
         terminal.shows("Ctrl-C leave");
         terminal.press(&[key]);
         let screen = terminal.ended_with(1);
-        assert!(screen.contains("the game failed") && screen.contains(says), "{screen}");
+        assert!(
+            screen.contains("the game failed") && screen.contains(says),
+            "{screen}"
+        );
         assert!(!screen.contains("Ctrl-C leave"), "{screen}");
     }
     assert_eq!(terminal.settings(), before);
@@ -288,7 +351,9 @@ fn a_guest_that_crashes_gives_the_terminal_back_and_says_why() {
 
 #[test]
 fn a_signal_that_ends_it_gives_the_terminal_back_and_is_seen_by_who_started_it() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     let before = terminal.settings();
     let program = env!("CARGO_BIN_EXE_cabinet");
     for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
@@ -300,7 +365,9 @@ fn a_signal_that_ends_it_gives_the_terminal_back_and_is_seen_by_who_started_it()
         ));
         terminal.shows("TOUR");
         let number = std::fs::read_to_string(&pid).unwrap();
-        let killed = Command::new("kill").args([&format!("-{signal}"), number.trim()]).status();
+        let killed = Command::new("kill")
+            .args([&format!("-{signal}"), number.trim()])
+            .status();
         assert!(killed.unwrap().success());
         let screen = terminal.ended_with(code);
         assert!(!screen.contains("TOUR"), "{screen}");
@@ -310,7 +377,9 @@ fn a_signal_that_ends_it_gives_the_terminal_back_and_is_seen_by_who_started_it()
 
 #[test]
 fn what_was_recorded_is_seen_again_forward_and_backward() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
     let record = terminal.file("tour.cabp");
     terminal.cabinet(&format!(
         "play {} --seats 2 --seed 7 --record {}",
@@ -321,7 +390,9 @@ fn what_was_recorded_is_seen_again_forward_and_backward() {
     // What each key led to, without the counter of wakes, which goes on.
     let still = |screen: &str| -> Vec<String> {
         let rows = game_rows(screen);
-        rows.into_iter().filter(|row| !row.contains("wakes")).collect()
+        rows.into_iter()
+            .filter(|row| !row.contains("wakes"))
+            .collect()
     };
     let mut live = Vec::new();
     for key in ["b", "g", "j"] {
@@ -366,8 +437,13 @@ fn what_was_recorded_is_seen_again_forward_and_backward() {
 
 #[test]
 fn a_snake_is_steered_and_the_arena_is_drawn_for_a_terminal_without_utf8_or_colours() {
-    let Some(terminal) = Terminal::open(100, 30) else { return };
-    terminal.cabinet(&format!("play {} --ascii --color none", fixture("coil.wasm")));
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    terminal.cabinet(&format!(
+        "play {} --ascii --color none",
+        fixture("coil.wasm")
+    ));
     terminal.shows("Ctrl-C leave");
     let screen = terminal.until("something drawn", |screen| {
         game_rows(screen).iter().any(|row| !row.is_empty())

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use cabinet_cli::play::table::end_of;
 use cabinet_cli::recording::format::decode;
 use cabinet_cli::recording::tap::Tap;
 use cabinet_cli::recording::{Answer, Header, Recording, player_of};
-use cabinet_cli::play::table::end_of;
 use cabinet_cli::replay::machine::Machine;
 use cabinet_host::{Frame, Game, GameOptions, Host, HostOptions, Input, Key, Mode};
 use cabinet_rooms::services::StoreAdmin;
@@ -26,7 +26,9 @@ const EPOCH: i64 = 1_700_000_000_000_000_000;
 fn load(name: &str) -> Game {
     static HOST: OnceLock<Host> = OnceLock::new();
     let host = HOST.get_or_init(|| Host::new(HostOptions::default()).unwrap());
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures")
+        .join(name);
     let mut options = GameOptions::default();
     options.deadline = Duration::from_secs(60);
     host.load(&std::fs::read(path).unwrap(), &options).unwrap()
@@ -98,7 +100,12 @@ fn play(game: &Game, seats: u16, seed: Option<i64>, acts: &[Act]) -> (Recording,
     let store = MemoryStore::new();
     let slug = game.meta().slug.clone();
     for (key, value) in [(&b"greeting"[..], &b"salve"[..]), (b"round_seconds", b"10")] {
-        store.set_config(&slug, key, Some(value), Reply::new(|answer| answer.unwrap()));
+        store.set_config(
+            &slug,
+            key,
+            Some(value),
+            Reply::new(|answer| answer.unwrap()),
+        );
     }
     let file = Shared::default();
     let header = Header {
@@ -181,7 +188,11 @@ fn shows_the_same(game: Game, recording: Recording, seen: &[Seen]) {
         for seat in 1..=seats {
             let live = &seen.frames[usize::from(seat) - 1];
             let again = machine.frame(seat);
-            assert!(again == *live, "seat {seat} after {} callbacks", seen.callbacks);
+            assert!(
+                again == *live,
+                "seat {seat} after {} callbacks",
+                seen.callbacks
+            );
         }
     };
     seen.iter().for_each(|seen| same(&mut machine, seen));
@@ -200,18 +211,49 @@ fn shows_the_same(game: Game, recording: Recording, seen: &[Seen]) {
 fn a_tour_with_stores_timers_and_dice_is_seen_again() {
     let game = load("tour.wasm");
     let acts = [
-        Type(0, 'c'), Type(0, 'k'), Pass(120), Type(1, 'k'), Type(1, 'm'), Type(0, 'd'), Type(0, 'w'),
-        Pass(400), Type(0, 'o'), Type(1, 'u'), Pass(2_000), Type(0, 'h'), Type(1, 'a'), Press(0, Key::Left),
-        Press(1, Key::Enter), Pass(5_000), Type(0, 'x'), Type(0, 'k'), Type(2, 'p'), Leave(1), Pass(300),
-        Type(2, 'd'), Type(0, 't'), Pass(100), Type(0, 'e'),
+        Type(0, 'c'),
+        Type(0, 'k'),
+        Pass(120),
+        Type(1, 'k'),
+        Type(1, 'm'),
+        Type(0, 'd'),
+        Type(0, 'w'),
+        Pass(400),
+        Type(0, 'o'),
+        Type(1, 'u'),
+        Pass(2_000),
+        Type(0, 'h'),
+        Type(1, 'a'),
+        Press(0, Key::Left),
+        Press(1, Key::Enter),
+        Pass(5_000),
+        Type(0, 'x'),
+        Type(0, 'k'),
+        Type(2, 'p'),
+        Leave(1),
+        Pass(300),
+        Type(2, 'd'),
+        Type(0, 't'),
+        Pass(100),
+        Type(0, 'e'),
     ];
     let (recording, seen) = play(&game, 3, Some(7), &acts);
-    let answers = recording.callbacks.iter().flat_map(|callback| &callback.answers);
-    assert!(answers.clone().any(|answer| *answer == Answer::Value(Some(b"salve".to_vec()))));
+    let answers = recording
+        .callbacks
+        .iter()
+        .flat_map(|callback| &callback.answers);
+    assert!(
+        answers
+            .clone()
+            .any(|answer| *answer == Answer::Value(Some(b"salve".to_vec())))
+    );
     assert!(answers.count() > 4);
     assert_eq!(recording.end.as_ref().unwrap().reason, "game");
     assert!(recording.header.seed_set && recording.header.seed == 7);
-    assert!(recording.callbacks.len() > 150, "enough for snapshots to be used");
+    assert!(
+        recording.callbacks.len() > 150,
+        "enough for snapshots to be used"
+    );
     shows_the_same(game, recording, &seen);
 }
 
@@ -219,8 +261,17 @@ fn a_tour_with_stores_timers_and_dice_is_seen_again() {
 fn a_game_in_real_time_with_a_drawn_seed_is_seen_again() {
     let game = load("coil.wasm");
     let acts = [
-        Pass(700), Press(0, Key::Up), Pass(900), Press(1, Key::Down), Pass(900), Press(0, Key::Left),
-        Pass(1_500), Press(1, Key::Left), Pass(7_000), Press(0, Key::Down), Pass(9_000),
+        Pass(700),
+        Press(0, Key::Up),
+        Pass(900),
+        Press(1, Key::Down),
+        Pass(900),
+        Press(0, Key::Left),
+        Pass(1_500),
+        Press(1, Key::Left),
+        Pass(7_000),
+        Press(0, Key::Down),
+        Pass(9_000),
     ];
     let (recording, seen) = play(&game, 2, None, &acts);
     assert!(!recording.header.seed_set);
@@ -231,8 +282,17 @@ fn a_game_in_real_time_with_a_drawn_seed_is_seen_again() {
 fn a_board_game_whose_players_see_different_frames_is_seen_again() {
     let game = load("fences.wasm");
     let acts = [
-        Press(0, Key::Enter), Type(0, 'w'), Type(1, 'a'), Pass(600), Press(0, Key::Right), Type(0, 's'),
-        Press(1, Key::Up), Type(1, 'd'), Pass(40_000), Leave(0), Pass(500),
+        Press(0, Key::Enter),
+        Type(0, 'w'),
+        Type(1, 'a'),
+        Pass(600),
+        Press(0, Key::Right),
+        Type(0, 's'),
+        Press(1, Key::Up),
+        Type(1, 'd'),
+        Pass(40_000),
+        Leave(0),
+        Pass(500),
     ];
     let (recording, seen) = play(&game, 2, Some(-1), &acts);
     shows_the_same(game, recording, &seen);
@@ -243,9 +303,19 @@ fn a_crowd_with_roster_epochs_that_comes_and_goes_is_seen_again() {
     let game = load("crowd.wasm");
     let mut acts = vec![Pass(500)];
     for seat in 0..10 {
-        acts.extend([Press(seat, Key::Right), Pass(60), Press(seat + 10, Key::Down)]);
+        acts.extend([
+            Press(seat, Key::Right),
+            Pass(60),
+            Press(seat + 10, Key::Down),
+        ]);
     }
-    acts.extend([Leave(3), Pass(100), Leave(0), Press(7, Key::Left), Pass(4_000)]);
+    acts.extend([
+        Leave(3),
+        Pass(100),
+        Leave(0),
+        Press(7, Key::Left),
+        Pass(4_000),
+    ]);
     let (recording, seen) = play(&game, 20, Some(3), &acts);
     shows_the_same(game, recording, &seen);
 }
@@ -255,7 +325,10 @@ fn a_fault_is_seen_again_too() {
     let game = load("misbehave.wasm");
     let (recording, seen) = play(&game, 1, Some(1), &[Pass(200), Type(0, 'u')]);
     let end = recording.end.clone().unwrap();
-    assert_eq!((end.reason.as_str(), end.fault.as_deref()), ("fault", Some("trap")));
+    assert_eq!(
+        (end.reason.as_str(), end.fault.as_deref()),
+        ("fault", Some("trap"))
+    );
     assert!(end.text.contains("unreachable"), "{}", end.text);
     shows_the_same(game, recording, &seen);
 }
@@ -264,7 +337,11 @@ fn a_fault_is_seen_again_too() {
 fn another_artifact_is_refused() {
     let (recording, _) = play(&load("tour.wasm"), 1, Some(1), &[]);
     let error = Machine::new(load("coil.wasm"), recording).unwrap_err();
-    assert!(error.to_string().contains("another game, or another version of it"));
+    assert!(
+        error
+            .to_string()
+            .contains("another game, or another version of it")
+    );
 }
 
 #[test]
@@ -272,7 +349,11 @@ fn a_recording_that_was_forged_runs_and_says_that_it_went_another_way() {
     let game = load("tour.wasm");
     let acts = [Type(0, 'k'), Pass(200), Type(0, 'z'), Pass(200)];
     let (recording, _) = play(&game, 1, Some(1), &acts);
-    let input = recording.callbacks.iter().position(|one| one.input.is_some()).unwrap();
+    let input = recording
+        .callbacks
+        .iter()
+        .position(|one| one.input.is_some())
+        .unwrap();
     let diverged = |change: &dyn Fn(&mut Recording)| {
         let mut forged = recording.clone();
         change(&mut forged);
@@ -282,9 +363,18 @@ fn a_recording_that_was_forged_runs_and_says_that_it_went_another_way() {
     };
     assert_eq!(diverged(&|_| {}), None);
     let answer = Answer::Value(Some(b"41".to_vec()));
-    assert_eq!(diverged(&|one| one.callbacks[input].answers = vec![answer.clone()]), Some(input));
-    assert_eq!(diverged(&|one| one.callbacks[input].answers.clear()), Some(input));
-    assert_eq!(diverged(&|one| one.callbacks[input].input = Some(Input::Rune(u32::from('k') + 1))), Some(input));
+    assert_eq!(
+        diverged(&|one| one.callbacks[input].answers = vec![answer.clone()]),
+        Some(input)
+    );
+    assert_eq!(
+        diverged(&|one| one.callbacks[input].answers.clear()),
+        Some(input)
+    );
+    assert_eq!(
+        diverged(&|one| one.callbacks[input].input = Some(Input::Rune(u32::from('k') + 1))),
+        Some(input)
+    );
     assert_eq!(diverged(&|one| one.callbacks[1].seat = None), Some(1));
     assert_eq!(diverged(&|one| drop(one.callbacks.remove(0))), Some(0));
     assert_eq!(diverged(&|one| one.callbacks.swap(0, 1)), Some(0));

@@ -22,7 +22,8 @@
 //! ```
 //!
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
-//! a report in [`report`], the lines of a trace in [`trace`](mod@trace).
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), the compiler that builds a
+//! game in [`toolchain`].
 //!
 //! This crate decides nothing about games at run time, and it is no benchmark: latencies are
 //! compared with the deadline, not with each other.
@@ -31,6 +32,7 @@
 
 mod check;
 mod compare;
+pub mod files;
 mod hash;
 mod lane;
 pub mod report;
@@ -39,6 +41,7 @@ mod shot;
 mod tape;
 #[cfg(test)]
 mod testing;
+pub mod toolchain;
 pub mod trace;
 mod units;
 pub mod verdict;

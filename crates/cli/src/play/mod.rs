@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use cabinet_host::GameOptions;
 use cabinet_rooms::{EndReason, Ending};
 
-use crate::artifact;
+use crate::artifact::Artifact;
 use crate::host_cache;
 use crate::outcome::{Outcome, Problem};
 use crate::term::caps::{Caps, Depth};
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         config: config::config(&args.config)?,
         record: args.record.clone(),
     };
-    let artifact = artifact::resolve(&args.game)?;
+    let artifact = Artifact::resolve(&args.game)?;
     let mut options = GameOptions::default();
     if let Some(heartbeat) = args.heartbeat {
         options.heartbeat = heartbeat;

@@ -16,7 +16,7 @@ use cabinet_host::{Frame, GameOptions, Input};
 use cabinet_wire::ROWS;
 use serde_json::{Value, json};
 
-use crate::artifact;
+use crate::artifact::Artifact;
 use crate::host_cache;
 use crate::outcome::{Outcome, Problem};
 use crate::play::Look;
@@ -130,7 +130,7 @@ fn read(path: &Path) -> Result<Recording, Problem> {
 fn load(args: &Args, recording: &Recording) -> Result<cabinet_host::Game, Problem> {
     let recorded = PathBuf::from(&recording.header.path);
     let path = args.game.as_ref().unwrap_or(&recorded);
-    let artifact = artifact::resolve(path).map_err(|problem| match &args.game {
+    let artifact = Artifact::resolve(path).map_err(|problem| match &args.game {
         Some(_) => problem,
         None => Problem::new(format!(
             "{problem}; name the game: cabinet replay FILE GAME"
