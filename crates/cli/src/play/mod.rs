@@ -337,6 +337,7 @@ fn bench(
             "bytes": out.len(),
         })
     );
-    table.leave();
+    let (_, recorded) = table.leave();
+    recorded.map_err(|reason| Problem::new(format!("the recording is not whole: {reason}")))?;
     Ok(Outcome::Good)
 }

@@ -159,7 +159,8 @@ impl Table {
 
     fn seat_everybody(&mut self, seats: u16) -> Result<(), NotOpened> {
         if let Err(ending) = self.waits.block_on(self.room.started()) {
-            self.record_end(&ending);
+            // What is told is that it failed, not how much of it was recorded.
+            let _ = self.record_end(&ending);
             return Err(NotOpened::Ended(ending));
         }
         for seat in 1..=seats {
@@ -167,7 +168,8 @@ impl Table {
                 Ok(taken) => self.seats.push(taken),
                 Err(error) => {
                     if let Some(ending) = self.ending_if_over() {
-                        self.record_end(&ending);
+                        // As above.
+                        let _ = self.record_end(&ending);
                         return Err(NotOpened::Ended(ending));
                     }
                     let what = format!("seat {seat} was not let in");

@@ -3,7 +3,7 @@
 //! Invariants
 //! - at step `n` the guest has been told the first `n` callbacks of the recording and nothing else,
 //!   whichever way that step was reached;
-//! - the snapshots kept take no more memory than [`SNAPSHOT_BYTES_MAX`].
+//! - the snapshots kept take no more memory than `SNAPSHOT_BYTES_MAX`.
 //!
 //! No clock and no store: times and answers are the recording's.
 
