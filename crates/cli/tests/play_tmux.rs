@@ -238,7 +238,7 @@ fn a_terminal_that_becomes_too_small_says_so_and_one_that_grows_shows_the_game_a
     terminal.cabinet(&format!("play {} --seed 7", fixture("tour.wasm")));
     terminal.shows("TOUR");
     terminal.resize(60, 20);
-    let small = terminal.shows("Current size: 60x20");
+    let small = terminal.shows("60x20.");
     assert!(!small.contains("TOUR"), "{small}");
     terminal.resize(80, 24);
     let exact = terminal.shows("TOUR");
