@@ -62,6 +62,7 @@ fn play_says_in_one_line_what_is_wrong() {
             &[&tour, "--record", "/does/not/exist/x"],
             "cannot record to",
         ),
+        (&[&tour, "--record", garbage], "is no recording"),
     ] {
         refused(&[&["play", bench], args].concat(), says);
     }

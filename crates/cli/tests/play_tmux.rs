@@ -335,7 +335,7 @@ fn a_guest_that_crashes_gives_the_terminal_back_and_says_why() {
     let before = terminal.settings();
     for (key, says) in [
         ("u", "unreachable"),
-        ("p", "trap in input"),
+        ("p", "asked to by seat"),
         ("x", "exit in input"),
     ] {
         terminal.cabinet(&format!("play {}", fixture("misbehave.wasm")));
@@ -464,4 +464,31 @@ fn a_snake_is_steered_and_the_arena_is_drawn_for_a_terminal_without_utf8_or_colo
     assert!(!String::from_utf8_lossy(&coloured.stdout).contains("38;2;"));
     terminal.press(&["C-c"]);
     terminal.ended_with(0);
+}
+
+/// Says that this very program is to take the terminal and panic.
+const PANICS: &str = "CABINET_TEST_PANICS";
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_is_told() {
+    if std::env::var_os(PANICS).is_some() {
+        let (to, _from) = std::sync::mpsc::channel();
+        let tty = cabinet_cli::term::tty::Tty::take(&to, |told| told).unwrap();
+        tty.write("the screen of a game").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        panic!("as asked for");
+    }
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    let before = terminal.settings();
+    let this = std::env::current_exe().unwrap();
+    terminal.line(&format!(
+        "clear; {PANICS}=1 {} --exact a_panic_gives_the_terminal_back_and_is_told --nocapture; echo \"code=$?\"",
+        this.display()
+    ));
+    let screen = terminal.ended_with(101);
+    assert!(screen.contains("as asked for"), "{screen}");
+    assert!(!screen.contains("the screen of a game"), "{screen}");
+    assert_eq!(terminal.settings(), before);
 }

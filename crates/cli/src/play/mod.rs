@@ -4,6 +4,7 @@
 //! terminal, the room and the clock are brought together.
 
 pub mod config;
+pub mod last_log;
 pub mod meter;
 pub mod session;
 pub mod table;
@@ -15,7 +16,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use cabinet_host::GameOptions;
-use cabinet_rooms::{EndReason, Ending};
+use cabinet_rooms::EndReason;
 
 use crate::artifact::Artifact;
 use crate::host_cache;
@@ -27,7 +28,7 @@ use crate::term::paint::Painter;
 use crate::term::tty::{Told, Tty};
 
 use self::session::Session;
-use self::table::{NotOpened, Setup, Table, failure_of};
+use self::table::{NotOpened, Over, Setup, Table, failure_of};
 
 /// Play a game in the terminal, everybody at one keyboard.
 ///
@@ -118,15 +119,14 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let table = match Table::open(game, &artifact.path, &setup) {
         Ok(table) => table,
         Err(NotOpened::Problem(problem)) => return Err(problem),
-        Err(NotOpened::Ended(ending)) => return Ok(tell(&ending)),
+        Err(NotOpened::Ended(over)) => return Ok(tell(&over)),
     };
     if args.bench_first_frame {
         return bench(table, args.look.caps(), began, loaded, from_cache);
     }
-    let (ended, signal) = play(table, args.look.caps())?;
-    let (ending, recorded) = ended;
-    let outcome = tell(&ending);
-    if let (Err(reason), Some(path)) = (recorded, &args.record) {
+    let (over, signal) = play(table, args.look.caps())?;
+    let outcome = tell(&over);
+    if let (Err(reason), Some(path)) = (over.recorded, &args.record) {
         let what = format!("the recording {} is not whole: {reason}", path.display());
         return Err(Problem::new(what));
     }
@@ -154,11 +154,9 @@ impl Wake for Nudge {
     }
 }
 
-type Ended = (Arc<Ending>, Result<(), String>);
-
 /// The terminal is taken, and given back before this returns, however it does. With the signal
 /// that ended it, if one did.
-fn play(mut table: Table, caps: Caps) -> Result<(Ended, Option<i32>), Problem> {
+fn play(mut table: Table, caps: Caps) -> Result<(Over, Option<i32>), Problem> {
     let (to, from) = mpsc::channel();
     let tty = Tty::take(&to, Event::Told)
         .map_err(|error| Problem::about("cannot take the terminal", &error))?;
@@ -166,10 +164,10 @@ fn play(mut table: Table, caps: Caps) -> Result<(Ended, Option<i32>), Problem> {
     let mut signal = None;
     let seen = sit(&mut table, caps, &tty, &from, &waker, &mut signal);
     // Nothing waits for the screen any more; the room may take its time to end.
-    let ended = table.leave();
+    let over = table.leave();
     drop(tty);
     seen.map_err(|error| Problem::about("cannot write to the terminal", &error))?;
-    Ok((ended, signal))
+    Ok((over, signal))
 }
 
 /// Keys in, frames out, until somebody leaves.
@@ -278,10 +276,14 @@ impl Status {
 }
 
 /// Says how a room ended: its result, or why it failed.
-fn tell(ending: &Ending) -> Outcome {
+fn tell(over: &Over) -> Outcome {
+    let ending = &over.ending;
     if let Some(failure) = failure_of(ending) {
         eprintln!("cabinet: the game failed");
         eprintln!("{failure}");
+        for line in &over.log {
+            eprintln!("  log       {line}");
+        }
         return Outcome::Bad;
     }
     if ending.reason == EndReason::Game
@@ -315,8 +317,8 @@ fn bench(
     let mut out = String::new();
     loop {
         let (frame, ending) = table.look(0, &waker);
-        if let Some(ending) = ending {
-            return Ok(tell(&ending));
+        if ending.is_some() {
+            return Ok(tell(&table.leave()));
         }
         if frame != blank {
             let screen = Screen::compose(&frame, "", Size::new(80, 24), caps);
@@ -337,7 +339,7 @@ fn bench(
             "bytes": out.len(),
         })
     );
-    let (_, recorded) = table.leave();
+    let recorded = table.leave().recorded;
     recorded.map_err(|reason| Problem::new(format!("the recording is not whole: {reason}")))?;
     Ok(Outcome::Good)
 }

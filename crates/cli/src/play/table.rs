@@ -1,6 +1,7 @@
 //! A room with its players, in this process: real runtime and limits, services in memory.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -16,8 +17,10 @@ use cabinet_rooms::{
 };
 use cabinet_wire::ROSTER_CAP;
 
+use super::last_log::LastLog;
 use super::meter::Meter;
 use crate::outcome::Problem;
+use crate::recording::format::{self, TEXT_BYTES_MAX};
 use crate::recording::tap::Tap;
 use crate::recording::{End, Header, player_of};
 
@@ -44,6 +47,7 @@ pub struct Table {
     room: RoomHandle,
     seats: Vec<Seat>,
     meter: Arc<Meter>,
+    log: Arc<LastLog>,
     tap: Option<Tap>,
 }
 
@@ -53,7 +57,18 @@ pub enum NotOpened {
     /// Something around it was wrong.
     Problem(Problem),
     /// It ended before everybody sat.
-    Ended(Arc<Ending>),
+    Ended(Over),
+}
+
+/// How a room ended, and what it said last.
+#[derive(Debug)]
+pub struct Over {
+    /// The ending.
+    pub ending: Arc<Ending>,
+    /// The last lines of its log.
+    pub log: Vec<String>,
+    /// Why the recording is not whole, if it is not.
+    pub recorded: Result<(), String>,
 }
 
 impl From<Problem> for NotOpened {
@@ -108,6 +123,8 @@ impl Table {
         spec.services = store.services();
         // Everybody is the account they say they are.
         spec.services.accounts = None;
+        let log = Arc::new(LastLog::default());
+        spec.services.log = Some(Arc::clone(&log) as _);
         let tap = match &setup.record {
             Some(path) => {
                 let header = Header {
@@ -151,6 +168,7 @@ impl Table {
             room,
             seats: Vec::with_capacity(seats.into()),
             meter,
+            log,
             tap,
         };
         table.seat_everybody(seats)?;
@@ -159,18 +177,14 @@ impl Table {
 
     fn seat_everybody(&mut self, seats: u16) -> Result<(), NotOpened> {
         if let Err(ending) = self.waits.block_on(self.room.started()) {
-            // What is told is that it failed, not how much of it was recorded.
-            let _ = self.record_end(&ending);
-            return Err(NotOpened::Ended(ending));
+            return Err(NotOpened::Ended(self.over(ending)));
         }
         for seat in 1..=seats {
             match self.waits.block_on(self.room.join(player_of(seat))) {
                 Ok(taken) => self.seats.push(taken),
                 Err(error) => {
                     if let Some(ending) = self.ending_if_over() {
-                        // As above.
-                        let _ = self.record_end(&ending);
-                        return Err(NotOpened::Ended(ending));
+                        return Err(NotOpened::Ended(self.over(ending)));
                     }
                     let what = format!("seat {seat} was not let in");
                     return Err(Problem::about(what, &error).into());
@@ -229,22 +243,24 @@ impl Table {
         !matches!(typed, Some(Err(InputError::Full)))
     }
 
-    /// Everybody leaves, the room is closed, what was recorded is written. Returns how the room
-    /// ended, and why the recording is not whole if it is not.
-    pub fn leave(mut self) -> (Arc<Ending>, Result<(), String>) {
+    /// Everybody leaves, the room is closed, what was recorded is written.
+    #[must_use]
+    pub fn leave(mut self) -> Over {
         for seat in self.seats.drain(..) {
             self.waits.block_on(seat.leave());
         }
         self.room.close();
         let ending = self.waits.block_on(self.room.ended());
-        let recorded = self.record_end(&ending);
-        (ending, recorded)
+        self.over(ending)
     }
 
-    fn record_end(&self, ending: &Ending) -> Result<(), String> {
-        self.tap
-            .as_ref()
-            .map_or(Ok(()), |tap| tap.finish(end_of(ending)))
+    fn over(&self, ending: Arc<Ending>) -> Over {
+        let tap = self.tap.as_ref();
+        Over {
+            recorded: tap.map_or(Ok(()), |tap| tap.finish(end_of(&ending))),
+            log: self.log.lines(),
+            ending,
+        }
     }
 }
 
@@ -278,19 +294,33 @@ pub fn failure_of(ending: &Ending) -> Option<String> {
     }
 }
 
+/// A file to record to. One that is something else than a recording is left alone: a name typed
+/// wrong costs no game.
 fn create(path: &Path) -> Result<File, Problem> {
+    let about = |error: std::io::Error| {
+        Problem::about(format!("cannot record to {}", path.display()), &error)
+    };
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    options
-        .open(path)
-        .map_err(|error| Problem::about(format!("cannot record to {}", path.display()), &error))
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(path).map_err(about)?;
+    let mut start = [0; format::MAGIC.len()];
+    let is_empty = file.metadata().map_err(about)?.len() == 0;
+    if !is_empty && (file.read_exact(&mut start).is_err() || start != *format::MAGIC) {
+        return Err(Problem::new(format!(
+            "cannot record to {}: it is there, and is no recording; name another file",
+            path.display()
+        )));
+    }
+    file.rewind().map_err(about)?;
+    file.set_len(0).map_err(about)?;
+    Ok(file)
 }
 
 /// The whole path, where it is a text.
 fn absolute(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let text = path.to_str().unwrap_or_default().to_owned();
-    if text.len() > crate::recording::format::TEXT_BYTES_MAX {
+    if text.len() > TEXT_BYTES_MAX {
         return String::new();
     }
     text

@@ -12,7 +12,8 @@ use cabinet_wire::{ArtifactDigest, Key, Mode, ROSTER_CAP};
 
 use super::{Answer, Callback, End, Header, Recording};
 
-const MAGIC: &[u8; 4] = b"CABP";
+/// What a recording begins with.
+pub const MAGIC: &[u8; 4] = b"CABP";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
 /// Bytes of a recording.
