@@ -271,11 +271,7 @@ fn two_seats_take_turns_at_the_keyboard_and_each_sees_its_own_side() {
     assert!(lobby.contains("match of 1 rounds"), "{lobby}");
     terminal.press(&["Enter"]);
     let first = terminal.shows("Your turn");
-    let open = |screen: &str| -> u32 {
-        let words: Vec<&str> = screen.split_whitespace().collect();
-        let at = words.windows(2).position(|two| two == ["fences", "open"]);
-        words[at.unwrap() - 1].parse().unwrap()
-    };
+    let open = |screen: &str| fences_open(screen).unwrap();
     // Seat 1 draws a fence, then seat 2, whose turn it was not.
     terminal.press(&["C-t"]);
     terminal.until("the other side", |screen| {
@@ -307,6 +303,93 @@ fn two_seats_take_turns_at_the_keyboard_and_each_sees_its_own_side() {
     let lines: Vec<&str> = text.lines().collect();
     let shown = lines.windows(24).any(|rows| rows == second);
     assert!(shown, "{second:#?}\nis not among\n{text}");
+}
+
+/// How many fences are left, as the panel says.
+fn fences_open(screen: &str) -> Option<u32> {
+    let words: Vec<&str> = screen.split_whitespace().collect();
+    let at = words.windows(2).position(|two| two == ["fences", "open"])?;
+    words[at.checked_sub(1)?].parse().ok()
+}
+
+/// Keys that draw the open fence nearest to the cursor of who is looking.
+fn keys_to_a_fence(rows: &[String]) -> Option<Vec<&'static str>> {
+    let grid: Vec<Vec<char>> = rows.iter().map(|row| row.chars().collect()).collect();
+    let at = |row: usize, col: usize| grid[row].get(col).copied().unwrap_or(' ');
+    // Posts are six columns and three rows apart.
+    let post = |row: usize, col: usize| (3 + 3 * row, 3 + 6 * col);
+    let posts = || (0..6).flat_map(|row| (0..9).map(move |col| (row, col)));
+    let cursor = posts().find(|(row, col)| {
+        let (row, col) = post(*row, *col);
+        at(row, col) == '◉'
+    })?;
+    let open = posts().flat_map(|(row, col)| {
+        let (top, left) = post(row, col);
+        let right = (col < 8 && at(top, left + 1) != '━').then_some(("d", row, col));
+        let below = (row < 5 && at(top + 1, left) != '┃').then_some(("s", row, col));
+        right.into_iter().chain(below)
+    });
+    let far = |row: usize, col: usize| row.abs_diff(cursor.0) + col.abs_diff(cursor.1);
+    let (key, row, col) = open.min_by_key(|(_, row, col)| far(*row, *col))?;
+    let mut keys = Vec::new();
+    let vertical = if row > cursor.0 { "Down" } else { "Up" };
+    let horizontal = if col > cursor.1 { "Right" } else { "Left" };
+    keys.extend(std::iter::repeat_n(vertical, row.abs_diff(cursor.0)));
+    keys.extend(std::iter::repeat_n(horizontal, col.abs_diff(cursor.1)));
+    keys.push(key);
+    Some(keys)
+}
+
+#[test]
+fn a_match_is_played_to_its_end_and_somebody_wins() {
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    terminal.cabinet(&format!(
+        "play {} --seats 2 --seed 7 --config rounds=1 --config turn_seconds=300",
+        fixture("fences.wasm"),
+    ));
+    terminal.shows("Enter starts");
+    terminal.press(&["Enter"]);
+    let over = |screen: &str| screen.contains("OVER: any key leaves");
+    // A screen read in the middle of being drawn may mislead: then it is looked at again.
+    for _ in 0..1_000 {
+        let screen = terminal.until("somebody's turn", |screen| {
+            screen.contains("Your turn") || screen.contains(" draws") || over(screen)
+        });
+        if over(&screen) {
+            break;
+        }
+        if !screen.contains("Your turn") {
+            terminal.press(&["C-t"]);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(2) {
+                let screen = terminal.screen();
+                if screen.contains("Your turn") || over(&screen) {
+                    break;
+                }
+            }
+            continue;
+        }
+        let Some(keys) = keys_to_a_fence(&game_rows(&screen)) else {
+            continue;
+        };
+        terminal.press(&keys);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(2) {
+            let after = terminal.screen();
+            if over(&after) || fences_open(&after) < fences_open(&screen) {
+                break;
+            }
+        }
+    }
+    let screen = terminal.shows("OVER: any key leaves");
+    assert_eq!(fences_open(&screen), Some(0), "{screen}");
+    let said = ["The field is yours!", "wins the match", "A draw"];
+    assert!(said.iter().any(|said| screen.contains(said)), "{screen}");
+    terminal.press(&["Enter"]);
+    let screen = terminal.ended_with(0);
+    assert!(screen.contains(" 1. seat-"), "{screen}");
 }
 
 #[test]
