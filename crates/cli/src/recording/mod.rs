@@ -1,6 +1,6 @@
 //! A recording: everything a room's guest was told, so that telling it again gives the same frames.
 //!
-//! [`format`] is the file, [`tap`] writes one while a room plays. `docs/FORMATS.md` describes the
+//! [`mod@format`] is the file, [`tap`] writes one while a room plays. `docs/FORMATS.md` describes the
 //! bytes.
 
 pub mod format;
