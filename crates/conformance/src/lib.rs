@@ -32,12 +32,16 @@
 
 mod check;
 mod compare;
+pub mod diff;
 pub mod files;
 mod hash;
 mod lane;
+mod profile;
+pub mod random;
 pub mod report;
 pub mod script;
 mod shot;
+pub mod shrink;
 mod tape;
 #[cfg(test)]
 mod testing;
@@ -46,8 +50,9 @@ pub mod trace;
 mod units;
 pub mod verdict;
 
-pub use check::{CheckError, CheckOptions, check};
+pub use check::{CheckError, CheckOptions, Checker, check};
 pub use lane::{HibernateError, Restore};
+pub use profile::{Profile, Share};
 pub use report::Report;
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
