@@ -86,10 +86,7 @@ fn a_flag_that_cannot_be_read_is_refused_with_its_name() {
         (&["replay", "x", "--frame", "1", "--dump"], "--dump"),
         (&["replay", "x", "--seat", "0"], "--seat"),
     ] {
-        let output = cabinet(args);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.contains(says), "{args:?}: {said}");
+        refused(args, says);
     }
 }
 
