@@ -18,7 +18,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 pub mod artifact;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod diff;
+pub mod lint;
 pub mod meta;
 pub mod new;
 pub mod outcome;
@@ -59,6 +61,10 @@ enum Command {
     Trace(trace::Args),
     /// Find where two traces part.
     Diff(diff::Args),
+    /// Show or set what an operator may configure of a game.
+    Config(config::Args),
+    /// Look for glyphs that shift a screen, and for what a game could do better.
+    Lint(lint::Args),
     /// Print the completions of a shell.
     Completions(completions::Args),
     /// Print the versions of the program, its kit and its ABI.
@@ -95,6 +101,8 @@ fn dispatch(command: Command) -> Result<Outcome, Problem> {
         Command::Meta(args) => meta::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Version(args) => version::run(&args),
     }
