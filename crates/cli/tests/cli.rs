@@ -298,7 +298,12 @@ fn help_version_and_completions_go_to_stdout() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    // Each case starts the program four times.
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_trace_and_no_script_makes_it_panic(
