@@ -18,8 +18,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 pub mod artifact;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod diff;
 mod host_cache;
+pub mod lint;
 pub mod meta;
 pub mod new;
 pub mod outcome;
@@ -68,6 +70,10 @@ enum Command {
     Diff(diff::Args),
     Play(play::Args),
     Replay(replay::Args),
+    /// Show or set what an operator may configure of a game.
+    Config(config::Args),
+    /// Look for glyphs that shift a screen, and for what a game could do better.
+    Lint(lint::Args),
     /// Print the completions of a shell.
     Completions(completions::Args),
     /// Print the versions of the program, its kit and its ABI.
@@ -106,6 +112,8 @@ fn dispatch(command: Command) -> Result<Outcome, Problem> {
         Command::Diff(args) => diff::run(&args),
         Command::Play(args) => play::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Version(args) => version::run(&args),
     }

@@ -102,6 +102,18 @@ fn garbage_anywhere_gives_one_line_and_exit_code_2() {
         &["diff", "trace.jsonl", "hollow"],
         &["diff", "trace.jsonl", "text.wasm"],
         &["diff", "binary.script", "trace.jsonl"],
+        &["config"],
+        &["config", "text.wasm"],
+        &["config", game, "no.such"],
+        &["config", game, "no.such=1", "--store", "kept"],
+        &["config", game, "host.deadline_ms=fast", "--store", "kept"],
+        &["config", game, "host.deadline_ms=2001", "--store", "kept"],
+        &["config", game, "host.deadline_ms=200"],
+        &["config", game, "--store", "missing"],
+        &["config", game, "--store", "text.wasm"],
+        &["lint"],
+        &["lint", "text.wasm"],
+        &["lint", game, "--script", "bad.script"],
         &["completions"],
         &["completions", "dos"],
         &["version", "more"],
@@ -213,6 +225,33 @@ fn meta_begins_as_the_references_does_and_tells_both_revisions() {
 }
 
 #[test]
+fn a_configured_value_is_kept_and_shown() {
+    let dir = bench();
+    let config = |key: &str| {
+        let args = ["config", "ok-smallest.wasm", "--store", "kept", key];
+        let output = cabinet(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        stdout(&output)
+    };
+    let set = config("host.deadline_ms=200");
+    assert!(set.contains("for rooms made from now on"), "{set}");
+    let shown = config("host.deadline_ms");
+    assert!(
+        shown.contains("number 10 to 2000, default \"100\", set to \"200\""),
+        "{shown}"
+    );
+}
+
+#[test]
+fn lint_finds_nothing_wrong_with_games_that_draw_as_they_should() {
+    for game in ["coil.wasm", "fences.wasm", "tour.wasm"] {
+        let output = cabinet(Path::new("."), &["lint", fixture(game).to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{game}: {}", stdout(&output));
+        assert!(stdout(&output).contains("lint: OK"), "{game}");
+    }
+}
+
+#[test]
 fn a_new_game_is_whole_and_a_second_one_of_its_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let args = [
@@ -259,7 +298,12 @@ fn help_version_and_completions_go_to_stdout() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    // Each case starts the program four times.
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_trace_and_no_script_makes_it_panic(
