@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod outcome;
+pub mod smoke;
 
 use outcome::{Outcome, Problem};
 
@@ -27,7 +28,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Smoke(smoke::Args),
+}
 
 /// Runs the program with `args`, the first of which is its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -51,5 +54,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<Outcome, Problem> {
-    match command {}
+    match command {
+        Command::Smoke(args) => smoke::run(&args),
+    }
 }

@@ -22,7 +22,8 @@
 //! ```
 //!
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
-//! a report in [`report`], the lines of a trace in [`trace`](mod@trace).
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), screens at named moments in
+//! [`film`].
 //!
 //! This crate decides nothing about games at run time, and it is no benchmark: latencies are
 //! compared with the deadline, not with each other.
@@ -31,6 +32,7 @@
 
 mod check;
 mod compare;
+pub mod film;
 mod hash;
 mod lane;
 pub mod report;
@@ -44,6 +46,7 @@ mod units;
 pub mod verdict;
 
 pub use check::{CheckError, CheckOptions, check};
+pub use film::{During, SeatFrames, ShotRun, ShotStep, ShotsError, run_shots};
 pub use lane::{HibernateError, Restore};
 pub use report::Report;
 pub use script::{Script, ScriptError};
