@@ -1,8 +1,9 @@
 //! The program `cabinet`: for people who write games, and people who look after rooms.
 //!
 //! One module per command, each with its `Args` and a `run`. What several need is beside them:
-//! [`outcome`] (exit codes, and the one line an error is). The binary is this library and nothing
-//! else, so that tests reach what a command decides without a process around it.
+//! [`artifact`] (what `FILE|DIR` means), [`outcome`] (exit codes, and the one line an error is). The
+//! binary is this library and nothing else, so that tests reach what a command decides without a
+//! process around it.
 //!
 //! Exit codes are the same everywhere: 0 it is as it should be, 1 it was looked at and is not, 2
 //! it could not be looked at: a bad argument, a file that is not what it should be.
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod artifact;
 pub mod outcome;
 pub mod smoke;
 

@@ -24,6 +24,8 @@
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
 //! a report in [`report`], the lines of a trace in [`trace`](mod@trace), screens at named moments in
 //! [`film`].
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), the compiler that builds a
+//! game in [`toolchain`].
 //!
 //! This crate decides nothing about games at run time, and it is no benchmark: latencies are
 //! compared with the deadline, not with each other.
@@ -32,6 +34,7 @@
 
 mod check;
 mod compare;
+pub mod files;
 pub mod film;
 mod hash;
 mod lane;
@@ -41,6 +44,7 @@ mod shot;
 mod tape;
 #[cfg(test)]
 mod testing;
+pub mod toolchain;
 pub mod trace;
 mod units;
 pub mod verdict;

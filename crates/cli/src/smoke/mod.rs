@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cabinet_conformance::{During, SeatFrames, ShotsError, run_shots};
-use cabinet_host::Game;
+use cabinet_host::{Game, GameOptions, Host, HostOptions};
 use serde_json::json;
 
 pub use parse::{
@@ -26,6 +26,7 @@ pub use parse::{
 };
 pub use yaml::{MAX_DEPTH, MAX_SCRIPT_BYTES};
 
+use crate::artifact::Artifact;
 use crate::outcome::{Outcome, Problem};
 use files::Picture;
 
@@ -72,7 +73,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         .clone()
         .unwrap_or_else(|| beside.join("smoke.yaml"));
     let script = read_script(&script_path)?;
-    let game = load(&args.game)?;
+    let game = load(&Artifact::resolve(&args.game)?)?;
     let pictures = files::pictures(&film(&game, &script)?);
     let shots = script.run.steps.iter();
     let count = shots
@@ -291,11 +292,11 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-fn load(path: &Path) -> Result<Game, Problem> {
-    let about = |error: &(dyn std::error::Error + 'static)| Problem::about(path.display(), error);
-    let bytes = fs::read(path).map_err(|error| about(&error))?;
-    let host = cabinet_host::Host::new(cabinet_host::HostOptions::default());
-    let host = host.map_err(|error| about(&error))?;
-    let options = cabinet_host::GameOptions::default();
-    host.load(&bytes, &options).map_err(|error| about(&error))
+fn load(artifact: &Artifact) -> Result<Game, Problem> {
+    let about = |error: &(dyn std::error::Error + 'static)| {
+        Problem::about(artifact.path.display(), error)
+    };
+    let host = Host::new(HostOptions::default()).map_err(|error| about(&error))?;
+    let options = GameOptions::default();
+    host.load(&artifact.wasm, &options).map_err(|error| about(&error))
 }
