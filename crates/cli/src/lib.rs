@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 pub mod artifact;
 pub mod outcome;
+pub mod rooms;
 pub mod smoke;
 
 use outcome::{Outcome, Problem};
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Rooms(rooms::Args),
     Smoke(smoke::Args),
 }
 
@@ -57,6 +59,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Outcome, Problem> {
     match command {
+        Command::Rooms(args) => rooms::run(&args),
         Command::Smoke(args) => smoke::run(&args),
     }
 }

@@ -293,10 +293,10 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 fn load(artifact: &Artifact) -> Result<Game, Problem> {
-    let about = |error: &(dyn std::error::Error + 'static)| {
-        Problem::about(artifact.path.display(), error)
-    };
+    let about =
+        |error: &(dyn std::error::Error + 'static)| Problem::about(artifact.path.display(), error);
     let host = Host::new(HostOptions::default()).map_err(|error| about(&error))?;
     let options = GameOptions::default();
-    host.load(&artifact.wasm, &options).map_err(|error| about(&error))
+    host.load(&artifact.wasm, &options)
+        .map_err(|error| about(&error))
 }

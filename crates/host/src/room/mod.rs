@@ -539,11 +539,7 @@ impl Room {
         // A guest that called `end` is told so from its next callback on. A room that settles at
         // once has no callback between the two.
         let over = shared.settled || shared.ended;
-        if self
-            .roster
-            .encode(&head, over, &mut self.payload)
-            .is_err()
-        {
+        if self.roster.encode(&head, over, &mut self.payload).is_err() {
             return Outcome::Skipped(Skip::RosterTooLarge);
         }
         match extra {
