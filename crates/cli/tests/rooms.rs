@@ -14,10 +14,10 @@ use cabinet_durability::store::{
 };
 use cabinet_durability::{Header, Member, OwnerId, RoomId, RoomIds, Vault, VaultOptions};
 use cabinet_host::{
-    GameOptions, Host, HostOptions, MemoryServices, Mode, Player, Room, RoomConfig, Seed,
+    GameOptions, Host, HostOptions, MemoryServices, Mode, Player, RoomConfig, Seed,
 };
 use clap::Parser as _;
-use common::{Ran, cabinet, fixture};
+use common::{Ran, cabinet, fixture, state_of};
 
 const SECRET: &str = "3f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c57";
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -84,11 +84,21 @@ impl Place {
         let lease = vault.create(self.live, NOW_MS).await.unwrap();
         for beat in 1..3 {
             let _ = room.wake(now + beat * 50_000_000);
-            let packed = lease.pack(lease.next_epoch(), game.digest(), &state(&mut room), NOW_MS);
+            let packed = lease.pack(
+                lease.next_epoch(),
+                game.digest(),
+                &state_of(&mut room),
+                NOW_MS,
+            );
             lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
         }
         let lease = vault.create(self.parked, NOW_MS).await.unwrap();
-        let packed = lease.pack(lease.next_epoch(), game.digest(), &state(&mut room), NOW_MS);
+        let packed = lease.pack(
+            lease.next_epoch(),
+            game.digest(),
+            &state_of(&mut room),
+            NOW_MS,
+        );
         let roster = vec![Member {
             account: "ada".to_owned(),
             handle: "Ada\u{1b}[31m".to_owned(),
@@ -128,21 +138,6 @@ impl Place {
         files.sort();
         files
     }
-}
-
-/// What a keeper writes of a room, with nobody and nothing in its lists.
-fn state(room: &mut Room) -> Vec<u8> {
-    let mut bytes = b"CABT".to_vec();
-    bytes.extend(1_u32.to_le_bytes());
-    bytes.push(0);
-    bytes.extend(4_u16.to_le_bytes());
-    bytes.extend(b"tour");
-    bytes.extend(5_i64.to_le_bytes());
-    for _ in 0..3 {
-        bytes.extend(0_u32.to_le_bytes());
-    }
-    bytes.extend(room.snapshot().unwrap().payload().unwrap());
-    bytes
 }
 
 fn one_line(ran: &Ran) -> &str {

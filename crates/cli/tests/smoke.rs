@@ -170,3 +170,35 @@ fn what_a_run_dies_of_is_one_line_that_says_where() {
         assert!(!folder.path().join("smoke-out").exists());
     }
 }
+
+#[test]
+fn a_guest_that_draws_nothing_or_dies_is_named_with_the_line() {
+    for (guest, script, wanted) in [
+        (
+            "ok-smallest",
+            "seed: 1\nseats: 1\nsteps:\n  - wake:\n  - shot: a\n",
+            "smoke: shot \"a\": seat 0 has no frame yet — the game has not rendered for it (smoke.yaml:5)",
+        ),
+        (
+            "fault-wake-trap",
+            "seed: 1\nseats: 1\nsteps:\n  - wake:\n  - shot: a\n",
+            "smoke: guest faulted during step 0 (wake) (exit ",
+        ),
+        (
+            "fault-join-trap",
+            "seed: 1\nseats: 1\nsteps:\n  - shot: a\n",
+            "smoke: guest faulted during join seat 0 (exit ",
+        ),
+    ] {
+        let folder = scripted(script);
+        let wasm = wat::parse_file(fixture(&format!("wat/{guest}.wat"))).unwrap();
+        fs::write(folder.path().join("game.wasm"), wasm).unwrap();
+        let ran = cabinet(folder.path(), &["smoke", "game.wasm"]);
+        assert_eq!(
+            (ran.code, ran.stderr.lines().count()),
+            (2, 1),
+            "{guest}: {ran:?}"
+        );
+        assert!(ran.stderr.contains(wanted), "{guest}: {ran:?}");
+    }
+}
