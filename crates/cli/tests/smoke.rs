@@ -96,9 +96,11 @@ fn committed_shots_are_made_checked_and_told_apart() {
     // One cell is made another.
     let path = shots.join("03-only-one.ansi");
     let committed = fs::read_to_string(&path).unwrap();
-    let (last_line, rest) = (committed.lines().last().unwrap(), committed.lines().count());
-    assert_eq!(rest, 24);
-    let changed = committed.replacen(last_line, &format!("\x1b[0;1mZ{}", &last_line[5..]), 1);
+    let mut lines: Vec<String> = committed.lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 24);
+    assert!(lines[23].starts_with("\u{1b}[0m "), "{:?}", lines[23]);
+    lines[23] = format!("\u{1b}[0;1mZ\u{1b}[0m{}", &lines[23][5..]);
+    let changed = lines.join("\n") + "\n";
     fs::write(&path, changed).unwrap();
     // One is taken away, one comes from nowhere.
     fs::remove_file(shots.join("03-only-one.txt")).unwrap();

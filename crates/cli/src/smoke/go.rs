@@ -111,7 +111,8 @@ pub(super) fn quote(text: &str) -> String {
 /// Whether a character shows: a combining mark does, behind a letter.
 fn printable(c: char) -> bool {
     let behind_a_letter = String::from_iter(['a', c]);
-    behind_a_letter.escape_debug().count() == 2
+    // A quote shows too; it is only Rust that would escape it.
+    c == '\'' || behind_a_letter.escape_debug().count() == 2
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub struct Args {
 /// # Errors
 /// [`Problem`] when the game, the script or the folder cannot be used.
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
+    // Before the script is looked for beside it.
+    fs::metadata(&args.game).map_err(|error| Problem::about(args.game.display(), &error))?;
     let beside = folder_of(&args.game);
     let script_path = args
         .script

@@ -94,6 +94,15 @@ impl SmokeScript {
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
             ScriptProblem::at(line, "not UTF-8")
         })?;
+        // The YAML parser may mean what is behind the last line, and ends lines at more characters.
+        let lines = 1 + text.matches('\n').count();
+        Self::parse_text(text).map_err(|problem| ScriptProblem {
+            line: problem.line.map(|line| line.clamp(1, lines)),
+            ..problem
+        })
+    }
+
+    fn parse_text(text: &str) -> Result<Self, ScriptProblem> {
         let root = yaml::document(text)?;
         let Some(Node {
             value: Value::Mapping(fields),

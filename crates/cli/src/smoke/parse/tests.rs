@@ -234,9 +234,7 @@ fn every_mistake_has_its_message_and_its_line() {
 fn a_mistake_in_a_step_names_the_line_of_the_step() {
     let text = "seed: 1\nseats: 1\nsteps:\n  - shot: ok\n  - key: bogus\n";
     assert!(refused(text).starts_with("smoke.yaml:5: unknown key"));
-    assert!(
-        refused("seed: 1\nseats: 1\nsteps:\n  - shot: ok\n \t- x").starts_with("smoke.yaml:5: ")
-    );
+    assert!(refused("seed: 1\nseats: [1\n").contains("not YAML: "));
     assert_eq!(
         SmokeScript::parse(b"seed: 1\n# \xff\n")
             .unwrap_err()
@@ -347,6 +345,9 @@ proptest! {
     ) {
         let mut bytes = SAMPLE.as_bytes().to_vec();
         for (at, byte, kind) in edits {
+            if bytes.is_empty() {
+                break;
+            }
             let at = at.index(bytes.len());
             match kind {
                 0 => bytes[at] = byte,
@@ -359,9 +360,7 @@ proptest! {
             Ok(script) => prop_assert_eq!(script.lines.len(), script.run.steps.len()),
             Err(problem) => {
                 let lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();
-                // A form feed or a lone carriage return ends a line for YAML too.
-                let breaks = bytes.iter().filter(|byte| **byte == b'\r').count();
-                prop_assert!(problem.line.is_none_or(|line| line <= lines + breaks));
+                prop_assert!(problem.line.is_none_or(|line| (1..=lines).contains(&line)));
             }
         }
     }
