@@ -28,6 +28,8 @@ pub mod outcome;
 pub mod play;
 pub mod recording;
 pub mod replay;
+pub mod rooms;
+pub mod smoke;
 pub mod term;
 pub mod trace;
 pub mod version;
@@ -78,6 +80,8 @@ enum Command {
     Completions(completions::Args),
     /// Print the versions of the program, its kit and its ABI.
     Version(version::Args),
+    Rooms(rooms::Args),
+    Smoke(smoke::Args),
 }
 
 /// Runs the program with `args`, the first of which is its name.
@@ -114,6 +118,8 @@ fn dispatch(command: Command) -> Result<Outcome, Problem> {
         Command::Replay(args) => replay::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Rooms(args) => rooms::run(&args),
+        Command::Smoke(args) => smoke::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Version(args) => version::run(&args),
     }

@@ -22,6 +22,8 @@
 //! ```
 //!
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), screens at named moments in
+//! [`film`].
 //! a report in [`report`], the lines of a trace in [`trace`](mod@trace), the compiler that builds a
 //! game in [`toolchain`].
 //!
@@ -34,6 +36,7 @@ mod check;
 mod compare;
 pub mod diff;
 pub mod files;
+pub mod film;
 mod hash;
 mod lane;
 mod profile;
@@ -51,6 +54,7 @@ mod units;
 pub mod verdict;
 
 pub use check::{CheckError, CheckOptions, Checker, check};
+pub use film::{During, SeatFrames, ShotRun, ShotStep, ShotsError, run_shots};
 pub use lane::{HibernateError, Restore};
 pub use profile::{Profile, Share};
 pub use report::Report;
