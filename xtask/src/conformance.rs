@@ -3,19 +3,14 @@
 //! Reports go to stdout, progress and problems to stderr. Exit code 0: every verdict of every
 //! artifact is within its limit; 1: some are not; 2: something could not be checked at all.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cabinet_conformance::script::MAX_SCRIPT_BYTES;
-use cabinet_conformance::{CheckOptions, Report, Script, check, error_line};
+use cabinet_conformance::{CheckOptions, Report, Script, check, error_line, files};
 use cabinet_host::{Host, HostOptions};
 use serde_json::json;
-
-/// Largest artifact read, bytes. Four hundred times the largest real one seen.
-const MAX_ARTIFACT_BYTES: usize = 256 << 20;
 
 /// Arguments of `cargo xtask conformance`.
 #[derive(Debug, clap::Args)]
@@ -173,31 +168,12 @@ fn wasm_files(path: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Reads a wasm module, or says in one line why not.
 pub(crate) fn read_artifact(path: &Path) -> Result<Vec<u8>, String> {
-    let wasm = read_up_to(path, MAX_ARTIFACT_BYTES)?;
-    if !wasm.starts_with(b"\0asm") {
-        return Err(format!("{}: not a wasm module", path.display()));
-    }
-    Ok(wasm)
+    files::read_artifact(path).map_err(|error| error_line(&error))
 }
 
 /// Reads a script, or says in one line why not.
 pub(crate) fn read_script(path: &Path) -> Result<Script, String> {
-    let text = read_up_to(path, MAX_SCRIPT_BYTES)?;
-    Script::from_bytes(&text).map_err(|error| format!("{}: {}", path.display(), error_line(&error)))
-}
-
-fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
-    let shown = path.display();
-    let problem = |error: std::io::Error| format!("{shown}: {error}");
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(problem)?;
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(problem)?;
-    if bytes.len() > limit {
-        return Err(format!("{shown}: more than {limit} bytes"));
-    }
-    Ok(bytes)
+    files::read_script(path).map_err(|error| error_line(&error))
 }
 
 #[cfg(test)]

@@ -11,17 +11,18 @@
 //! Exit code 0: in order; 1: something differs or could not be built; 3: what could be compared
 //! agrees, but not every guest was rebuilt.
 //!
-//! Which files count as a guest's sources is [`sources`]'s business, which compiler is found
-//! where [`toolchain`]'s.
+//! Which files count as a guest's sources is [`sources`]'s business, which compiler is
+//! found [`cabinet_conformance::toolchain`]'s, and how it is used [`toolchain`]'s.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cabinet_conformance::toolchain::{DEFAULT_TARGET, NoCompiler, Toolchain};
+
 use crate::fixtures::manifest::{Artifact, Manifest};
 use crate::fixtures::sources::{Guest, sha256_hex};
-use crate::fixtures::toolchain::Toolchain;
 
 mod manifest;
 mod sources;
@@ -182,7 +183,7 @@ fn strays(
 /// Builds the guests and pins them.
 fn build(root: &Path, names: &[String]) -> Result<(), FixturesError> {
     let guests = selected(root, names)?;
-    let toolchain = Toolchain::find()?;
+    let toolchain = Toolchain::find(DEFAULT_TARGET)?;
     println!("compiler: {toolchain}");
     let target = root.join("target/fixtures");
     let mut manifest = Manifest::read(root).or_else(|error| match error {
@@ -192,7 +193,7 @@ fn build(root: &Path, names: &[String]) -> Result<(), FixturesError> {
         other => Err(other),
     })?;
     for guest in &guests {
-        let wasm = toolchain.build(root, guest, &target)?;
+        let wasm = toolchain::build(&toolchain, root, guest, &target)?;
         let path = artifact_path(root, &guest.name);
         std::fs::write(&path, &wasm).map_err(|source| FixturesError::io("write", &path, source))?;
         let artifact = Artifact {
@@ -221,21 +222,20 @@ fn check(root: &Path, names: &[String]) -> Result<Done, FixturesError> {
     verify(root, names)?;
     let manifest = Manifest::read(root)?;
     let guests = selected(root, names)?;
-    let toolchain = match Toolchain::find() {
+    let toolchain = match Toolchain::find(DEFAULT_TARGET) {
         Ok(toolchain) => toolchain,
-        Err(missing @ FixturesError::NoCompiler) => {
+        Err(missing) => {
             println!("not rebuilt: {missing}");
             return Ok(Done::NotAllRebuilt {
                 rebuilt: 0,
                 guests: guests.len(),
             });
         }
-        Err(other) => return Err(other),
     };
     let elsewhere = tempfile::tempdir()
         .map_err(|source| FixturesError::io("make", &std::env::temp_dir(), source))?;
     rebuild(&guests, &manifest, &toolchain.to_string(), &|guest| {
-        toolchain.build(root, guest, elsewhere.path())
+        toolchain::build(&toolchain, root, guest, elsewhere.path())
     })
 }
 
@@ -316,12 +316,8 @@ pub enum FixturesError {
     #[error("{}", .0.join("\nfixtures: "))]
     Differs(Vec<String>),
     /// No compiler on this machine can emit wasm.
-    #[error(
-        "no compiler for wasm32-unknown-unknown here. Either `rustup target add \
-         wasm32-unknown-unknown`, or on Debian `apt install rustc-web cargo-web rust-web-src` \
-         with a rustup toolchain (for its rust-lld) or `lld`"
-    )]
-    NoCompiler,
+    #[error(transparent)]
+    NoCompiler(#[from] NoCompiler),
     /// A guest does not build.
     #[error("building {name} failed ({status}); cargo said:\n{stderr}")]
     Build {

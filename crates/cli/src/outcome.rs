@@ -1,6 +1,7 @@
 //! How a command ends: an exit code, and one line when it could not do its work.
 
 use std::fmt;
+use std::io::{self, Write as _};
 
 /// What a command found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,20 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Writes `text` to stdout. A reader that went away, such as `head`, has read enough: no problem.
+///
+/// # Errors
+/// A [`Problem`] when it cannot be written.
+pub fn say(text: impl fmt::Display) -> Result<(), Problem> {
+    let mut stdout = io::stdout().lock();
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Problem::about("cannot write to stdout", &error))
+        }
+        _ => Ok(()),
     }
 }
 

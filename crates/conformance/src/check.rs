@@ -56,40 +56,80 @@ pub fn check(
     options: &CheckOptions,
     script: Option<&Script>,
 ) -> Result<Report, CheckError> {
-    let mut load = load_options(&options.game, script);
-    let deadline = load.deadline;
-    // The rooms beside the control have the game's deadline and the control its own: a room's own
-    // one has no place in the reference's blob.
-    load.deadline = deadline
-        .saturating_mul(COMPARED_DEADLINES)
-        .max(COMPARED_DEADLINE_LEAST);
-    let game = host.load(artifact, &load).map_err(CheckError::Load)?;
-    let party;
-    let script = match script {
-        Some(script) => script,
-        None => {
-            party = Script::for_party(game.meta().max_players);
-            &party
-        }
-    };
-    let mut control = Lane::new(&game, script, Some(deadline), Keep::Counts);
-    let other_tier = other_tier(host, artifact, &load, &game);
-    let lane = |game: &Game| Lane::new(game, script, None, Keep::Counts);
-    let hibernated = Beside::hibernating(lane(&game), options.hibernate, script.snapshots());
-    let replayed = Beside::new("replay", lane(&game));
-    let recompiled = match other_tier {
-        Ok(game) => Beside::new("room on the other tier", lane(&game)),
-        Err(why) => Beside::stopped("room on the other tier", why),
-    };
-    let mut run = Run {
-        script,
-        rows: Vec::new(),
-        shots: Vec::new(),
-        fault: None,
-        beside: [hibernated, replayed, recompiled],
-    };
-    run.drive(&mut control);
-    Ok(run.report(&game, deadline, options.require_leaderboard))
+    let checker = Checker::load(host, artifact, options, script)?;
+    Ok(match script {
+        Some(script) => checker.check(script),
+        None => checker.check(&Script::for_party(checker.game.meta().max_players)),
+    })
+}
+
+/// A game loaded once, to be checked with many scripts.
+pub struct Checker {
+    game: Game,
+    /// The same on the other compiler tier.
+    recompiled: Result<Game, Repeat>,
+    /// Wall time a callback of the control may take.
+    deadline: Duration,
+    hibernate: Restore,
+    require_leaderboard: bool,
+}
+
+impl Checker {
+    /// Loads the artifact with `options`, over which the `deadline` and `memory-pages` of
+    /// `script` win; those of scripts it is later checked with do not.
+    ///
+    /// # Errors
+    /// [`CheckError`] when the game cannot be run at all.
+    pub fn load(
+        host: &Host,
+        artifact: &[u8],
+        options: &CheckOptions,
+        script: Option<&Script>,
+    ) -> Result<Self, CheckError> {
+        let mut load = load_options(&options.game, script);
+        let deadline = load.deadline;
+        // The rooms beside the control have the game's deadline and the control its own: a room's
+        // own one has no place in the reference's blob.
+        load.deadline = deadline
+            .saturating_mul(COMPARED_DEADLINES)
+            .max(COMPARED_DEADLINE_LEAST);
+        let game = host.load(artifact, &load).map_err(CheckError::Load)?;
+        Ok(Self {
+            recompiled: other_tier(host, artifact, &load, &game),
+            game,
+            deadline,
+            hibernate: options.hibernate,
+            require_leaderboard: options.require_leaderboard,
+        })
+    }
+
+    /// The game.
+    #[must_use]
+    pub fn game(&self) -> &Game {
+        &self.game
+    }
+
+    /// Takes the game through `script` and judges what it did.
+    #[must_use]
+    pub fn check(&self, script: &Script) -> Report {
+        let mut control = Lane::new(&self.game, script, Some(self.deadline), Keep::Counts);
+        let lane = |game: &Game| Lane::new(game, script, None, Keep::Counts);
+        let hibernated = Beside::hibernating(lane(&self.game), self.hibernate, script.snapshots());
+        let replayed = Beside::new("replay", lane(&self.game));
+        let recompiled = match &self.recompiled {
+            Ok(game) => Beside::new("room on the other tier", lane(game)),
+            Err(why) => Beside::stopped("room on the other tier", why.clone()),
+        };
+        let mut run = Run {
+            script,
+            rows: Vec::new(),
+            shots: Vec::new(),
+            fault: None,
+            beside: [hibernated, replayed, recompiled],
+        };
+        run.drive(&mut control);
+        run.report(&self.game, self.deadline, self.require_leaderboard)
+    }
 }
 
 /// The options a script's game is loaded with.
@@ -384,6 +424,7 @@ fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
         memory_bytes: record.state.memory_bytes,
         fuel: call.map_or(0, |call| call.fuel),
         host_calls: record.effects.host_calls.clone(),
+        host_call_times: record.effects.host_call_times.clone(),
         snapshot_bytes: None,
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Lane {
     pub now: i64,
     /// The newest frame of every seat.
     pub screens: BTreeMap<u16, Frame>,
+    /// Whether the room settles once the guest has called `end`, as a real one does.
+    settles: bool,
 }
 
 impl Lane {
@@ -136,7 +138,15 @@ impl Lane {
             tape,
             now,
             screens: BTreeMap::new(),
+            settles: true,
         }
+    }
+
+    /// The same, but frames go on after the guest has called `end`: the last of them is what the
+    /// author of a game wants to see.
+    pub(crate) fn filmed(mut self) -> Self {
+        self.settles = false;
+        self
     }
 
     /// Calls the guest's `start`.
@@ -215,6 +225,7 @@ impl Lane {
             tape,
             now: self.now,
             screens,
+            settles: self.settles,
         })
     }
 
@@ -243,7 +254,7 @@ impl Lane {
         let effects = self.tape.take();
         self.update_screens(&effects);
         // The engine settles a room once the callback that ended it has returned.
-        if self.room.ended() && !self.room.settled() {
+        if self.settles && self.room.ended() && !self.room.settled() {
             self.room.settle();
         }
         let (call, skipped, faulted) = match outcome {

@@ -22,7 +22,10 @@
 //! ```
 //!
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
-//! a report in [`report`], the lines of a trace in [`trace`](mod@trace).
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), screens at named moments in
+//! [`film`].
+//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), the compiler that builds a
+//! game in [`toolchain`].
 //!
 //! This crate decides nothing about games at run time, and it is no benchmark: latencies are
 //! compared with the deadline, not with each other.
@@ -31,20 +34,29 @@
 
 mod check;
 mod compare;
+pub mod diff;
+pub mod files;
+pub mod film;
 mod hash;
 mod lane;
+mod profile;
+pub mod random;
 pub mod report;
 pub mod script;
 mod shot;
+pub mod shrink;
 mod tape;
 #[cfg(test)]
 mod testing;
+pub mod toolchain;
 pub mod trace;
 mod units;
 pub mod verdict;
 
-pub use check::{CheckError, CheckOptions, check};
+pub use check::{CheckError, CheckOptions, Checker, check};
+pub use film::{During, SeatFrames, ShotRun, ShotStep, ShotsError, run_shots};
 pub use lane::{HibernateError, Restore};
+pub use profile::{Profile, Share};
 pub use report::Report;
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};

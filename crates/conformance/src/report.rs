@@ -153,6 +153,10 @@ pub struct StepRow {
     pub fuel: u64,
     /// Calls of each game function.
     pub host_calls: BTreeMap<String, u64>,
+    /// Wall time of each of those calls, nanoseconds, the first 65,536 of them. Not in the JSON
+    /// form; [`Profile`](crate::Profile) sums them up.
+    #[serde(skip)]
+    pub host_call_times: Vec<(&'static str, u64)>,
     /// For `snapshot`: size of the encoded snapshot.
     pub snapshot_bytes: Option<u64>,
 }
@@ -209,7 +213,7 @@ impl Headroom {
 }
 
 /// The nearest-rank percentile of sorted values; 0 of none.
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
+pub(crate) fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
@@ -389,6 +393,7 @@ mod tests {
             memory_bytes: 65_536,
             fuel: 10,
             host_calls: BTreeMap::from([("send".to_owned(), 1)]),
+            host_call_times: Vec::new(),
             snapshot_bytes: None,
         }
     }

@@ -18,6 +18,7 @@ use cabinet_host::{
 use cabinet_wire::LogLevel;
 
 use crate::hash::{Running, sha256};
+use crate::units::nanos;
 
 /// Frames of one callback that are kept whole, one for each seat a script may have; later ones are
 /// kept as hashes.
@@ -142,6 +143,8 @@ pub(crate) struct Effects {
     pub logs: Vec<Logged>,
     /// How often each game function was called.
     pub host_calls: BTreeMap<String, u64>,
+    /// Wall time of the first [`CALLS_KEPT`] of them, nanoseconds.
+    pub host_call_times: Vec<(&'static str, u64)>,
     /// Hash over every call's name, arguments, result, inputs and output; of long ones the first
     /// [`HASHED_BYTES_MAX`] bytes and the length.
     pub calls_sha256: [u8; 32],
@@ -378,6 +381,10 @@ impl Observer for Tape {
             None => {
                 state.effects.host_calls.insert(call.name.to_owned(), 1);
             }
+        }
+        if state.effects.host_call_times.len() < CALLS_KEPT {
+            let times = &mut state.effects.host_call_times;
+            times.push((call.name, nanos(call.took)));
         }
         state.note_call(call.name, call.args);
         for input in call.inputs {

@@ -40,7 +40,7 @@ use crate::check::{load_options, skip_name};
 use crate::hash::{hex, sha256};
 use crate::lane::{HibernateError, Lane, Record, Restore};
 use crate::script::{Script, Step};
-use crate::tape::{Blob, INPUT_KEPT_BYTES, Keep, Sent, To, WasiEntry};
+use crate::tape::{Blob, Grid, INPUT_KEPT_BYTES, Keep, Sent, To, WasiEntry};
 
 /// Bytes of an uncompressed blob that a snapshot note shows.
 const BLOB_HEAD_BYTES: usize = 200;
@@ -59,6 +59,9 @@ pub struct TraceOptions {
     /// Restore the second room from these bytes, in the format of `restore`, instead of from what
     /// was saved. The steps before `snapshot` still say which clock and members it gets.
     pub resume_from: Option<Vec<u8>>,
+    /// Also write each frame's `grid`: its 46,080 bytes as a zstd frame in hex, which
+    /// [`diff`](crate::diff::diff) compares cell by cell.
+    pub grids: bool,
 }
 
 /// Why a trace was not written, or not to its end.
@@ -109,6 +112,7 @@ pub fn trace(
     let mut writer = Writer {
         out,
         script,
+        grids: options.grids,
         seq: 0,
         joined: Vec::new(),
     };
@@ -147,6 +151,7 @@ pub fn trace(
 struct Writer<'a> {
     out: &'a mut dyn Write,
     script: &'a Script,
+    grids: bool,
     seq: u64,
     /// Everybody who ever joined, in order.
     joined: Vec<Player>,
@@ -241,7 +246,11 @@ impl Writer<'_> {
             host_roster_epoch: record.state.roster_epoch,
             log: logs(|source| source != LogSource::Host),
             host_log: logs(|source| source == LogSource::Host),
-            frames: effects.frames.iter().map(frame_json).collect(),
+            frames: effects
+                .frames
+                .iter()
+                .map(|sent| frame_json(sent, self.grids))
+                .collect::<io::Result<_>>()?,
         };
         self.seq += 1;
         self.line(&line)
@@ -384,13 +393,17 @@ fn wasi_json(call: &WasiEntry) -> Value {
     json!(object)
 }
 
-fn frame_json(sent: &Sent) -> Value {
+fn frame_json(sent: &Sent, grids: bool) -> io::Result<Value> {
     let seat = match sent.to {
         To::Everyone => json!("all"),
         To::Seat(seat) => json!(seat),
         To::Index(index) => json!(format!("index {index}")),
     };
-    json!({ "seat": seat, "grid_sha256": hex(&sent.sha256()) })
+    let mut object = json!({ "seat": seat, "grid_sha256": hex(&sent.sha256()) });
+    if let (true, Grid::Kept(frame)) = (grids, &sent.grid) {
+        object["grid"] = json!(crate::diff::pack(frame_bytes(frame).as_slice())?);
+    }
+    Ok(object)
 }
 
 fn result_json(result: &RoomResult, joined: &[Player]) -> Value {
@@ -435,7 +448,8 @@ fn standing_json(player: &Player, metric: i64, rank: u16, status: Option<Status>
 }
 
 /// Meta as the reference's tools print it: absent when zero or empty.
-fn meta_json(meta: &MetaOwned) -> Value {
+#[must_use]
+pub fn meta_json(meta: &MetaOwned) -> Value {
     let mut object = BTreeMap::from([
         ("slug", json!(meta.slug)),
         ("name", json!(meta.name)),

@@ -75,6 +75,7 @@ pub use ids::{Epoch, Fence, NotARoomId, OwnerId, RoomId, RoomIds};
 pub use names::{ObjectName, RoomObject};
 pub use retention::{Floor, Retention};
 pub use vault::{
-    Checkpoint, FloorAnswer, Floors, Lease, Packed, ParkedEntry, ParkedRoom, ParkedRooms,
-    ResidentPointer, SweepPolicy, Swept, Vault, VaultError, VaultOptions, Written,
+    Audit, Checkpoint, FINDINGS_MAX, Finding, FloorAnswer, Floors, Lease, Packed, ParkedEntry,
+    ParkedRoom, ParkedRooms, ResidentPointer, SweepPolicy, Swept, Vault, VaultError, VaultOptions,
+    Written,
 };

@@ -1,5 +1,7 @@
 //! Watching what a guest and the host say to each other; for traces and tests.
 
+use std::time::Duration;
+
 /// A call of a game function.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -14,6 +16,8 @@ pub struct HostCall<'a> {
     pub ret: Option<i64>,
     /// The block it answered with, for `kv_get` and `config_get`.
     pub output: Option<&'a [u8]>,
+    /// Wall time from the guest's call until it was carried out, the observer not included.
+    pub took: Duration,
 }
 
 /// A call of a WASI function.

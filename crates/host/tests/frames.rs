@@ -207,7 +207,10 @@ fn the_first_end_wins_and_frames_go_out_until_the_room_is_settled() {
     assert_eq!(first.round_seq, 0);
     assert_eq!(services.take_frames().len(), 1);
 
+    let seen = common::Recorder::watching(&mut room);
     done(room.wake(ms(100)));
+    let told = seen.take_payloads();
+    assert_eq!(told[0].last(), Some(&1), "told before it is settled");
     assert_eq!(room.result(), Some(&first), "a second end changes nothing");
     assert_eq!(services.take_frames().len(), 1);
     assert_eq!(services.take_logs(), []);

@@ -203,6 +203,9 @@ impl Actor {
             Ok(room) => room,
             Err(error) => return self.not_resumed(error),
         };
+        if let Some(make) = &spec.observer {
+            room.observe(make());
+        }
         room.set_resident(lifecycle == Lifecycle::Resident);
         room.set_deadline(Some(deadline));
         if heartbeat.is_some() || !restored {

@@ -99,6 +99,7 @@ pub use room::{
     REQUESTS_MAX, RoomHandle, RoomStatus, Seat,
 };
 pub use runtime::{
-    OpenError, Parking, Resume, RoomSpec, Runtime, RuntimeOptions, RuntimeStats, Witness,
+    MakeObserver, OpenError, Parking, Resume, RoomSpec, Runtime, RuntimeOptions, RuntimeStats,
+    Witness,
 };
 pub use screens::{View, Viewer};

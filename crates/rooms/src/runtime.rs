@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cabinet_host::{Fault, Mode, Player, Sck1, Snapshot};
+use cabinet_host::{Fault, Mode, Observer, Player, Sck1, Snapshot};
 
 use cabinet_wire::Lifecycle;
 
@@ -170,6 +170,9 @@ pub struct RoomSpec {
     pub services: ServiceSet,
     /// Where the room is parked when it hibernates. Without it, it does not.
     pub parking: Option<Arc<dyn Parking>>,
+    /// Makes what watches every call between the room and its guest, from the first: for traces and
+    /// recordings. Without it nothing watches, which is cheaper.
+    pub observer: Option<MakeObserver>,
     /// Leaderboard posts to send first: those that were not recorded when a resumed room was
     /// captured ([`Captured::posts`]).
     pub posts: Vec<Post>,
@@ -195,6 +198,7 @@ impl Default for RoomSpec {
             grace: None,
             services: ServiceSet::default(),
             parking: None,
+            observer: None,
             posts: Vec::new(),
             joined: Vec::new(),
             roster: Vec::new(),
@@ -213,9 +217,13 @@ impl fmt::Debug for RoomSpec {
             .field("id", &self.id)
             .field("services", &self.services)
             .field("parks", &self.parking.is_some())
+            .field("observed", &self.observer.is_some())
             .finish_non_exhaustive()
     }
 }
+
+/// Makes a room's observer, on the thread that instantiates the guest. It is dropped with the room.
+pub type MakeObserver = Arc<dyn Fn() -> Box<dyn Observer> + Send + Sync>;
 
 /// Where rooms are parked.
 pub trait Parking: Send + Sync {

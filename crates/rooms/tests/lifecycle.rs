@@ -486,3 +486,32 @@ fn a_lone_player_who_comes_back_under_another_name_is_shown_under_it() {
         frame.row_text(10)
     );
 }
+
+#[test]
+fn a_room_is_watched_from_its_first_call() {
+    #[derive(Clone, Default)]
+    struct Calls(Arc<std::sync::Mutex<Vec<&'static str>>>);
+
+    impl cabinet_host::Observer for Calls {
+        fn callback_begin(&mut self, export: &'static str, _: &[u8]) {
+            self.0.lock().unwrap().push(export);
+        }
+    }
+
+    let by = by_hand();
+    let calls = Calls::default();
+    let watching = calls.clone();
+    let mut spec = spec();
+    spec.observer = Some(Arc::new(move || Box::new(watching.clone())));
+    let room = by.runtime.open(&tour(Lifecycle::Ephemeral), spec).unwrap();
+    by.run(room.started()).unwrap();
+    let ada = by.run(room.join(player(1))).unwrap();
+    by.run(ada.input(Input::Rune('z' as u32))).unwrap();
+    by.pass(ms(0));
+    room.close();
+    by.run(room.ended());
+    assert_eq!(
+        *calls.0.lock().unwrap(),
+        ["start", "join", "input", "close"]
+    );
+}

@@ -118,6 +118,7 @@ const FENCES: &[Fence] = &[
     Fence {
         family: Family::AnyOf(&["wasmparser", "wasm-encoder", "wat"]),
         named_by: &[
+            "cabinet-cli",
             "cabinet-host",
             "cabinet-conformance",
             "cabinet-rooms",

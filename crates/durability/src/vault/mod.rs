@@ -11,6 +11,7 @@
 //! A steady checkpoint is two requests: the object, created once, then the head, if it is still the
 //! one we wrote.
 
+mod audit;
 mod claim;
 mod error;
 mod lease;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use cabinet_wire::ArtifactDigest;
 use futures_util::future;
 
+pub use audit::{Audit, FINDINGS_MAX, Finding};
 pub use error::VaultError;
 pub use lease::{Lease, Packed, Written};
 pub use parked::{ParkedEntry, ParkedRoom, ParkedRooms};

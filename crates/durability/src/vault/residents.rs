@@ -11,7 +11,7 @@ use crate::seal::{Kind, Place, Sealer, Unverified, Wanted};
 use crate::store::{Condition, Key, StoreError, Version, Want};
 
 /// The domain of slugs' pseudonyms.
-const SLUG: &str = "slug";
+pub(super) const SLUG: &str = "slug";
 
 /// Which room a game's resident one is, as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

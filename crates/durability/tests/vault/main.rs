@@ -3,6 +3,7 @@
 #[path = "../common/faulty.rs"]
 mod faulty;
 
+mod audit;
 mod between;
 mod faults;
 mod floors;

@@ -536,11 +536,10 @@ impl Room {
             min_players: u16::try_from(self.config.min_players).unwrap_or(u16::MAX),
         };
         self.payload.clear();
-        if self
-            .roster
-            .encode(&head, shared.settled, &mut self.payload)
-            .is_err()
-        {
+        // A guest that called `end` is told so from its next callback on. A room that settles at
+        // once has no callback between the two.
+        let over = shared.settled || shared.ended;
+        if self.roster.encode(&head, over, &mut self.payload).is_err() {
             return Outcome::Skipped(Skip::RosterTooLarge);
         }
         match extra {

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
     pub(crate) host_time: Duration,
+    /// When the game function under way was entered, for the observer.
+    pub(crate) call_began: Option<Instant>,
     pub(crate) io_time: Duration,
     pub(crate) frames: u32,
     pub(crate) bytes_out: u64,

@@ -4,7 +4,7 @@
 //! roster of this callback; a block the guest names is read whole, and an offset that is no live
 //! block reads as nothing. None of them tells the guest about a failing store: the ABI cannot.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cabinet_wire::{LogLevel, ROSTER_CAP, outcome};
 use wasmer::{FunctionEnvMut, RuntimeError};
@@ -38,6 +38,7 @@ fn timed<T>(
 ) -> Result<T, RuntimeError> {
     let began = Instant::now();
     let shared = env.data_mut();
+    shared.tally.call_began = Some(began);
     let bytes: u64 = blocks
         .iter()
         .map(|at| shared.kernel.length(*at as u64))
@@ -61,6 +62,8 @@ fn observe(
     let Some(observer) = shared.observer.as_mut() else {
         return;
     };
+    let began = shared.tally.call_began;
+    let took = began.map_or(Duration::ZERO, |began| began.elapsed());
     let inputs: Vec<&[u8]> = blocks
         .iter()
         .map(|at| shared.kernel.read(*at).unwrap_or(&[]))
@@ -75,6 +78,7 @@ fn observe(
         inputs: &inputs,
         ret,
         output,
+        took,
     });
 }
 

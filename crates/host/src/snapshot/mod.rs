@@ -164,6 +164,39 @@ impl Snapshot {
         self.artifact
     }
 
+    /// The room clock, Unix nanoseconds.
+    #[must_use]
+    pub fn clock_unix_nanos(&self) -> i64 {
+        self.now
+    }
+
+    /// The guest's linear memory.
+    #[must_use]
+    pub fn memory(&self) -> &MemoryImage {
+        &self.memory
+    }
+
+    /// The guest's globals, in the order of their indices: each one's type, and its bits. A
+    /// function reference is 0 for null, else 1 and the index of the function.
+    pub fn globals(&self) -> impl ExactSizeIterator<Item = (&'static str, u128)> {
+        self.globals.iter().map(|global| match *global {
+            GlobalValue::I32(bits) => ("i32", bits.into()),
+            GlobalValue::I64(bits) => ("i64", bits.into()),
+            GlobalValue::F32(bits) => ("f32", bits.into()),
+            GlobalValue::F64(bits) => ("f64", bits.into()),
+            GlobalValue::V128(bits) => ("v128", bits),
+            GlobalValue::FuncRef(function) => {
+                ("funcref", function.map_or(0, |index| u128::from(index) + 1))
+            }
+        })
+    }
+
+    /// The guest's tables of functions: the index of each one's function, `None` for null.
+    #[must_use]
+    pub fn tables(&self) -> &[Vec<Option<u32>>] {
+        &self.tables
+    }
+
     /// The snapshot as bytes (format `CABS`, version 1), compressed at a zstd level; 1 is a good
     /// one.
     ///

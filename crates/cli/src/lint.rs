@@ -1,0 +1,283 @@
+//! `cabinet lint FILE|DIR`: what a check does not judge and a player or an operator would.
+//!
+//! The game is taken through a script, and every frame in force after a step is looked at: a glyph
+//! that terminals draw two columns wide must have the cell to its right, and only such a glyph. A
+//! game that breaks this shifts everything right of it on some terminals. What is only advice
+//! (meta, size, memory) does not change the exit code.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use cabinet_conformance::script::{Setup, Step};
+use cabinet_conformance::{Script, error_line, files};
+use cabinet_host::{
+    Frame, Game, GameOptions, Host, HostOptions, MemoryServices, Outcome as Called, Room,
+    RoomConfig, Seed, Slot,
+};
+use cabinet_wire::cell::Cell;
+use cabinet_wire::input::Input;
+use cabinet_wire::meta::MetaOwned;
+use cabinet_wire::{COLS, Lifecycle, ROWS};
+use serde_json::json;
+use unicode_width::UnicodeWidthChar as _;
+
+use crate::artifact::Artifact;
+use crate::outcome::{Outcome, Problem, say};
+
+/// Violations told at most.
+const TOLD_MAX: usize = 50;
+/// A module larger than this is worth a word, bytes: real games have a tenth.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Arguments of `cabinet lint`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  cabinet lint game.wasm --script all-screens.script
+
+Exit codes: 0 nothing but advice, 1 the width contract is broken, 2 it could not be looked at.")]
+pub struct Args {
+    /// A game's module, or its directory, which is built first.
+    #[arg(value_name = "FILE|DIR")]
+    game: PathBuf,
+    /// The script that shows the screens; one that fits the game's party when there is none.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A [`Problem`] when the game cannot be run.
+pub fn run(args: &Args) -> Result<Outcome, Problem> {
+    let script = args.script.as_deref().map(files::read_script).transpose();
+    let script = script.map_err(|error| Problem::new(error_line(&error)))?;
+    let artifact = Artifact::resolve(&args.game)?;
+    let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
+    let game = host
+        .load(&artifact.wasm, &GameOptions::default())
+        .map_err(|error| Problem::about(artifact.path.display(), &error))?;
+    let script = script.unwrap_or_else(|| Script::for_party(game.meta().max_players));
+    let (violations, peak_bytes) = drawn(&game, &script);
+    let mut advice = about_meta(game.meta());
+    if artifact.wasm.len() > LARGE_BYTES {
+        advice.push(format!(
+            "the module has {} KiB; build for release with lto, panic = \"abort\" and strip",
+            artifact.wasm.len() >> 10
+        ));
+    }
+    if peak_bytes.saturating_mul(2) > game.memory_cap_bytes() {
+        advice.push(format!(
+            "memory peaked at {} KiB, more than half of the {} KiB a room may have",
+            peak_bytes >> 10,
+            game.memory_cap_bytes() >> 10
+        ));
+    }
+    tell(args.json, &violations, &advice)?;
+    Ok(match violations.is_empty() {
+        true => Outcome::Good,
+        false => Outcome::Bad,
+    })
+}
+
+fn tell(as_json: bool, violations: &BTreeSet<String>, advice: &[String]) -> Result<(), Problem> {
+    if as_json {
+        let object = json!({ "violations": violations, "advice": advice });
+        return say(format_args!("{object}\n"));
+    }
+    for violation in violations.iter().take(TOLD_MAX) {
+        say(format_args!("width: {violation}\n"))?;
+    }
+    for line in advice {
+        say(format_args!("advice: {}\n", Problem::new(line)))?;
+    }
+    match violations.len() {
+        0 => say("lint: OK, no width-contract violation was drawn\n"),
+        number => say(format_args!(
+            "lint: {number} width-contract violation(s) drawn\n"
+        )),
+    }
+}
+
+/// Takes the game through the script: what broke the contract, and the most memory it had.
+fn drawn(game: &Game, script: &Script) -> (BTreeSet<String>, u64) {
+    let meta = game.meta();
+    let setup = &script.setup;
+    let stores = MemoryServices::new();
+    for (key, value) in &setup.config {
+        stores.set_config(key.as_bytes(), value.as_bytes());
+    }
+    let config = RoomConfig {
+        mode: setup.mode,
+        capacity: setup.capacity.unwrap_or(u32::from(meta.max_players.max(1))),
+        min_players: setup
+            .min_players
+            .unwrap_or(u32::from(meta.min_players.max(1))),
+        seed: Seed::Set(setup.seed),
+        resident: setup
+            .resident
+            .unwrap_or(meta.lifecycle() == Lifecycle::Resident),
+        deadline: setup.deadline,
+        heartbeat: None,
+    };
+    let mut room = game.room(config, Box::new(stores));
+    let mut found = BTreeSet::new();
+    let mut now = setup.clock_unix_nanos;
+    let mut called = Some(room.start(now));
+    let mut peak_bytes = 0;
+    for step in script.steps.iter().map(Some).chain([None]) {
+        if called.take().is_some() {
+            peak_bytes = peak_bytes.max(room.memory_bytes());
+            let members = (0..room.members().len()).map(Slot::Member);
+            for slot in std::iter::once(Slot::Broadcast).chain(members) {
+                if let Some(frame) = room.frame(slot) {
+                    widths(&frame, &mut found);
+                }
+            }
+        }
+        let Some(step) = step.filter(|_| !room.dead()) else {
+            break;
+        };
+        called = take(&mut room, setup, step, &mut now);
+    }
+    (found, peak_bytes)
+}
+
+/// Takes one step. Snapshots and shots show nothing new.
+fn take(room: &mut Room, setup: &Setup, step: &Step, now: &mut i64) -> Option<Called> {
+    if let Step::Wake { after: by } | Step::Advance { by } = step {
+        *now = now.saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX));
+    }
+    Some(match step {
+        Step::Join { seat } => room.join(*now, setup.player(*seat)),
+        Step::Leave { seat } => room.leave(*now, &setup.player(*seat)),
+        Step::Input { seat, rune } => {
+            room.input(*now, &setup.player(*seat), Input::Rune(u32::from(*rune)))
+        }
+        Step::Key { seat, key } => room.input(*now, &setup.player(*seat), Input::Key(*key)),
+        Step::Wake { .. } => room.wake(*now),
+        Step::Close => room.close(*now),
+        Step::Advance { .. } | Step::Snapshot | Step::Shot { .. } => return None,
+    })
+}
+
+fn widths(frame: &Frame, found: &mut BTreeSet<String>) {
+    for row in 0..ROWS {
+        let cells: Vec<Cell> = (0..COLS)
+            .map(|col| Cell::read(frame.cell(row, col)))
+            .collect();
+        for (col, why) in broken(&cells) {
+            if found.len() <= TOLD_MAX {
+                found.insert(format!("row {row}, col {col}: {why}"));
+            }
+        }
+    }
+}
+
+/// Where a row breaks the width contract, and how.
+fn broken(cells: &[Cell]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (col, cell) in cells.iter().enumerate() {
+        let covers = cells.get(col + 1).is_some_and(|next| next.cont);
+        let base = char::from_u32(cell.cp[0]).unwrap_or(char::REPLACEMENT_CHARACTER);
+        let named = || format!("U+{:04X} {:?}", u32::from(base), base);
+        if cell.cont {
+            if col == 0 || cells.get(col - 1).is_some_and(|before| before.cont) {
+                found.push((col, "a right half without a glyph to its left".to_owned()));
+            }
+            continue;
+        }
+        match (base.width() == Some(2), covers) {
+            (true, false) => found.push((
+                col,
+                format!("{} is two columns wide and has one cell", named()),
+            )),
+            (false, true) => found.push((
+                col,
+                format!(
+                    "{} is not Wide or Fullwidth and has two cells: every column to its right \
+                     shifts on some terminals",
+                    named()
+                ),
+            )),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn about_meta(meta: &MetaOwned) -> Vec<String> {
+    let rules = [
+        (
+            meta.short_description.is_empty(),
+            "meta has no description: players choose by it",
+        ),
+        (
+            meta.controls.is_empty(),
+            "meta declares no controls: players without a keyboard get none",
+        ),
+        (
+            meta.leaderboard.is_none(),
+            "meta declares no leaderboard: results are ranked nowhere",
+        ),
+        (
+            meta.tags.is_empty(),
+            "meta has no tags: players search by them",
+        ),
+        (
+            meta.wire_revision == 0,
+            "meta does not say its wire revision: a newer SDK does",
+        ),
+        (
+            (1..30).contains(&meta.heartbeat_ms),
+            "the heartbeat is shorter than 30 ms: few terminals show more than 30 frames a second",
+        ),
+    ];
+    let broken = rules.into_iter().filter(|(broken, _)| *broken);
+    broken.map(|(_, advice)| advice.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(glyphs: &[Option<char>]) -> Vec<(usize, String)> {
+        let cell = |glyph: &Option<char>| match glyph {
+            Some(glyph) => Cell::of(*glyph),
+            None => Cell {
+                cont: true,
+                ..Cell::default()
+            },
+        };
+        broken(&glyphs.iter().map(cell).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn wide_glyphs_have_two_cells_and_others_one() {
+        assert_eq!(
+            row(&[Some('a'), Some('中'), None, Some('Ａ'), None, Some('é')]),
+            []
+        );
+        let narrow = row(&[Some('x'), Some('♥'), None]);
+        assert_eq!(narrow.len(), 1);
+        assert!(narrow[0].1.contains("U+2665"), "{narrow:?}");
+        assert_eq!(narrow[0].0, 1);
+        assert_eq!(row(&[Some('中'), Some('a')])[0].0, 0);
+        assert_eq!(row(&[Some('a'), Some('中')])[0].0, 1);
+        assert_eq!(row(&[None, Some('a')])[0].0, 0);
+        assert_eq!(row(&[Some('中'), None, None])[0].0, 2);
+    }
+
+    #[test]
+    fn a_meta_that_says_nothing_is_advised_and_a_full_one_is_not() {
+        assert_eq!(about_meta(&MetaOwned::default()).len(), 5);
+        let brisk = MetaOwned {
+            heartbeat_ms: 20,
+            ..MetaOwned::default()
+        };
+        assert_eq!(about_meta(&brisk).len(), 6);
+    }
+}

@@ -1,0 +1,307 @@
+//! `cabinet new NAME`: a game that passes `check` and `smoke` as it is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cabinet_wire::Slug;
+
+use crate::outcome::{Outcome, Problem, say};
+
+/// Arguments of `cabinet new`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cabinet new maze
+  cabinet new maze --template sprint --license apache-2.0")]
+pub struct Args {
+    /// The game's name: 1 to 32 of a-z, 0-9 and `-`. Also its directory, made here.
+    name: String,
+    /// What to begin with.
+    #[arg(long, default_value = "blank")]
+    template: Template,
+    /// Apache-2.0, BSD-3-Clause, MIT, MPL-2.0 or Unlicense.
+    #[arg(long, value_name = "ID", default_value = "MIT", value_parser = license)]
+    license: &'static License,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Template {
+    /// Counts keys: the least a game can be.
+    #[value(alias = "counter")]
+    Blank,
+    /// A race of one to eight: players, scores, an end and a leaderboard.
+    Sprint,
+}
+
+impl Template {
+    /// The game and what `smoke` films of it.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Blank => (
+                include_str!("../templates/blank.rs"),
+                include_str!("../templates/blank.yaml"),
+            ),
+            Self::Sprint => (
+                include_str!("../templates/sprint.rs"),
+                include_str!("../templates/sprint.yaml"),
+            ),
+        }
+    }
+}
+
+/// A licence a game may have.
+#[derive(Debug)]
+struct License {
+    id: &'static str,
+    text: &'static str,
+}
+
+const LICENSES: &[License] = &[
+    License {
+        id: "Apache-2.0",
+        text: include_str!("../templates/licenses/Apache-2.0.txt"),
+    },
+    License {
+        id: "BSD-3-Clause",
+        text: include_str!("../templates/licenses/BSD-3-Clause.txt"),
+    },
+    License {
+        id: "MIT",
+        text: include_str!("../templates/licenses/MIT.txt"),
+    },
+    License {
+        id: "MPL-2.0",
+        text: include_str!("../templates/licenses/MPL-2.0.txt"),
+    },
+    License {
+        id: "Unlicense",
+        text: include_str!("../templates/licenses/Unlicense.txt"),
+    },
+];
+
+fn license(id: &str) -> Result<&'static License, String> {
+    let known = LICENSES.iter().map(|license| license.id);
+    let known = known.collect::<Vec<_>>().join(", ");
+    LICENSES
+        .iter()
+        .find(|license| license.id.eq_ignore_ascii_case(id))
+        .ok_or_else(|| format!("unknown license, the known ones are {known}"))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A [`Problem`] when the name is no game's, the directory exists or cannot be written.
+pub fn run(args: &Args) -> Result<Outcome, Problem> {
+    let here = std::env::current_dir()
+        .map_err(|error| Problem::about("cannot tell the directory", &error))?;
+    let name = name(&args.name)?;
+    let dir = Path::new(name.as_str());
+    let sdk = sdk(&here, Path::new(env!("CARGO_MANIFEST_DIR")));
+    let files = files(&name, args.template, args.license, &sdk, year());
+    write(dir, &files)?;
+    say(format_args!(
+        "made {name}; next:\n  cabinet check {name}\n  cabinet play {name}\n  cabinet smoke {name}\n"
+    ))?;
+    Ok(Outcome::Good)
+}
+
+/// The game's name, checked as the loader checks it.
+fn name(given: &str) -> Result<Slug, Problem> {
+    given
+        .to_ascii_lowercase()
+        .parse()
+        .map_err(|error| Problem::about(format!("{given:?} cannot be a game's name"), &error))
+}
+
+/// How a game depends on the SDK: by path where a checkout is around `here` or is what this
+/// program was built from, else by version.
+fn sdk(here: &Path, built_from: &Path) -> String {
+    let around = here.ancestors().map(|dir| dir.join("crates/guest"));
+    let beside = built_from.parent().map(|crates| crates.join("guest"));
+    let checkout = around.chain(beside).find(|dir| {
+        let manifest = fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+        manifest.contains("name = \"cabinet-guest\"")
+    });
+    match checkout.as_deref().and_then(Path::to_str) {
+        Some(path) => format!("{{ path = {} }}", toml::Value::from(path)),
+        None => toml::Value::from(env!("CARGO_PKG_VERSION")).to_string(),
+    }
+}
+
+fn year() -> u64 {
+    const SECONDS: f64 = 365.2425 * 86_400.0;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    1970 + (now.unwrap_or_default().as_secs_f64() / SECONDS) as u64
+}
+
+/// What is written, by path.
+fn files(
+    name: &Slug,
+    template: Template,
+    license: &License,
+    sdk: &str,
+    year: u64,
+) -> Vec<(PathBuf, String)> {
+    let name = name.as_str();
+    let filled = |text: &str| {
+        text.replace("{{name}}", name)
+            .replace("{{title}}", &title(name))
+            .replace("{{package}}", &package(name))
+            .replace("{{license}}", license.id)
+            .replace("{{sdk}}", sdk)
+            .replace("{{year}}", &year.to_string())
+    };
+    let (game, smoke) = template.texts();
+    let texts = [
+        ("Cargo.toml", include_str!("../templates/Cargo.toml.txt")),
+        ("src/lib.rs", game),
+        ("smoke.yaml", smoke),
+        ("README.md", include_str!("../templates/README.md")),
+        ("LICENSE", license.text),
+        (".gitignore", "/target\n/smoke-out\n"),
+        (
+            ".github/workflows/check.yml",
+            include_str!("../templates/ci.yml"),
+        ),
+    ];
+    texts
+        .into_iter()
+        .map(|(path, text)| (PathBuf::from(path), filled(text)))
+        .collect()
+}
+
+/// The name as a title: `tic-tac` is `Tic Tac`.
+fn title(name: &str) -> String {
+    let words = name.split('-').filter(|word| !word.is_empty());
+    let words: Vec<String> = words
+        .map(|word| {
+            let (first, rest) = word.split_at(1);
+            first.to_ascii_uppercase() + rest
+        })
+        .collect();
+    match words.is_empty() {
+        true => name.to_owned(),
+        false => words.join(" "),
+    }
+}
+
+/// A package's name begins with a letter, and cargo keeps some for itself.
+fn package(name: &str) -> String {
+    let begins_well = name.starts_with(|first: char| first.is_ascii_alphabetic());
+    let kept = [
+        "test",
+        "core",
+        "std",
+        "alloc",
+        "proc-macro",
+        "cabinet-guest",
+        "cabinet-wire",
+    ];
+    if begins_well && !kept.contains(&name) {
+        name.to_owned()
+    } else {
+        format!("game-{name}")
+    }
+}
+
+/// Makes the directory and everything in it; nothing stays behind when that fails.
+fn write(dir: &Path, files: &[(PathBuf, String)]) -> Result<(), Problem> {
+    fs::create_dir(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Problem::new(format!(
+            "{} already exists; choose another name or take it away",
+            dir.display()
+        )),
+        _ => Problem::about(dir.display(), &error),
+    })?;
+    for (path, text) in files {
+        let path = dir.join(path);
+        let parent = path.parent().unwrap_or(dir);
+        if let Err(error) = fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)) {
+            // The directory is ours: it was made above.
+            let _ = fs::remove_dir_all(dir);
+            return Err(Problem::about(path.display(), &error));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slug(name: &str) -> Slug {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_the_loaders_own_words() {
+        for bad in ["", "a_b", "../x", "ada/chess", &"a".repeat(33)] {
+            let problem = name(bad).unwrap_err().to_string();
+            let loaders = Slug::new(bad.as_bytes()).unwrap_err().to_string();
+            assert!(problem.ends_with(&loaders), "{problem} / {loaders}");
+        }
+        assert_eq!(name("Maze").unwrap().as_str(), "maze");
+        assert_eq!(name(&"a".repeat(32)).unwrap().as_str().len(), 32);
+    }
+
+    #[test]
+    fn an_unknown_licence_is_answered_with_the_known_ones() {
+        assert_eq!(license("apache-2.0").unwrap().id, "Apache-2.0");
+        assert_eq!(license("UNLICENSE").unwrap().id, "Unlicense");
+        let problem = license("gpl").unwrap_err();
+        assert!(problem.contains("Apache-2.0, BSD-3-Clause, MIT, MPL-2.0, Unlicense"));
+    }
+
+    #[test]
+    fn every_template_is_filled_and_its_manifest_reads() {
+        for template in [Template::Blank, Template::Sprint] {
+            for license in LICENSES {
+                let files = files(&slug("tic-tac"), template, license, "\"1\"", 2026);
+                for (path, text) in &files {
+                    assert!(!text.contains("{{"), "{}: {text}", path.display());
+                    assert!(!text.is_empty());
+                }
+                let manifest: toml::Table = toml::from_str(&files[0].1).unwrap();
+                assert_eq!(manifest["package"]["name"].as_str(), Some("tic-tac"));
+                assert_eq!(manifest["package"]["license"].as_str(), Some(license.id));
+                assert!(files[1].1.contains("Meta::new(\"tic-tac\", \"Tic Tac\")"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_cargo_would_not_take_gets_one_it_takes() {
+        assert_eq!(package("2048"), "game-2048");
+        assert_eq!(package("test"), "game-test");
+        assert_eq!(package("maze"), "maze");
+        assert_eq!(title("-"), "-");
+        assert_eq!(title("2048"), "2048");
+    }
+
+    #[test]
+    fn the_sdk_is_a_path_in_a_checkout_and_a_version_elsewhere() {
+        let nowhere = tempfile::tempdir().unwrap();
+        assert_eq!(
+            sdk(nowhere.path(), nowhere.path()),
+            format!("\"{}\"", env!("CARGO_PKG_VERSION"))
+        );
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(sdk(nowhere.path(), ours).starts_with("{ path = \""));
+        assert!(sdk(ours, nowhere.path()).starts_with("{ path = \""));
+    }
+
+    #[test]
+    fn an_existing_directory_is_left_as_it_is() {
+        let here = tempfile::tempdir().unwrap();
+        let dir = here.path().join("maze");
+        let files = [(PathBuf::from("a/b"), "text".to_owned())];
+        write(&dir, &files).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("a/b")).unwrap(), "text");
+        let problem = write(&dir, &[(PathBuf::from("c"), String::new())]).unwrap_err();
+        assert!(problem.to_string().contains("already exists"), "{problem}");
+        assert!(!dir.join("c").exists());
+    }
+}

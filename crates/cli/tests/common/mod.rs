@@ -1,0 +1,53 @@
+//! What the test files share: the program, run, the games of `fixtures`, and a room's state.
+#![allow(dead_code)] // Each test file takes what it needs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs the program in a folder.
+pub fn cabinet(folder: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cabinet"));
+    command
+        .current_dir(folder)
+        .args(args)
+        .env_remove("CABINET_KEY_FILE");
+    let output = command.output().unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A game of `fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures")
+        .join(name)
+}
+
+/// What a keeper writes of a room, with nobody and nothing in its lists.
+pub fn state_of(room: &mut cabinet_host::Room) -> Vec<u8> {
+    let mut bytes = b"CABT".to_vec();
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.push(0);
+    bytes.extend(4_u16.to_le_bytes());
+    bytes.extend(b"tour");
+    bytes.extend(5_i64.to_le_bytes());
+    for _ in 0..3 {
+        bytes.extend(0_u32.to_le_bytes());
+    }
+    bytes.extend(room.snapshot().unwrap().payload().unwrap());
+    bytes
+}
