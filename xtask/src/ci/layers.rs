@@ -121,6 +121,7 @@ const FENCES: &[Fence] = &[
             "cabinet-host",
             "cabinet-conformance",
             "cabinet-rooms",
+            "cabinet-cli",
             "xtask",
         ],
         never_under: &[
