@@ -353,11 +353,11 @@ async fn as_many_as_may_are_pending_and_one_more_is_refused() {
     let start = |pending_max| {
         SpeculativeSequencer::start(nodes[0].1.sequencer(), SpeculationOptions { pending_max })
     };
-    let max = 256;
+    let max = 1024;
     for value in [0, max + 1] {
         let refused = start(value).err();
         assert!(
-            matches!(refused, Some(ConfigError::Limit { max: 256, value: given, .. }) if given == value as u64),
+            matches!(refused, Some(ConfigError::Limit { max: 1024, value: given, .. }) if given == value as u64),
             "{refused:?}"
         );
     }

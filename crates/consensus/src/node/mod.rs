@@ -352,7 +352,7 @@ impl Node {
                 Ok(Err(SubmitError::NotLeader { leader })) => hint = leader,
                 Ok(Err(SubmitError::Busy)) => busy = true,
                 Ok(Err(SubmitError::Unknown)) => *maybe = true,
-                Ok(Err(SubmitError::Stopped(_))) => return Err(Undecided::Closed),
+                Ok(Err(SubmitError::Stopped(_))) => return Err(Undecided::stopped(*maybe)),
                 Err(_) => {
                     return Err(Undecided::Late {
                         maybe: true,
@@ -368,14 +368,7 @@ impl Node {
                 (now.leader.clone(), now.stopped.is_some())
             };
             if stopped {
-                return Err(if *maybe {
-                    Undecided::Late {
-                        maybe: true,
-                        leader: None,
-                    }
-                } else {
-                    Undecided::Closed
-                });
+                return Err(Undecided::stopped(*maybe));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -418,7 +411,7 @@ impl Node {
                 }
                 Err(SubmitError::Busy) => busy = true,
                 Err(SubmitError::Unknown) => *maybe = true,
-                Err(SubmitError::Stopped(_)) => return Err(Undecided::Closed),
+                Err(SubmitError::Stopped(_)) => return Err(Undecided::stopped(*maybe)),
             }
             hops += 1;
             // A hint is followed at once, but not for ever: two nodes may name each other.
@@ -566,6 +559,20 @@ enum Undecided {
     /// The leader had too much under way: it is in no log.
     Busy,
     Closed,
+}
+
+impl Undecided {
+    /// The node has stopped; `maybe` says whether an attempt before may be in a log.
+    fn stopped(maybe: bool) -> Self {
+        if maybe {
+            Self::Late {
+                maybe,
+                leader: None,
+            }
+        } else {
+            Self::Closed
+        }
+    }
 }
 
 #[cfg(test)]

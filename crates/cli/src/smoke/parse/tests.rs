@@ -1,3 +1,5 @@
+//! Every mistake has its message and its line; nothing read panics.
+
 use super::*;
 use proptest::prelude::*;
 

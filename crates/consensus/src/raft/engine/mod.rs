@@ -485,8 +485,8 @@ impl Consensus for Engine {
             Ok(written) => written
                 .map(|done| done.data)
                 .map_err(|error| write_error(RaftError::APIError(error))),
-            // Raft dropped it, and so has stopped.
-            Err(_) => Err(SubmitError::Stopped("it dropped a command".to_owned())),
+            // Raft dropped it, and so has stopped. It may have written it before.
+            Err(_) => Err(SubmitError::Unknown),
         }
     }
 
