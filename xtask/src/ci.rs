@@ -452,6 +452,10 @@ fn turns(workspace: &Workspace) -> Result<(), Failure> {
         "sim_planted",
         "--test",
         "sim_kit",
+        "--test",
+        "bootstrap_tls",
+        "--test",
+        "link_cut",
     ]))?;
     let mut sim = workspace.cargo(&["run"]);
     execute(

@@ -51,9 +51,19 @@ pub(super) fn cast(seed: u64) -> Vec<Part> {
     parts
 }
 
+/// What whoever leads says of its members, and of who should be.
+struct Led {
+    members: Membership,
+    /// Whether no change of them is under way.
+    settled: bool,
+    voters: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+    /// Places nobody holds.
+    free: usize,
+}
+
 impl Run {
-    /// Whoever leads, its members, whether they are final, and who should be.
-    fn led(&self) -> Option<(Membership, bool, BTreeSet<NodeId>, BTreeSet<NodeId>, usize)> {
+    fn led(&self) -> Option<Led> {
         let leader = self.machines[self.leader()?].running.as_ref()?;
         let status = leader.session.node().status().get();
         let seats = leader.session.seats();
@@ -61,13 +71,13 @@ impl Run {
             && status.membership_committed
             && !status.membership.is_joint();
         let free = seats.free_seats() + (GALLERY as usize - seats.gallery.len());
-        Some((
-            (*status.membership).clone(),
+        Some(Led {
+            members: (*status.membership).clone(),
             settled,
-            seats.voters(),
-            seats.learners(),
+            voters: seats.voters(),
+            learners: seats.learners(),
             free,
-        ))
+        })
     }
 
     /// The place of a life that is in the game now.
@@ -80,9 +90,16 @@ impl Run {
 
     /// Why the lobby is not what it should be; `None` when it is.
     pub(super) fn lobby_unwell(&self) -> Option<String> {
-        let Some((members, settled, voters, learners, free)) = self.led() else {
+        let Some(led) = self.led() else {
             return Some("nobody leads".to_owned());
         };
+        let Led {
+            members,
+            settled,
+            voters,
+            learners,
+            free,
+        } = led;
         let lives = members
             .voters
             .iter()
@@ -103,7 +120,7 @@ impl Run {
 
     /// The places of everybody who plays now.
     pub(super) fn players(&self) -> BTreeSet<usize> {
-        let Some((_, _, voters, ..)) = self.led() else {
+        let Some(Led { voters, .. }) = self.led() else {
             return BTreeSet::new();
         };
         voters
@@ -114,7 +131,7 @@ impl Run {
 
     /// The places of everybody who gets the log.
     pub(super) fn listeners(&self) -> BTreeSet<usize> {
-        let Some((members, ..)) = self.led() else {
+        let Some(Led { members, .. }) = self.led() else {
             return BTreeSet::new();
         };
         let nodes = members.voters.iter().chain(&members.learners);

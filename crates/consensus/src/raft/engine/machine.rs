@@ -75,32 +75,12 @@ fn invalid(what: &'static str) -> io::Error {
 
 impl Machine {
     /// Starts from the latest snapshot, if there is one.
-    pub fn open(
-        replica: Shared,
-        game_clock_ms: Arc<AtomicU64>,
-        feed: Feed,
-        log: Arc<dyn LogStore>,
-        observer: ObserverRef,
-        kept: Kept,
-        too_large: TooLarge,
-        snapshot: Option<StoredSnapshot>,
-    ) -> Result<Self, io::Error> {
-        let mut machine = Self {
-            replica,
-            game_clock_ms,
-            feed,
-            log,
-            observer,
-            kept,
-            too_large,
-            applied: None,
-            members: Stored::default(),
-        };
+    pub fn opened(mut self, snapshot: Option<StoredSnapshot>) -> Result<Self, io::Error> {
         if let Some(snapshot) = snapshot {
             let members = members_from(&snapshot.membership)?;
-            machine.take_over(id(snapshot.through), members, &snapshot.state)?;
+            self.take_over(id(snapshot.through), members, &snapshot.state)?;
         }
-        Ok(machine)
+        Ok(self)
     }
 
     fn take_over(&mut self, through: Id, members: Stored, state: &Bytes) -> Result<(), io::Error> {

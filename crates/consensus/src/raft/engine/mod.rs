@@ -161,17 +161,18 @@ impl Engine {
         );
         let too_large = machine::TooLarge::new(parts.limits.snapshot_bytes_max);
         let game_clock_ms = Arc::new(AtomicU64::new(0));
-        let machine = machine::Machine::open(
-            replica.clone(),
-            game_clock_ms.clone(),
-            parts.feed,
-            parts.log.clone(),
-            parts.observer.clone(),
-            kept.clone(),
-            too_large.clone(),
-            snapshot,
-        )
-        .map_err(stopped)?;
+        let machine = machine::Machine {
+            replica: replica.clone(),
+            game_clock_ms: game_clock_ms.clone(),
+            feed: parts.feed,
+            log: parts.log.clone(),
+            observer: parts.observer.clone(),
+            kept: kept.clone(),
+            too_large: too_large.clone(),
+            applied: None,
+            members: types::Stored::default(),
+        };
+        let machine = machine.opened(snapshot).map_err(stopped)?;
         let chunk_timeout = timing.election_max() * 4;
         let refusals = Refusals::new();
         let bytes_max = parts.limits.snapshot_bytes_max as u64;

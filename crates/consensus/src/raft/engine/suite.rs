@@ -59,17 +59,18 @@ async fn within(log: Arc<dyn LogStore>, snapshot_bytes_max: usize) -> (Store, Ma
     let observer = Arc::new(Nobody);
     let kept = Kept::new(0, u64::MAX);
     let snapshot = log.load_snapshot().await.unwrap();
-    let machine = Machine::open(
+    let machine = Machine {
         replica,
-        Arc::default(),
+        game_clock_ms: Arc::default(),
         feed,
-        log.clone(),
-        observer.clone(),
-        kept.clone(),
-        TooLarge::new(snapshot_bytes_max),
-        snapshot,
-    )
-    .unwrap();
+        log: log.clone(),
+        observer: observer.clone(),
+        kept: kept.clone(),
+        too_large: TooLarge::new(snapshot_bytes_max),
+        applied: None,
+        members: super::types::Stored::default(),
+    };
+    let machine = machine.opened(snapshot).unwrap();
     let store = Store {
         log,
         observer,
