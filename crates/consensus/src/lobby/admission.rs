@@ -155,8 +155,8 @@ pub(crate) struct Admission {
     /// Earlier lives that announced themselves after a later one.
     outlived: BTreeMap<PeerId, NodeId>,
     candidates: BTreeMap<NodeId, Candidate>,
-    /// Since when each member was seen to be one under this leadership: one that never answered is
-    /// silent since then.
+    /// Since when each member was seen to be one under this leadership: one that never answered has
+    /// the time to come in from then.
     member_since: BTreeMap<NodeId, Duration>,
     /// Who had a place when last seen.
     placed: BTreeSet<NodeId>,
@@ -402,21 +402,23 @@ impl Admission {
     /// A member that has not answered for too long and can be removed.
     fn silent(&self, seen: &Seen<'_>) -> Option<NodeId> {
         let evict_after = seen.view.timing.evict_after?;
-        let since = |node: &NodeId| {
-            self.member_since
-                .get(node)
-                .copied()
-                .unwrap_or(seen.view.now)
+        // Who never answered is still coming in: it may be asking the others whom to believe.
+        let never = evict_after.max(seen.view.timing.admit_within);
+        let is_silent = |node: &NodeId| match seen.view.progress.get(node).and_then(|p| p.acked) {
+            Some(ago) => ago >= evict_after,
+            None => {
+                let since = self.member_since.get(node).copied();
+                since.is_some_and(|since| seen.view.now.saturating_sub(since) >= never)
+            }
         };
         let members = seen.view.membership.voters.iter();
         members
             .chain(&seen.view.membership.learners)
             .find(|node| {
-                let acked = seen.view.progress.get(*node).and_then(|p| p.acked);
                 *node != seen.view.me
                     && has_seat(seen, node)
                     && !self.candidates.contains_key(*node)
-                    && acked.unwrap_or(seen.view.now.saturating_sub(since(node))) >= evict_after
+                    && is_silent(node)
                     && (!seen.view.membership.voters.contains(*node) || may_remove(seen, node))
             })
             .cloned()

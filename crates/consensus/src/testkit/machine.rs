@@ -108,9 +108,11 @@ impl From<HostError> for Refused {
 impl From<JoinError> for Refused {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::RosterFull | JoinError::SpectatorsClosed | JoinError::Timeout(_) => {
-                Self::Later
-            }
+            // Answers of who led no longer are not believed: a time-out under another name.
+            JoinError::RosterFull
+            | JoinError::SpectatorsClosed
+            | JoinError::Timeout(_)
+            | JoinError::NotVouchedFor { .. } => Self::Later,
             other => Self::Never(other.to_string()),
         }
     }

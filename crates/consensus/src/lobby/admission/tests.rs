@@ -486,6 +486,24 @@ fn a_member_that_has_not_answered_yet_has_the_time_to_before_it_is_put_out() {
 }
 
 #[test]
+fn who_never_answered_has_the_time_to_come_in_even_where_silence_is_short() {
+    let mut t = Table::new(2, &["ann", "bob"]);
+    t.timing.evict_after = Some(ms(500));
+    t.timing.admit_within = ms(1200);
+    t.seats.spectators_max = 1;
+    t.acks("bob", 50);
+    t.seat("eve", Kind::Spectator);
+    t.membership.learners.insert(node("eve", 1));
+    t.progress.insert(node("eve", 1), Progress::default());
+    assert_eq!(t.step(), []);
+    t.now += ms(1199);
+    assert_eq!(t.step(), []);
+    t.now += ms(1);
+    let (node, left) = (node("eve", 1), false);
+    assert_eq!(t.step(), [Step::Vacate { node, left }]);
+}
+
+#[test]
 fn who_was_welcomed_and_lost_its_place_is_not_let_in_by_what_it_said_before() {
     let mut t = Table::new(2, &["ann"]);
     t.seat("bob", Kind::Player);
