@@ -1,61 +1,23 @@
 //! Hosting, joining, watching, leaving and coming back, in one process and in virtual time.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port, SendError};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, SendError};
+use cabinet_consensus::ids::Incarnation;
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    AdmissionTiming, ChannelError, GameSession, HostError, HostOptions, JoinError, JoinOptions,
-    OpenError, ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_node,
-    game_spectate, game_witness,
+    ChannelError, GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError,
+    ReturnPolicy, game_host, game_join, game_node, game_spectate, game_witness,
 };
 use cabinet_consensus::state::seats::{SEATS_MAX, SPECTATORS_MAX};
 use cabinet_consensus::turns::{Ruling, TurnEvent};
-
-/// Players add numbers.
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
+use common::{Sum, config, peer, port, sum, until};
 
 type Session = GameSession<Sum>;
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        admission: AdmissionTiming {
-            alive_within: Duration::from_millis(200),
-            evict_after: Some(Duration::from_millis(800)),
-            admit_within: Duration::from_secs(5),
-        },
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
-
-fn port(at: &Arc<MemoryPeer>) -> Port {
-    Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap()
-}
-
-fn sum() -> Blueprint<Sum> {
-    Blueprint::new(Sum::default)
-}
 
 fn hosting(seats: u32) -> HostOptions {
     HostOptions {
@@ -91,16 +53,6 @@ async fn table(net: &MemoryFabric, names: &[&str]) -> Vec<(Arc<MemoryPeer>, Sess
     let mut sessions = vec![host.unwrap()];
     sessions.extend(others.into_iter().map(Result::unwrap));
     peers.into_iter().zip(sessions).collect()
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if met() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{what}: not in twenty seconds");
 }
 
 async fn add(session: &Session, n: u64) -> u64 {

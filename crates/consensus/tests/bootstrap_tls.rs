@@ -9,12 +9,15 @@
 )]
 mod support;
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::fabric::tls::TlsFabric;
 use cabinet_consensus::fabric::{Fabric, Port, Principal};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::Incarnation;
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
@@ -23,21 +26,8 @@ use cabinet_consensus::session::{
     game_server, game_spectate, game_witness,
 };
 use cabinet_consensus::turns::{Proposal, Ruling, TurnEvent};
+use common::Sum;
 use support::{Authority, PATIENCE, game, in_time, joined, peer};
-
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
 
 type Session = GameSession<Sum>;
 

@@ -1,43 +1,25 @@
 //! Votes on servers that do not play, in one process and in virtual time: players ride as learners,
 //! come and go, and keep their seats; servers may die; games on one connection set are apart.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::ids::{Incarnation, PeerId};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    AdmissionTiming, CoreOptions, GameSession, HostError, HostOptions, JoinError, JoinOptions,
-    OpenError, PlacementError, ServerCore, SessionConfig, TokioClock, game_host, game_join,
-    game_player, game_server, game_spectate,
+    CoreOptions, GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError,
+    PlacementError, ServerCore, game_host, game_join, game_player, game_server, game_spectate,
 };
 use cabinet_consensus::turns::{Ruling, TurnEvent};
-
-/// Players add numbers.
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
+use common::{Sum, config, peer, port_of, sum, until};
 
 type Session = GameSession<Sum>;
 
 const SERVERS: [&str; 3] = ["s1", "s2", "s3"];
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
 
 fn core() -> ServerCore {
     ServerCore::new(SERVERS.map(peer)).unwrap()
@@ -51,26 +33,6 @@ fn options() -> CoreOptions {
     }
 }
 
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        admission: AdmissionTiming {
-            alive_within: Duration::from_millis(200),
-            evict_after: Some(Duration::from_millis(800)),
-            admit_within: Duration::from_secs(5),
-        },
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
-
-fn port(at: &Arc<MemoryPeer>, game: &str) -> Port {
-    Port::open(at.clone(), GameId::new(game).unwrap()).unwrap()
-}
-
-fn sum() -> Blueprint<Sum> {
-    Blueprint::new(Sum::default)
-}
-
 fn joining(life: u64) -> JoinOptions {
     JoinOptions::new(Incarnation(life))
 }
@@ -78,7 +40,7 @@ fn joining(life: u64) -> JoinOptions {
 async fn serve(servers: &[Arc<MemoryPeer>], game: &str) -> Vec<Session> {
     let mut sessions = Vec::new();
     for (n, at) in servers.iter().enumerate() {
-        let opened = game_server(port(at, game), sum(), options(), config(n as u64)).await;
+        let opened = game_server(port_of(at, game), sum(), options(), config(n as u64)).await;
         sessions.push(opened.unwrap());
     }
     sessions
@@ -90,7 +52,14 @@ async fn play(
     nonce: u64,
     life: u64,
 ) -> Result<Session, JoinError> {
-    game_player(port(at, game), sum(), core(), joining(life), config(nonce)).await
+    game_player(
+        port_of(at, game),
+        sum(),
+        core(),
+        joining(life),
+        config(nonce),
+    )
+    .await
 }
 
 async fn add(session: &Session, n: u64) -> u64 {
@@ -107,16 +76,6 @@ fn seat_of(session: &Session, name: &str) -> Option<usize> {
             .as_ref()
             .is_some_and(|node| node.peer == peer(name))
     })
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if met() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{what}: not in twenty seconds");
 }
 
 /// Three servers and two players, connected.
@@ -180,13 +139,13 @@ async fn three_servers_vote_and_two_players_ride_and_play() {
         play(&cyd, "sum", 20, 1).await.err(),
         Some(JoinError::RosterFull)
     );
-    let eve = game_spectate(port(&cyd, "sum"), sum(), joining(1), config(21))
+    let eve = game_spectate(port_of(&cyd, "sum"), sum(), joining(1), config(21))
         .await
         .unwrap();
     let mut events = eve.sequencer().events_from(1);
     assert!(matches!(events.next().await, Some(TurnEvent::Committed(a)) if a.action == 1));
     let dan = table.net.join(peer("dan")).unwrap();
-    let watched = game_spectate(port(&dan, "sum"), sum(), joining(1), config(22)).await;
+    let watched = game_spectate(port_of(&dan, "sum"), sum(), joining(1), config(22)).await;
     assert_eq!(watched.err(), Some(JoinError::SpectatorsClosed));
     only_servers_vote(&table.servers[0]);
 }
@@ -257,7 +216,7 @@ async fn a_core_has_a_server_at_least_and_as_many_as_may_vote_at_most() {
         net.join(peer("s1")).unwrap(),
         net.join(peer("ann")).unwrap(),
     );
-    let server = game_server(port(&ann, "sum"), sum(), options(), config(1)).await;
+    let server = game_server(port_of(&ann, "sum"), sum(), options(), config(1)).await;
     let not_in_core = PlacementError::NotInCore(peer("ann"));
     assert_eq!(server.err(), Some(OpenError::Placement(not_in_core)));
     let in_core = OpenError::Placement(PlacementError::InCore(peer("s1")));
@@ -267,7 +226,7 @@ async fn a_core_has_a_server_at_least_and_as_many_as_may_vote_at_most() {
     );
     for seats in [0, 65] {
         let options = CoreOptions { seats, ..options() };
-        let refused = game_server(port(&s1, "sum"), sum(), options, config(3)).await;
+        let refused = game_server(port_of(&s1, "sum"), sum(), options, config(3)).await;
         let len = seats as usize;
         assert_eq!(refused.err(), Some(OpenError::Roster { len, max: 64 }));
     }
@@ -275,7 +234,7 @@ async fn a_core_has_a_server_at_least_and_as_many_as_may_vote_at_most() {
         spectators_max: 129,
         ..options()
     };
-    let refused = game_server(port(&s1, "sum"), sum(), options, config(4)).await;
+    let refused = game_server(port_of(&s1, "sum"), sum(), options, config(4)).await;
     let (len, max) = (129, 128);
     assert_eq!(refused.err(), Some(OpenError::Gallery { len, max }));
     // Nothing was left open by any of it.
@@ -283,7 +242,7 @@ async fn a_core_has_a_server_at_least_and_as_many_as_may_vote_at_most() {
         within: Duration::from_secs(1),
         ..joining(1)
     };
-    let tried = game_player(port(&ann, "sum"), sum(), core(), nobody, config(5)).await;
+    let tried = game_player(port_of(&ann, "sum"), sum(), core(), nobody, config(5)).await;
     assert_eq!(
         tried.err(),
         Some(JoinError::Timeout(Duration::from_secs(1)))
@@ -298,7 +257,7 @@ async fn the_paths_that_seat_votes_on_players_refuse_a_game_whose_votes_are_on_s
     gone.leave(Duration::from_secs(5)).await;
     let cyd = table.net.join(peer("cyd")).unwrap();
     let hosting = HostOptions::new(2, Incarnation(1));
-    let hosted = game_host(port(&cyd, "sum"), sum(), hosting, config(20)).await;
+    let hosted = game_host(port_of(&cyd, "sum"), sum(), hosting, config(20)).await;
     assert!(
         matches!(hosted, Err(HostError::DuplicateHost { session: theirs, .. }) if theirs == session)
     );
@@ -306,13 +265,13 @@ async fn the_paths_that_seat_votes_on_players_refuse_a_game_whose_votes_are_on_s
         within: Duration::from_secs(2),
         ..joining(1)
     };
-    let joined = game_join(port(&cyd, "sum"), sum(), short, config(21)).await;
+    let joined = game_join(port_of(&cyd, "sum"), sum(), short, config(21)).await;
     assert_eq!(joined.err(), Some(JoinError::CoreVotes));
     let other = JoinOptions {
         session: Some(cabinet_consensus::ids::SessionId(7)),
         ..joining(2)
     };
-    let asked = game_player(port(&cyd, "sum"), sum(), core(), other, config(22)).await;
+    let asked = game_player(port_of(&cyd, "sum"), sum(), core(), other, config(22)).await;
     assert_eq!(asked.err(), Some(JoinError::WrongSession { session }));
     assert_eq!(add(&play(&cyd, "sum", 23, 2).await.unwrap(), 5).await, 5);
     only_servers_vote(&table.servers[0]);

@@ -1,59 +1,22 @@
 //! The same things asked of every way into a game: channels, closing twice, names with delimiters in
 //! them, and what a full house says.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::ids::Incarnation;
 use cabinet_consensus::session::{
-    AdmissionTiming, CoreOptions, GameSession, HostOptions, JoinError, JoinOptions, ServerCore,
-    SessionConfig, TokioClock, game_host, game_join, game_node, game_player, game_server,
-    game_spectate, game_witness,
+    CoreOptions, GameSession, HostOptions, JoinError, JoinOptions, ServerCore, game_host,
+    game_join, game_node, game_player, game_server, game_spectate, game_witness,
 };
-
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
+use common::{Sum, config, peer, port, sum, until};
 
 type Session = GameSession<Sum>;
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        admission: AdmissionTiming {
-            alive_within: Duration::from_millis(200),
-            evict_after: Some(Duration::from_millis(800)),
-            admit_within: Duration::from_secs(5),
-        },
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
-
-fn port(at: &Arc<MemoryPeer>) -> Port {
-    Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap()
-}
-
-fn sum() -> Blueprint<Sum> {
-    Blueprint::new(Sum::default)
-}
 
 fn hosting(seats: u32) -> HostOptions {
     HostOptions {
@@ -64,16 +27,6 @@ fn hosting(seats: u32) -> HostOptions {
 
 fn joining() -> JoinOptions {
     JoinOptions::new(Incarnation(1))
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if met() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{what}: not in twenty seconds");
 }
 
 fn join_net<const N: usize>(net: &MemoryFabric, names: [&str; N]) -> [Arc<MemoryPeer>; N] {

@@ -5,6 +5,7 @@
 //! The players are children of this very test program. `CABINET_KILLS` says how many to kill: 5
 //! unless told otherwise.
 
+mod players;
 #[path = "tls_fabric/support.rs"]
 #[allow(
     dead_code,
@@ -13,72 +14,32 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cabinet_consensus::fabric::Port;
-use cabinet_consensus::fabric::tls::{Credentials, TlsConfig, TlsFabric};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::{ClientId, PeerId};
 use cabinet_consensus::log::DurableLog;
 use cabinet_consensus::log::durable::{Driver, DurableOptions, FileDisk};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{Identity, SessionConfig, TokioClock, game_node};
 use cabinet_consensus::turns::{Proposal, TurnEvent};
-use support::{Authority, backoff, game, limits, peer};
-
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
-
-/// Counts what everybody says.
-#[derive(Clone, Default)]
-struct Count(u64);
-
-impl Game for Count {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
+use players::{Count, NAMES, fabric, furnish, play, say, told};
+use support::{Authority, game, peer};
 
 const CHILD: &str = "CABINET_TURNS_CHILD";
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // The parent is gone when this fails, and then so is the reason to play.
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
-}
 
 /// A player. `say` is its only way out; a line on its standard input is the end of the game.
 async fn child(name: &str, dir: &Path, nonce: u64) {
     // The harness has begun a line of its own.
     say("");
-    let read = |file: &str| std::fs::read(dir.join(file)).unwrap();
-    let credentials =
-        Credentials::from_pem(&read("chain.pem"), &read("key.pem"), &read("root.pem")).unwrap();
-    let mut config = TlsConfig::builder(peer(name), credentials)
-        .limits(limits())
-        .backoff(backoff());
-    for line in String::from_utf8(read("peers")).unwrap().lines() {
-        let (other, address) = line.split_once(' ').unwrap();
-        let address: SocketAddr = address.parse().unwrap();
-        config = if other == name {
-            config.listen(address)
-        } else {
-            config.peer(peer(other), address)
-        };
-    }
-    let fabric = TlsFabric::start(config.build().unwrap()).await.unwrap();
+    let fabric = fabric(name, dir).await;
     let disk = Arc::new(FileDisk::new(dir.join("log")));
     let log = DurableLog::open(disk, DurableOptions::default(), Driver::Thread).await;
     let config = SessionConfig {
@@ -118,11 +79,7 @@ async fn child(name: &str, dir: &Path, nonce: u64) {
             }
         }
     });
-    tokio::task::spawn_blocking(|| {
-        let _ = std::io::stdin().lock().read_line(&mut String::new());
-    })
-    .await
-    .unwrap();
+    told().await;
     proposing.abort();
     let through = sequencer
         .read_barrier(Duration::from_secs(60))
@@ -143,11 +100,7 @@ async fn child(name: &str, dir: &Path, nonce: u64) {
     }
     say("done");
     // The others may still need this one's vote.
-    tokio::task::spawn_blocking(|| {
-        let _ = std::io::stdin().lock().read_line(&mut String::new());
-    })
-    .await
-    .unwrap();
+    told().await;
     session.close().await;
 }
 
@@ -162,26 +115,10 @@ fn start(
     nonce: u64,
     lines: &mpsc::Sender<(&'static str, String)>,
 ) -> Player {
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "three_processes_lose_no_turn_when_the_leader_is_killed",
-        ])
-        .args(["--nocapture", "--test-threads=1"])
-        .env(CHILD, format!("{name} {nonce} {}", dir.display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(process.stdout.take().unwrap());
-    let lines = lines.clone();
-    std::thread::spawn(move || {
-        for line in out.lines().map_while(Result::ok) {
-            if lines.send((name, line)).is_err() {
-                return;
-            }
-        }
-    });
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(CHILD, format!("{name} {nonce} {}", dir.display()));
+    let test = "three_processes_lose_no_turn_when_the_leader_is_killed";
+    let process = players::start(command, test, name, lines);
     Player { process, name }
 }
 
@@ -193,12 +130,7 @@ fn three_processes_lose_no_turn_when_the_leader_is_killed() {
         let mut words = told.splitn(3, ' ');
         let (name, nonce) = (words.next().unwrap(), words.next().unwrap());
         let dir = PathBuf::from(words.next().unwrap());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(child(name, &dir, nonce.parse().unwrap()));
+        play(child(name, &dir, nonce.parse().unwrap()));
         return;
     }
     let kills: usize = match std::env::var("CABINET_KILLS") {
@@ -222,11 +154,7 @@ fn three_processes_lose_no_turn_when_the_leader_is_killed() {
     for name in NAMES {
         let dir = home.path().join(name);
         std::fs::create_dir_all(dir.join("log")).unwrap();
-        let issued = authority.issue(name);
-        std::fs::write(dir.join("chain.pem"), &issued.pem.0).unwrap();
-        std::fs::write(dir.join("key.pem"), &issued.pem.1).unwrap();
-        std::fs::write(dir.join("root.pem"), &authority.root_pem).unwrap();
-        std::fs::write(dir.join("peers"), &peers).unwrap();
+        furnish(&dir, &authority, name, &peers);
         nonce += 1;
         players.insert(name, start(name, &dir, nonce, &lines));
     }

@@ -1,60 +1,28 @@
 //! What a session starts ends with it, on every way in and out, and no way out waits for ever.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::ids::{Incarnation, PeerId};
 use cabinet_consensus::log::{
     AppendDone, LogError, LogState, LogStats, LogStore, MemoryLog, Position, Record, StoredSnapshot,
 };
 use cabinet_consensus::session::{
-    AdmissionTiming, GameSession, HostError, HostOptions, JoinError, JoinOptions, ReturnPolicy,
-    SessionConfig, TokioClock, game_host, game_join, game_node, game_resume, game_spectate,
-    game_witness,
+    GameSession, HostError, HostOptions, JoinError, JoinOptions, ReturnPolicy, SessionConfig,
+    game_host, game_join, game_node, game_resume, game_spectate, game_witness,
 };
+use common::{Sum, config, peer, port, sum};
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-fn sum() -> Blueprint<Sum> {
-    Blueprint::new(Sum::default)
-}
-
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        admission: AdmissionTiming {
-            alive_within: Duration::from_millis(200),
-            evict_after: Some(Duration::from_millis(800)),
-            admit_within: Duration::from_secs(5),
-        },
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
-
 fn machine(net: &MemoryFabric, name: &str) -> Arc<MemoryPeer> {
-    net.join(PeerId::new(name).unwrap()).unwrap()
-}
-
-fn port(at: &Arc<MemoryPeer>) -> Port {
-    Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap()
+    net.join(peer(name)).unwrap()
 }
 
 fn hosting(seats: u32) -> HostOptions {

@@ -4,6 +4,7 @@
 //! Needs root and `ip netns`. Where that is not to be had the test says so in a line that begins
 //! with `SKIPPED:`.
 
+mod players;
 #[path = "tls_fabric/support.rs"]
 #[allow(
     dead_code,
@@ -12,70 +13,30 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use cabinet_consensus::fabric::Port;
-use cabinet_consensus::fabric::tls::{Credentials, TlsConfig, TlsFabric};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::PeerId;
 use cabinet_consensus::session::{SessionConfig, TokioClock, Waiting, game_node};
 use cabinet_consensus::turns::{Proposal, TurnEvent};
-use support::{Authority, backoff, game, limits, peer};
+use players::{Count, NAMES, fabric, furnish, play, say, told};
+use support::{Authority, game, peer};
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 const CHILD: &str = "CABINET_LINK_CHILD";
 /// Beyond what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A node not heard for this long counts as gone.
 const SILENT: Duration = Duration::from_secs(2);
 
-/// Counts what everybody says.
-#[derive(Clone, Default)]
-struct Count(u64);
-
-impl Game for Count {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // The parent is gone when this fails, and then so is the reason to play.
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
-}
-
 /// A player: proposes on and on, says what it is and what it knows, and ends with its input.
 async fn child(name: &'static str, dir: &Path) {
     say("");
-    let read = |file: &str| std::fs::read(dir.join(file)).unwrap();
-    let credentials =
-        Credentials::from_pem(&read("chain.pem"), &read("key.pem"), &read("root.pem")).unwrap();
-    let mut config = TlsConfig::builder(peer(name), credentials)
-        .limits(limits())
-        .backoff(backoff());
-    for line in String::from_utf8(read("peers")).unwrap().lines() {
-        let (other, address) = line.split_once(' ').unwrap();
-        let address: SocketAddr = address.parse().unwrap();
-        config = if other == name {
-            config.listen(address)
-        } else {
-            config.peer(peer(other), address)
-        };
-    }
-    let fabric = TlsFabric::start(config.build().unwrap()).await.unwrap();
+    let fabric = fabric(name, dir).await;
     let port = Port::open(fabric, game("count")).unwrap();
     let roster: BTreeSet<PeerId> = NAMES.iter().map(|name| peer(name)).collect();
     let nonce = u64::from(std::process::id());
@@ -118,11 +79,7 @@ async fn child(name: &'static str, dir: &Path) {
             }
         }
     });
-    tokio::task::spawn_blocking(|| {
-        let _ = std::io::stdin().lock().read_line(&mut String::new());
-    })
-    .await
-    .unwrap();
+    told().await;
     session.close().await;
 }
 
@@ -245,12 +202,7 @@ fn a_cut_link_makes_the_minority_wait_and_mended_all_three_agree() {
     if let Ok(told) = std::env::var(CHILD) {
         let (name, dir) = told.split_once(' ').unwrap();
         let name = NAMES.into_iter().find(|known| *known == name).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(child(name, &PathBuf::from(dir)));
+        play(child(name, &PathBuf::from(dir)));
         return;
     }
     let net = match Net::up() {
@@ -271,33 +223,14 @@ fn a_cut_link_makes_the_minority_wait_and_mended_all_three_agree() {
     for (n, name) in NAMES.into_iter().enumerate() {
         let dir = home.path().join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        let issued = authority.issue(name);
-        std::fs::write(dir.join("chain.pem"), &issued.pem.0).unwrap();
-        std::fs::write(dir.join("key.pem"), &issued.pem.1).unwrap();
-        std::fs::write(dir.join("root.pem"), &authority.root_pem).unwrap();
-        std::fs::write(dir.join("peers"), &peers).unwrap();
-        let mut process = Command::new("ip")
+        furnish(&dir, &authority, name, &peers);
+        let mut command = Command::new("ip");
+        command
             .args(["netns", "exec", &net.space(n)])
             .arg(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "a_cut_link_makes_the_minority_wait_and_mended_all_three_agree",
-            ])
-            .args(["--nocapture", "--test-threads=1"])
-            .env(CHILD, format!("{name} {}", dir.display()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(process.stdout.take().unwrap());
-        let tell = tell.clone();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if tell.send((n, line)).is_err() {
-                    return;
-                }
-            }
-        });
+            .env(CHILD, format!("{name} {}", dir.display()));
+        let test = "a_cut_link_makes_the_minority_wait_and_mended_all_three_agree";
+        let process = players::start(command, test, n, &tell);
         players.insert(n, Player(process));
     }
     drop(tell);

@@ -1,51 +1,25 @@
 //! What a session says of its node: role and what is waited for, members, how far the log is
 //! committed and from where, reads, transfer, and the trace.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::config::{Compaction, Timing};
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{GameId, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     GameSession, SessionConfig, TRACE_MAX, TokioClock, TraceEvent, Waiting, game_node,
 };
 use cabinet_consensus::turns::ReadError;
-
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-impl Snapshots for Sum {
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_le_bytes().to_vec()
-    }
-
-    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes = bytes.try_into().map_err(|_| Malformed)?;
-        Ok(Self(u64::from_le_bytes(bytes)))
-    }
-}
+use common::{Sum, peer, port, until};
 
 const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 const SILENT: Duration = Duration::from_millis(200);
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
 
 fn config(nonce: u64) -> SessionConfig {
     SessionConfig {
@@ -61,22 +35,12 @@ async fn three(net: &MemoryFabric, config: impl Fn(u64) -> SessionConfig) -> Vec
     let mut nodes = Vec::new();
     for (n, name) in NAMES.iter().enumerate() {
         let at = net.join(peer(name)).unwrap();
-        let port = Port::open(at.clone(), GameId::new("sum").unwrap()).unwrap();
+        let port = port(&at);
         let blueprint = Blueprint::with_snapshots(Sum::default);
         let session = game_node(port, blueprint, roster.clone(), config(n as u64)).await;
         nodes.push((at, session.unwrap()));
     }
     nodes
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if met() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{what}: not in twenty seconds");
 }
 
 /// Who leads, with an entry of its own term committed.

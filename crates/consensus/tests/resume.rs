@@ -1,59 +1,29 @@
 //! Games that go on after their processes died: hosts, players and spectators that come back with
 //! their logs, and logs that are somebody else's.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::{Compaction, Timing};
+use cabinet_consensus::config::Compaction;
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
+use cabinet_consensus::game::Blueprint;
+use cabinet_consensus::ids::{GameId, Incarnation};
 use cabinet_consensus::log::durable::sim_disk::{Crash, SimDisk};
 use cabinet_consensus::log::durable::{Driver, DurableOptions};
 use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    AdmissionTiming, GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError,
-    ResumeError, ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_node,
-    game_resume, game_spectate,
+    GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ResumeError,
+    ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_node, game_resume,
+    game_spectate,
 };
 use cabinet_consensus::turns::{Ruling, TurnEvent};
-
-/// Players add numbers.
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-impl Snapshots for Sum {
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_le_bytes().to_vec()
-    }
-
-    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes = bytes.try_into().map_err(|_| Malformed)?;
-        Ok(Self(u64::from_le_bytes(bytes)))
-    }
-}
+use common::{Sum, config, peer, port, until};
 
 type Session = GameSession<Sum>;
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
-fn game() -> GameId {
-    GameId::new("sum").unwrap()
-}
 
 fn sum() -> Blueprint<Sum> {
     Blueprint::with_snapshots(Sum::default)
@@ -76,7 +46,7 @@ impl Machine {
     }
 
     fn port(&self) -> Port {
-        Port::open(self.at.clone(), game()).unwrap()
+        port(&self.at)
     }
 
     /// What a process of this machine opens its session with.
@@ -85,14 +55,8 @@ impl Machine {
         let disk = self.disk.attach();
         let log = DurableLog::open(disk, DurableOptions::default(), Driver::Task).await;
         SessionConfig {
-            timing: Timing::fast(),
             log: Arc::new(log.unwrap()),
-            admission: AdmissionTiming {
-                alive_within: Duration::from_millis(200),
-                evict_after: Some(Duration::from_millis(800)),
-                admit_within: Duration::from_secs(5),
-            },
-            ..SessionConfig::new(Arc::new(TokioClock::default()), self.lives)
+            ..config(self.lives)
         }
     }
 
@@ -134,16 +98,6 @@ async fn add(session: &Session, n: u64) -> u64 {
         Ruling::Accepted(total) => total,
         other => panic!("unexpected {other:?}"),
     }
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if met() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{what}: not in twenty seconds");
 }
 
 /// Every action from the first on, as many as are asked for.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::attend::{broadcast, connected, send};
 use super::identity::{self, LogIdentity, LogOwner};
-use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
+use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
@@ -24,7 +24,6 @@ use crate::lobby::knock::Knock;
 use crate::lobby::wire::{self, Announce, Answer, LobbyMsg, Verdict};
 use crate::raft::{Consensus, RaftStatus, Role, SnapshotTooLarge, lock};
 use crate::state::command::{Configure, Kind};
-use crate::state::seats;
 
 /// When [`game_host`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -257,14 +256,7 @@ pub(crate) async fn host<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, HostError> {
     config.validate(&blueprint)?;
-    if options.seats == 0 || options.seats > seats::SEATS_MAX {
-        let (len, max) = (options.seats as usize, seats::SEATS_MAX as usize);
-        return Err(OpenError::Roster { len, max }.into());
-    }
-    if options.spectators_max > seats::SPECTATORS_MAX {
-        let (len, max) = (options.spectators_max, seats::SPECTATORS_MAX);
-        return Err(OpenError::Gallery { len, max }.into());
-    }
+    places_fit(options.seats as usize, options.spectators_max)?;
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);

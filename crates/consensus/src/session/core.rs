@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::bootstrap::{Asking, JoinError, JoinOptions};
 use super::identity::{self, LogIdentity, LogOwner};
-use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open};
+use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
@@ -116,14 +116,7 @@ pub async fn game_server<G: Game>(
     config: SessionConfig,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
-    if options.seats == 0 || options.seats > seats::SEATS_MAX {
-        let (len, max) = (options.seats as usize, seats::SEATS_MAX as usize);
-        return Err(OpenError::Roster { len, max });
-    }
-    if options.spectators_max > seats::SPECTATORS_MAX {
-        let (len, max) = (options.spectators_max, seats::SPECTATORS_MAX);
-        return Err(OpenError::Gallery { len, max });
-    }
+    places_fit(options.seats as usize, options.spectators_max)?;
     let local = port.links.local().clone();
     if !options.core.servers().contains(&local) {
         return Err(PlacementError::NotInCore(local).into());

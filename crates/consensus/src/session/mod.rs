@@ -232,11 +232,7 @@ pub(crate) async fn game_node_with<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
-    let max = seats::SEATS_MAX as usize;
-    if roster.is_empty() || roster.len() > max {
-        let len = roster.len();
-        return Err(OpenError::Roster { len, max });
-    }
+    places_fit(roster.len(), 0)?;
     let local = port.links.local().clone();
     if !roster.contains(&local) {
         return Err(OpenError::NotInRoster(local));
@@ -281,6 +277,19 @@ fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
         text.push_str(&format!("{}:{peer}\n", peer.len()));
     }
     SessionId::named(&text)
+}
+
+/// Whether a game may have so many seats and places to watch from.
+fn places_fit(seats: usize, spectators: u32) -> Result<(), OpenError> {
+    let max = seats::SEATS_MAX as usize;
+    if seats == 0 || seats > max {
+        return Err(OpenError::Roster { len: seats, max });
+    }
+    if spectators > seats::SPECTATORS_MAX {
+        let (len, max) = (spectators, seats::SPECTATORS_MAX);
+        return Err(OpenError::Gallery { len, max });
+    }
+    Ok(())
 }
 
 /// What a node is to be in a session.
