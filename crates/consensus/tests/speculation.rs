@@ -407,6 +407,37 @@ async fn the_same_key_is_shown_once_and_gets_the_first_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_action_that_may_be_in_a_log_is_asked_for_again_past_a_leader_that_is_busy() {
+    let net = MemoryFabric::new();
+    let one_at_a_time = |nonce| {
+        let mut config = config(nonce);
+        config.limits.pending_total_max = 1;
+        config
+    };
+    let nodes = three(&net, 100, one_at_a_time).await;
+    let at = leader(&nodes).await;
+    let shows = speculate(&nodes[at].1);
+    let _ = shows.propose(1).await.unwrap().decided().await.unwrap();
+    // It is written at a leader that cannot decide, and then another takes the only place there is.
+    isolate(&net, NAMES[at]);
+    let short = Proposal {
+        within: Duration::from_millis(200),
+        ..Proposal::default()
+    };
+    let ticket = shows.propose_with(10, short).await.unwrap();
+    let mut shown = shows.shown();
+    shown.wait_for(|shown| shown.unknown == 1).await.unwrap();
+    let sequencer = nodes[at].1.sequencer();
+    let other = tokio::spawn(async move { sequencer.propose(&100).await.is_ok() });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(shows.shown().borrow().unknown, 1, "it is still shown");
+    net.heal();
+    assert!(ticket.decided().await.unwrap().is_accepted());
+    assert!(other.await.unwrap());
+    until_left(&shows, 89).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_session_ends_the_task_and_its_tickets_say_that_nobody_knows() {
     let net = MemoryFabric::new();
     let nodes = three(&net, 100, config).await;

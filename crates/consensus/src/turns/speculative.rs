@@ -129,8 +129,8 @@ impl<G: Game> Ticket<G> {
     ///
     /// # Errors
     ///
-    /// [`TurnError`]; [`ProposeError::Unknown`] when the session ended, or the action was given up,
-    /// before anybody knew.
+    /// [`TurnError`]; [`ProposeError::Unknown`] when the session ended, the client was taken over, or
+    /// the action was given up, before anybody knew.
     pub async fn decided(self) -> Result<Decision<G>, TurnError> {
         let Self { key, answer } = self;
         let unknown = |_| Err(ProposeError::Unknown { key }.into());
@@ -458,12 +458,15 @@ impl<G: Game + Sync> Driver<G> {
                 flight.reserved.pin();
                 Some(ReplyOutcome::Unknown)
             }
-            // What an attempt before may have appended, this one cannot take back.
-            Err(ProposeError::NotAppended { .. }) if flight.unknown => Some(ReplyOutcome::Unknown),
             Err(ProposeError::Forgotten { .. }) => Some(ReplyOutcome::GivenUp),
-            Err(_) if flight.unknown => None,
+            // What an attempt before may have appended, this one cannot take back.
+            Err(ProposeError::Closed | ProposeError::IdentityTaken { .. }) if flight.unknown => {
+                None
+            }
+            Err(_) if flight.unknown => Some(ReplyOutcome::Unknown),
             Err(_) => Some(ReplyOutcome::NotAppended),
         };
+        let unknown = flight.unknown;
         let again = matches!(outcome, Some(ReplyOutcome::Unknown));
         if let Some(outcome) = outcome {
             let notices = self.speculation.on_reply(&key, outcome);
@@ -481,6 +484,8 @@ impl<G: Game + Sync> Driver<G> {
         }
         let answer = match result {
             Ok(kept) => Decision::read(key, &kept),
+            Err(error @ ProposeError::Forgotten { .. }) => Err(error.into()),
+            Err(_) if unknown => Err(ProposeError::Unknown { key }.into()),
             Err(error) => Err(error.into()),
         };
         self.answers.push((flight.answer, answer));
