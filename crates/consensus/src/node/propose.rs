@@ -5,7 +5,9 @@
 //! - a session that ended is opened again, and the key kept: the table refuses a serial that may
 //!   have been applied before, so that nothing is applied twice;
 //! - a serial drawn here is nobody else's: if another process of the client may have used it
-//!   meanwhile, another is drawn, or nothing is promised.
+//!   meanwhile, another is drawn, or nothing is promised;
+//! - of a serial the caller chose nothing is promised before it is decided: it may have been
+//!   proposed before, by this process or an earlier one, and that attempt may still be in a log.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +23,16 @@ use crate::state::command::{Act, Body as Do, Open};
 use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
 
 /// A proposal without a verdict.
+///
+/// Under a number of the caller's own ([`propose_with_id`](crate::turns::TurnSequencer::propose_with_id))
+/// an attempt before may be under way. Where this would say that the action will not take effect,
+/// or that the session is closed, it says [`ProposeError::Unknown`] then; the other errors say
+/// nothing then of what became of that attempt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// No leader took the action before the deadline: it did not and will not take effect.
+    /// No leader took the action before the deadline: it did not and will not take effect. Never
+    /// the answer to a number of the caller's own.
     #[error("no leader took the action in time: try again once there is one")]
     NotAppended {
         /// Who was believed to lead.
@@ -46,7 +54,7 @@ pub enum ProposeError {
         max: usize,
     },
     /// The leader has too much under way, from this node or from all: the action did not and will
-    /// not take effect.
+    /// not take effect. Never the answer to a number of the caller's own.
     #[error("the leader has too much under way: try again later")]
     Overloaded,
     /// The game remembers as many clients as it may.
@@ -78,9 +86,20 @@ pub enum ProposeError {
         /// The client id.
         client: ClientId,
     },
-    /// The node has stopped.
+    /// The node has stopped, and the action did not and will not take effect. Never the answer to a
+    /// number of the caller's own.
     #[error("the session is closed")]
     Closed,
+}
+
+impl ProposeError {
+    /// The same, where `key` may have been proposed before: nothing is promised of it.
+    fn of_asked_before(self, key: ActionKey) -> Self {
+        match self {
+            Self::NotAppended { .. } | Self::Overloaded | Self::Closed => Self::Unknown { key },
+            other => other,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -156,7 +175,7 @@ impl Node {
     }
 
     /// Takes a number for an action, `pinned` or the client's next one, before it is proposed.
-    pub(crate) async fn take_serial(
+    async fn take_serial(
         self: &Arc<Self>,
         pinned: Option<u64>,
         deadline: Instant,
@@ -176,12 +195,15 @@ impl Node {
         self.fits(&action)?;
         let deadline = Instant::now() + within;
         loop {
-            let reserved = self.take_serial(pinned, deadline).await?;
+            let reserved = self.number(pinned, deadline).await?;
             let decided = self.decide(&reserved, action.clone(), expected_turn, deadline);
             match decided.await {
                 Ok(kept) => return Ok((reserved.key(), kept)),
                 Err(Undone::SerialTaken) => {}
-                Err(Undone::Failed(why)) => return Err(why),
+                Err(Undone::Failed(why)) => {
+                    self.pause_if_stopped(&why).await;
+                    return Err(why);
+                }
             }
         }
     }
@@ -195,8 +217,12 @@ impl Node {
     ) -> Result<Kept, Undone> {
         let Reserved { serial, pinned, .. } = *reserved;
         let key = reserved.key();
-        let mut opened = self.opened(deadline).await?;
-        let mut maybe = false;
+        let mut maybe = pinned;
+        let mut opened = match self.opened(deadline).await {
+            Ok(opened) => opened,
+            Err(why) if pinned => return Err(why.of_asked_before(key).into()),
+            Err(why) => return Err(why.into()),
+        };
         loop {
             let act = Do::Act(Act {
                 client: key.client.as_str().to_owned(),
@@ -213,6 +239,7 @@ impl Node {
                 {
                     opened = match self.opened(deadline).await {
                         Ok(opened) => opened,
+                        Err(why) if pinned => return Err(why.of_asked_before(key).into()),
                         Err(_) if maybe => return Err(ProposeError::Unknown { key }.into()),
                         Err(why) => return Err(why.into()),
                     };
@@ -228,13 +255,17 @@ impl Node {
                 Ok(Applied::Rejected(Rejection::TooOld | Rejection::Expired)) => {
                     ProposeError::Forgotten { serial }
                 }
-                Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
+                Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours))
+                    if pinned || !maybe =>
+                {
                     ProposeError::IdentityTaken { client: key.client }
                 }
-                Ok(Applied::Rejected(Rejection::TooLarge { max })) => ProposeError::TooLarge {
-                    len: action.len(),
-                    max: usize::try_from(max).unwrap_or(usize::MAX),
-                },
+                Ok(Applied::Rejected(Rejection::TooLarge { max })) if !maybe => {
+                    ProposeError::TooLarge {
+                        len: action.len(),
+                        max: usize::try_from(max).unwrap_or(usize::MAX),
+                    }
+                }
                 Ok(_) => ProposeError::Unknown { key },
                 Err(Undecided::Late {
                     maybe: false,
@@ -259,6 +290,35 @@ impl Node {
             state.opened = None;
         }
         state.opened.is_none()
+    }
+
+    /// Takes a number for an action, `pinned` or the client's next one, before it is proposed. Of
+    /// one that is pinned nothing is promised.
+    pub(crate) async fn number(
+        self: &Arc<Self>,
+        pinned: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Reserved, ProposeError> {
+        let taken = self.take_serial(pinned, deadline).await;
+        let Some(serial) = pinned else { return taken };
+        match taken {
+            Ok(reserved) => Ok(reserved),
+            Err(why) => {
+                let client = self.client.clone();
+                let why = why.of_asked_before(ActionKey { client, serial });
+                self.pause_if_stopped(&why).await;
+                Err(why)
+            }
+        }
+    }
+
+    /// Who is told that an outcome is unknown asks again: it must not keep the thread that closes
+    /// the session.
+    async fn pause_if_stopped(&self, why: &ProposeError) {
+        let asks_again = matches!(why, ProposeError::Unknown { .. });
+        if asks_again && self.status().borrow().stopped.is_some() {
+            tokio::time::sleep(self.timing.heartbeat()).await;
+        }
     }
 }
 

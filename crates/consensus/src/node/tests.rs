@@ -175,6 +175,51 @@ async fn a_leader_has_its_most_proposals_under_way_and_one_more_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_number_that_may_have_been_proposed_before_nothing_is_promised() {
+    let table = Table::open(|config| config.limits.pending_max = 2).await;
+    let [leader, ann, _] = table.nodes();
+    let sequencer = table.sessions[(table.leader + 1) % 3].1.sequencer();
+    let ask = |serial| {
+        let proposal = crate::turns::Proposal {
+            serial,
+            within: Duration::from_millis(300),
+            ..Default::default()
+        };
+        let sequencer = sequencer.clone();
+        async move {
+            let asked = sequencer.propose_with(&"hello".to_owned(), proposal).await;
+            match asked {
+                Ok(decision) => panic!("decided: {decision:?}"),
+                Err(TurnError::Propose(why)) => why,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    let unknown = |serial| {
+        let client = ann.client().clone();
+        ProposeError::Unknown {
+            key: crate::ids::ActionKey { client, serial },
+        }
+    };
+    // Its session is open: what is refused is the action.
+    let first = "first".to_owned();
+    sequencer.propose(&first).await.unwrap();
+    let busy = [0, 1].map(|_| leader.load.take(&ann.me().peer).unwrap());
+    assert_eq!(ask(None).await, ProposeError::Overloaded);
+    assert_eq!(ask(Some(50)).await, unknown(50));
+    drop(busy);
+    // Nobody leads.
+    for n in [0, 2] {
+        table.sessions[(table.leader + n) % 3].1.close().await;
+    }
+    tokio::time::sleep(HOP).await;
+    assert_eq!(ask(Some(50)).await, unknown(50));
+    table.sessions[(table.leader + 1) % 3].1.close().await;
+    assert_eq!(ask(None).await, ProposeError::Closed);
+    assert_eq!(ask(Some(50)).await, unknown(50));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_votes_is_kept_out_of_the_log_and_counted() {
     let table = Table::open(|config| config.hash_every = 5).await;
     let [leader, ann, bob] = table.nodes();

@@ -11,7 +11,7 @@ use super::dice::Dice;
 use super::game::{Ledger, refused};
 use super::mirror::{Answer, Mirror};
 use super::world::{Watcher, World};
-use crate::turns::{Proposal, Ruling, TurnEvent, TurnSequencer};
+use crate::turns::{Proposal, ProposeError, Ruling, TurnError, TurnEvent, TurnSequencer};
 
 /// A node's present life, as its client sees it.
 #[derive(Clone)]
@@ -42,6 +42,19 @@ impl Slot {
     pub(super) fn set(&self, life: Option<Life>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = life;
     }
+}
+
+/// Whether an answer says that the action did not and will not take effect.
+fn promises(error: &TurnError) -> bool {
+    matches!(
+        error,
+        TurnError::Propose(
+            ProposeError::NotAppended { .. }
+                | ProposeError::Overloaded
+                | ProposeError::TooLarge { .. }
+                | ProposeError::Closed
+        )
+    )
 }
 
 /// Proposals a client has under way at most, and how far its serials run ahead of the oldest.
@@ -126,6 +139,7 @@ impl Client {
                     within: Duration::from_millis(dice.range(20, 400)),
                     ..Proposal::default()
                 };
+                self.world.facts().asks(action);
                 life.mirror()
                     .propose(serial, action, &mut self.world.facts());
                 let answer = life.sequencer.propose_with(&action, proposal).await;
@@ -148,6 +162,9 @@ impl Client {
                         }
                         Err(error) => {
                             facts.counters.unknown += 1;
+                            if promises(&error) {
+                                facts.told_never(action);
+                            }
                             let text = error.to_string();
                             facts.note(self.node, 7, &[serial, text.len() as u64]);
                         }

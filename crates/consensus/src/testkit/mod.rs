@@ -16,6 +16,7 @@
 //! - `RealTimeOrder`: a turn that was acknowledged before another was proposed precedes it;
 //! - `LinearizableReads`: a read sees every turn acknowledged before it began;
 //! - `OneTimeoutPerTurn`: no turn is ended before its own time is up;
+//! - `PromiseKept`: what a client was told will not take effect does not, unless it asks again;
 //! - `EventsInOrder`: a reader sees the log's actions, in order, whatever it missed;
 //! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions;
 //! - `OneHost`: nobody founds a session where one is;

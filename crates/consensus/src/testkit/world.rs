@@ -1,6 +1,6 @@
 //! The omniscient onlooker: what every node and client did, and the invariants over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -23,6 +23,8 @@ pub(super) struct Facts {
     written: BTreeMap<(u64, u64), u64>,
     applied: BTreeMap<u64, (u64, u64)>,
     action_at: BTreeMap<u64, u64>,
+    /// Actions a client was told will not take effect, and did not propose again.
+    never: BTreeSet<u64>,
     /// The game's state after each entry, hashed.
     games: BTreeMap<u64, u64>,
     pub lobby: Lobby,
@@ -139,6 +141,7 @@ impl Facts {
         }
         if notes.last_index == shown {
             self.action_at.insert(shown, notes.last);
+            self.keeps_promise(notes.last);
         }
         if notes.doubled > 0 {
             let detail = format!("action {} was applied twice, at {shown}", notes.last);
@@ -175,6 +178,26 @@ impl Facts {
         self.acknowledged = self.acknowledged.max(index);
     }
 
+    /// A client proposes `action`, perhaps again.
+    pub(super) fn asks(&mut self, action: u64) {
+        self.never.remove(&action);
+    }
+
+    /// A client was told that `action` did not and will not take effect.
+    pub(super) fn told_never(&mut self, action: u64) {
+        self.never.insert(action);
+        if self.action_at.values().any(|took| *took == action) {
+            self.keeps_promise(action);
+        }
+    }
+
+    fn keeps_promise(&mut self, took: u64) {
+        if self.never.contains(&took) {
+            let detail = format!("{took} took place, and its client was told that it would not");
+            self.broken("PromiseKept", detail);
+        }
+    }
+
     /// A reader saw `action` as accepted in entry `index`.
     pub(super) fn saw(&mut self, node: usize, action: u64, index: u64, last: u64) {
         if self.action_at.get(&index) != Some(&action) || index <= last {
@@ -199,6 +222,7 @@ impl World {
             written: BTreeMap::new(),
             applied: BTreeMap::new(),
             action_at: BTreeMap::new(),
+            never: BTreeSet::new(),
             games: BTreeMap::new(),
             lobby: Lobby::default(),
             acknowledged: 0,

@@ -118,7 +118,8 @@ impl<G: Game> TurnSequencer<G> {
     ///
     /// # Errors
     ///
-    /// [`TurnError`]; only [`ProposeError::Unknown`] leaves open whether the action took place.
+    /// [`TurnError`]; only [`ProposeError::Unknown`] leaves open whether the action took place, and
+    /// [`ProposeError::Forgotten`], which says that it will not any more.
     pub async fn propose(&self, action: &G::Action) -> Result<Decision<G>, TurnError> {
         self.propose_with(action, Proposal::default()).await
     }
@@ -129,6 +130,9 @@ impl<G: Game> TurnSequencer<G> {
     /// # Errors
     ///
     /// As [`TurnSequencer::propose`], and [`ProposeError::Forgotten`] for a number of long ago.
+    /// Never [`ProposeError::NotAppended`], [`ProposeError::Overloaded`] or
+    /// [`ProposeError::Closed`], but [`ProposeError::Unknown`]: an attempt before under the number
+    /// may still take effect. No other error says what became of such an attempt.
     pub async fn propose_with_id(
         &self,
         serial: u64,
@@ -145,7 +149,7 @@ impl<G: Game> TurnSequencer<G> {
     ///
     /// # Errors
     ///
-    /// As [`TurnSequencer::propose`].
+    /// As [`TurnSequencer::propose`], or with a serial as [`TurnSequencer::propose_with_id`].
     pub async fn propose_with(
         &self,
         action: &G::Action,

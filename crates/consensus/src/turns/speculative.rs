@@ -253,7 +253,7 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
         let bytes = action.encode().into();
         self.node.fits(&bytes)?;
         let deadline = Instant::now() + proposal.within;
-        let reserved = self.node.take_serial(proposal.serial, deadline).await?;
+        let reserved = self.node.number(proposal.serial, deadline).await?;
         let key = reserved.key();
         let (answer, answered) = oneshot::channel();
         let flight = Flight {
