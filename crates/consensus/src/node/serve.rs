@@ -150,8 +150,14 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
+        let is_ours = matches!(body, Body::Submit(_) | Body::Read(_));
+        // A member that speaks in another's name, or would use up the terms.
+        if !is_ours && !node.engine.admits(&from, &body) {
+            count(&node.drops.not_member);
+            continue;
+        }
         // Answers and Raft's own requests are always served: what waits here waits for them.
-        if serving.len() >= SERVING_MAX && matches!(body, Body::Submit(_) | Body::Read(_)) {
+        if serving.len() >= SERVING_MAX && is_ours {
             count(&node.drops.overload);
             continue;
         }

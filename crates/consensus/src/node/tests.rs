@@ -7,7 +7,9 @@ use crate::fabric::{MemoryFabric, MemoryPeer, Port};
 use crate::game::{Blueprint, Game, TurnInfo};
 use crate::ids::GameId;
 use crate::raft::Role;
-use crate::raft::wire::{Chunk, Chunked, MembershipMsg, Nodes, VoteMsg};
+use crate::raft::wire::{
+    Append, At, Chunk, Chunked, MembershipMsg, Nodes, Transfer, VoteAsked, VoteMsg, Voted,
+};
 use crate::session::{GameSession, SessionConfig, game_node};
 use crate::state::command::{Act, Hash, Open};
 use crate::state::sessions::Rejection;
@@ -253,6 +255,69 @@ async fn a_flood_of_votes_is_kept_out_of_the_log_and_counted() {
     assert_eq!(others, Ok(Applied::Rejected(Rejection::NotYours)));
     assert_eq!(leader.dropped().votes, 3);
     assert_eq!(leader.numbers().last, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_speaks_in_anothers_name_or_for_the_last_term_is_dropped_and_ends_no_game() {
+    let table = Table::open(|_| {}).await;
+    let [leader, ann, bob] = table.nodes();
+    let term = leader.status().get().term;
+    let vote = |of: &Node, term, committed| {
+        Some(VoteMsg {
+            term,
+            node: Some(of.me().into()),
+            committed,
+        })
+    };
+    let asks = |of: &Node, term| {
+        Body::Vote(VoteAsked {
+            vote: vote(of, term, false),
+            last: leader.numbers().last.map(|index| At { index, term: 0 }),
+            transfer: true,
+            pre: false,
+        })
+    };
+    let forged = [
+        asks(&bob, u64::MAX),
+        asks(&leader, term + 1),
+        Body::Append(Append {
+            vote: vote(&leader, term, true),
+            ..Append::default()
+        }),
+        Body::Chunk(Chunk {
+            vote: vote(&leader, term, true),
+            ..Chunk::default()
+        }),
+        Body::Transfer(Transfer {
+            from: vote(&leader, term, true),
+            to: Some(bob.me().into()),
+            last: None,
+        }),
+    ];
+    for (n, ask) in forged.into_iter().enumerate() {
+        let before = ann.dropped().not_member;
+        let answer = bob.rpc.call(ann.me(), ask, HOP).await;
+        assert!(answer.is_err(), "{n}: {answer:?}");
+        assert_eq!(ann.dropped().not_member, before + 1, "{n}");
+    }
+    // In its own name, for the next term, and nobody asked it to take over.
+    let last = leader.numbers().last.unwrap();
+    let ask = Body::Vote(VoteAsked {
+        vote: vote(&bob, term + 1, false),
+        last: Some(At { index: last, term }),
+        transfer: true,
+        pre: false,
+    });
+    let answer = bob.rpc.call(ann.me(), ask, HOP).await;
+    let Ok(Body::Voted(Voted { granted, .. })) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(!granted, "its leader is well");
+    let hello = "hello".to_owned();
+    let decided = table.sessions[0].1.sequencer().propose(&hello).await;
+    assert_eq!(decided.unwrap().term, term);
+    // The leader's own word is enough, at once.
+    assert!(leader.transfer(bob.me(), HOP).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@
 
 mod arrivals;
 mod follow;
+mod inbound;
 mod machine;
 mod network;
 mod refusals;
@@ -56,6 +57,7 @@ use crate::watch::{self, Watch};
 
 use arrivals::{Arrivals, Piece, Transfer};
 use follow::{Follow, Led, Told, numbers_of};
+use inbound::Terms;
 pub(crate) use machine::{Shared as SharedReplica, lock};
 use refusals::Refusals;
 pub use runtime::seeded as simulated;
@@ -108,6 +110,11 @@ pub(crate) struct Engine {
     began: tokio::time::Instant,
     too_large: machine::TooLarge,
     kept: store::Kept,
+    terms: Terms,
+    /// The term whose leader hands over, and to whom, when it said so last.
+    handing: watch::Sender<Option<(u64, NodeId)>>,
+    /// How long a vote may be ahead of the leader's word that it is wanted.
+    heartbeat: Duration,
     /// Every task of ours. Dropped with the engine, they are aborted.
     tasks: Mutex<JoinSet<()>>,
     told: Told,
@@ -153,6 +160,9 @@ impl Engine {
         let replica: SharedReplica = Arc::new(Mutex::new(parts.replica));
         let held = parts.log.state().map_err(stopped)?;
         let snapshot = parts.log.load_snapshot().await.map_err(stopped)?;
+        let vote = held.vote.as_ref().map(types::vote_from).transpose();
+        let vote = vote.map_err(|_| "the log's vote is not one".to_owned())?;
+        let terms = Terms::new(vote.map_or(0, |vote| vote.leader_id.term));
         let kept = store::Kept::new(
             held.last.map_or(0, |at| at.index + 1),
             snapshot
@@ -185,11 +195,13 @@ impl Engine {
             chunk_bytes: parts.limits.snapshot_chunk_bytes,
             chunk_timeout,
             refusals: refusals.clone(),
+            terms: terms.clone(),
         };
         let store = store::Store {
             log: parts.log.clone(),
             observer: parts.observer,
             kept: kept.clone(),
+            terms: terms.clone(),
         };
         let raft = Raft::new(parts.me, config, network, store, machine)
             .await
@@ -224,6 +236,9 @@ impl Engine {
             began,
             too_large,
             kept,
+            terms,
+            handing: watch::channel(None).0,
+            heartbeat: timing.heartbeat(),
             tasks: Mutex::new(tasks),
             told,
         };
@@ -265,6 +280,11 @@ impl Engine {
     pub(crate) async fn client_write(&self, entry: Bytes) -> Result<(), SubmitError> {
         let written = self.raft.client_write(Opaque(entry)).await;
         written.map(drop).map_err(write_error)
+    }
+
+    /// Whether another node may ask this at all; then [`Consensus::handle`] answers it.
+    pub(crate) fn admits(&self, from: &NodeId, ask: &Body) -> bool {
+        self.terms.admit(from, ask)
     }
 
     async fn on_append(&self, from: &NodeId, append: wire::Append) -> Result<Body, Malformed> {
@@ -319,9 +339,11 @@ impl Engine {
         Ok(Body::Appended(appended))
     }
 
-    async fn on_vote(&self, ask: wire::VoteAsked) -> Result<Body, Malformed> {
-        let mut request = VoteRequest::new(types::vote(ask.vote)?, ask.last.map(types::id_of));
-        request.leadership_transfer = ask.transfer;
+    async fn on_vote(&self, from: &NodeId, ask: wire::VoteAsked) -> Result<Body, Malformed> {
+        let vote = types::vote(ask.vote)?;
+        let term = vote.leader_id.term;
+        let mut request = VoteRequest::new(vote, ask.last.map(types::id_of));
+        request.leadership_transfer = ask.transfer && !ask.pre && self.hands_to(from, term).await;
         let answer = if ask.pre {
             self.raft.pre_vote(request).await
         } else {
@@ -333,6 +355,18 @@ impl Engine {
             last: answer.last_log_id.as_ref().map(types::at),
             granted: answer.vote_granted,
         }))
+    }
+
+    /// Whether the leader said that it hands over to `candidate`, which then asks for votes in
+    /// `term`. Its word comes by another way than the vote, so it may come a little later. Without
+    /// it the vote is one like any other.
+    async fn hands_to(&self, candidate: &NodeId, term: u64) -> bool {
+        let mut handing = self.handing.subscribe();
+        let said = handing.wait_for(|said| {
+            said.as_ref()
+                .is_some_and(|(of, to)| of.checked_add(1) == Some(term) && to == candidate)
+        });
+        matches!(tokio::time::timeout(self.heartbeat, said).await, Ok(Ok(_)))
     }
 
     async fn on_chunk(&self, from: &NodeId, chunk: wire::Chunk) -> Result<Body, Malformed> {
@@ -417,10 +451,18 @@ impl Engine {
         .boxed()
     }
 
-    async fn on_transfer(&self, ask: wire::Transfer) -> Result<Body, Malformed> {
+    async fn on_transfer(&self, from: &NodeId, ask: wire::Transfer) -> Result<Body, Malformed> {
         let to = ask.to.and_then(|node| node.node()).ok_or(Malformed)?;
-        let from = types::vote(ask.from)?;
-        let request = TransferLeaderRequest::new(from, to, ask.last.map(types::id_of));
+        let vote = types::vote(ask.from)?;
+        let term = vote.leader_id.term;
+        let is_leader = {
+            let status = self.status.borrow();
+            status.leader.as_ref() == Some(from) && status.term == term
+        };
+        if is_leader {
+            self.handing.set(Some((term, to.clone())));
+        }
+        let request = TransferLeaderRequest::new(vote, to, ask.last.map(types::id_of));
         let taken = self.raft.handle_transfer_leader(request).await;
         Ok(Body::Transferred(Transferred {
             taken: matches!(taken, Ok(Ok(()))),
@@ -546,6 +588,8 @@ impl Consensus for Engine {
     fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), SubmitError>> {
         let to = to.clone();
         async move {
+            let term = self.status.borrow().term;
+            self.handing.set(Some((term, to.clone())));
             let asked = self.raft.trigger().transfer_leader(to).await;
             asked.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))
         }
@@ -569,9 +613,9 @@ impl Consensus for Engine {
         async move {
             let answer = match request {
                 Body::Append(append) => self.on_append(&from, append).await,
-                Body::Vote(ask) => self.on_vote(ask).await,
+                Body::Vote(ask) => self.on_vote(&from, ask).await,
                 Body::Chunk(chunk) => self.on_chunk(&from, chunk).await,
-                Body::Transfer(ask) => self.on_transfer(ask).await,
+                Body::Transfer(ask) => self.on_transfer(&from, ask).await,
                 _ => Err(Malformed),
             };
             answer.ok()

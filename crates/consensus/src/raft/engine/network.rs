@@ -13,13 +13,14 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend};
 
+use super::inbound::Terms;
 use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
 use crate::game::Malformed;
 use crate::ids::NodeId;
 use crate::raft::SnapshotTooLarge;
 use crate::raft::rpc::{CallError, Caller};
-use crate::raft::wire::{Append, Body, Chunk, Transfer, VoteAsked};
+use crate::raft::wire::{Append, Body, Chunk, Transfer, VoteAsked, VoteMsg};
 
 #[derive(Clone)]
 pub struct Network {
@@ -28,6 +29,7 @@ pub struct Network {
     pub chunk_bytes: usize,
     pub chunk_timeout: Duration,
     pub refusals: Refusals,
+    pub terms: Terms,
 }
 
 /// The way to one node.
@@ -82,6 +84,13 @@ impl Way {
         }
     }
 
+    /// The vote another node answers with. A node takes the term of one that is later than its own.
+    fn answered(&self, msg: Option<VoteMsg>) -> Result<Vote, Malformed> {
+        let vote = vote(msg)?;
+        let believed = self.network.terms.believe(vote.leader_id.term);
+        believed.then_some(vote).ok_or(Malformed)
+    }
+
     async fn ask_vote(
         &self,
         rpc: VoteRequest<Types>,
@@ -98,7 +107,7 @@ impl Way {
             return Err(Unanswered::Malformed);
         };
         Ok(VoteResponse::new(
-            vote(voted.vote)?,
+            self.answered(voted.vote)?,
             voted.last.map(id_of),
             voted.granted,
         ))
@@ -139,7 +148,7 @@ impl Way {
                 }));
             }
             if let Some(msg) = chunked.vote {
-                return Ok(SnapshotResponse::new(vote(Some(msg))?));
+                return Ok(SnapshotResponse::new(self.answered(Some(msg))?));
             }
             // The receiver says where to go on: from the start, when it has lost what it had.
             offset = usize::try_from(chunked.next)
@@ -173,7 +182,7 @@ impl RaftNetworkV2<Types> for Way {
                 0 => AppendEntriesResponse::Success,
                 1 => AppendEntriesResponse::PartialSuccess(appended.through.map(id_of)),
                 2 => AppendEntriesResponse::Conflict,
-                3 => AppendEntriesResponse::HigherVote(vote(appended.vote)?),
+                3 => AppendEntriesResponse::HigherVote(self.answered(appended.vote)?),
                 _ => return Err(Unanswered::Malformed),
             })
         };
@@ -250,6 +259,61 @@ impl RaftNetworkV2<Types> for Way {
             Ok(Body::Transferred(_)) => Ok(Ok(())),
             Ok(_) => Err(self.error(RPCTypes::TransferLeader, timeout, Unanswered::Malformed)),
             Err(error) => Err(self.error(RPCTypes::TransferLeader, timeout, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::super::inbound::TERM_JUMP_MAX;
+    use super::*;
+    use crate::ids::{Incarnation, PeerId};
+    use crate::raft::wire::Voted;
+
+    /// Votes for nobody, and says it is in this term.
+    struct InTerm(u64);
+
+    impl Caller for InTerm {
+        fn call(
+            &self,
+            to: &NodeId,
+            _: Body,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Body, CallError>> {
+            let voted = Voted {
+                vote: Some(VoteMsg {
+                    term: self.0,
+                    node: Some(to.into()),
+                    committed: false,
+                }),
+                ..Voted::default()
+            };
+            futures_util::future::ready(Ok(Body::Voted(voted))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_carries_the_term_as_far_as_a_request_may_and_no_further() {
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        for (term, taken) in [(3 + TERM_JUMP_MAX, true), (4 + TERM_JUMP_MAX, false)] {
+            let network = Network {
+                me: node("ann"),
+                caller: Arc::new(InTerm(term)),
+                chunk_bytes: 1,
+                chunk_timeout: Duration::from_secs(1),
+                refusals: Refusals::new(),
+                terms: Terms::new(3),
+            };
+            let way = Way {
+                network,
+                to: node("bob"),
+            };
+            let ask = VoteRequest::new(Vote::new(4, node("ann")), None);
+            let asked = way.ask_vote(ask, true, Duration::from_secs(1)).await;
+            assert_eq!(asked.is_ok(), taken, "{term}");
         }
     }
 }

@@ -9,6 +9,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::ObserverRef;
+use super::inbound::Terms;
 use super::types::{Entry, Id, Types, Vote, entry, id, position, record, vote_bytes, vote_from};
 use crate::log::{LogError, LogStore, Position, Record};
 use crate::watch;
@@ -21,6 +22,7 @@ pub struct Store {
     pub log: Arc<dyn LogStore>,
     pub observer: ObserverRef,
     pub kept: Kept,
+    pub terms: Terms,
 }
 
 /// How far what this node holds is on stable storage.
@@ -213,6 +215,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.terms.reach(vote.leader_id.term);
         self.log
             .save_vote(vote_bytes(vote))
             .await

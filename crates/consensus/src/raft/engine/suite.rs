@@ -75,6 +75,7 @@ async fn within(log: Arc<dyn LogStore>, snapshot_bytes_max: usize) -> (Store, Ma
         log,
         observer,
         kept,
+        terms: super::inbound::Terms::new(0),
     };
     (store, machine)
 }
