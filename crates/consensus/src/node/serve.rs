@@ -9,11 +9,11 @@ use prost::Message;
 use super::answer::submitted;
 use super::{Node, count, guard};
 use crate::fabric::{Inbound, Receiver};
-use crate::ids::{Incarnation, NodeId, SessionId};
+use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
 use crate::raft::wire::{Body, Frame, ReadAt, Submit, Submitted};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
-use crate::state::command::{Body as Do, Command};
+use crate::state::command::{Act, Body as Do, Command, Open};
 use crate::state::sessions::Rejection;
 
 impl Node {
@@ -57,6 +57,17 @@ impl Node {
             count(&self.drops.malformed);
             return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
         };
+        // The log takes records of a certain size: nothing goes into one that has no limit here.
+        let names_a_client = match &body {
+            Do::Open(Open { client, .. }) | Do::Act(Act { client, .. }) => {
+                ClientId::new(client).is_ok()
+            }
+            _ => true,
+        };
+        if !names_a_client {
+            count(&self.drops.malformed);
+            return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
+        }
         // What a member may ask of the leader, and in whose name: its own.
         let allowed = match &mut body {
             Do::Open(open) => {

@@ -143,6 +143,50 @@ async fn an_action_larger_than_the_leader_takes_is_refused_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_is_taken_with_the_longest_client_and_record_there_is_and_refused_one_past_it() {
+    let table = Table::open(|_| {}).await;
+    let [leader, ann, _] = table.nodes();
+    let malformed = Ok(Applied::Rejected(Rejection::Malformed));
+    for (len, taken) in [(128, true), (129, false), (2_500_000, false)] {
+        let client = "c".repeat(len);
+        let open = Do::Open(Open {
+            client: client.clone(),
+            ..Open::default()
+        });
+        let act = Do::Act(Act {
+            client,
+            serial: 1,
+            ..Act::default()
+        });
+        let before = leader.dropped().malformed;
+        let opened = ann.forward(leader.me(), unstamped(&open), HOP).await;
+        let acted = ann.forward(leader.me(), unstamped(&act), HOP).await;
+        if taken {
+            assert!(matches!(opened, Ok(Applied::Opened(_))), "{opened:?}");
+            assert_ne!(acted, malformed);
+        } else {
+            assert_eq!((opened, acted), (malformed.clone(), malformed.clone()));
+        }
+        let refused = if taken { 0 } else { 2 };
+        assert_eq!(leader.dropped().malformed, before + refused);
+    }
+    // Whatever it is, what no log takes is told so before it is in one.
+    let record = |len| Bytes::from(vec![0; len]);
+    let most = crate::log::RECORD_BYTES_MAX;
+    assert_eq!(leader.engine.submit(record(most)).await, malformed);
+    let last = leader.numbers().last;
+    let max = most as u64;
+    assert_eq!(
+        leader.engine.submit(record(most + 1)).await,
+        Ok(Applied::Rejected(Rejection::TooLarge { max }))
+    );
+    assert_eq!(leader.numbers().last, last);
+    let hello = "hello".to_owned();
+    let decided = table.sessions[0].1.sequencer().propose(&hello).await;
+    assert!(decided.unwrap().is_accepted());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_has_its_most_proposals_under_way_and_one_more_is_told_so() {
     let table = Table::open(|config| {
         config.limits.pending_max = 2;

@@ -51,7 +51,8 @@ use crate::config::{Limits, Timing};
 use crate::events::Feed;
 use crate::game::Malformed;
 use crate::ids::{NodeId, SessionId};
-use crate::log::{LogError, LogStore, Position, Record};
+use crate::log::{LogError, LogStore, Position, RECORD_BYTES_MAX, Record};
+use crate::state::sessions::Rejection;
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
@@ -519,6 +520,11 @@ impl Consensus for Engine {
     }
 
     async fn submit(&self, command: Bytes) -> Result<Applied, SubmitError> {
+        // The log would refuse it, and openraft would stop.
+        if command.len() > RECORD_BYTES_MAX {
+            let max = RECORD_BYTES_MAX as u64;
+            return Ok(Applied::Rejected(Rejection::TooLarge { max }));
+        }
         let (responder, decided) = types::Responder::complete_only();
         // On the heap until it is sent: who waits for a thousand verdicts waits with little memory.
         let sent = Box::pin(self.raft.client_write_ff(Opaque(command), Some(responder)));
