@@ -77,6 +77,52 @@ async fn a_host_returns_once_every_seat_is_taken_and_everybody_plays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_voter_that_missed_who_joined_votes_for_them_when_the_others_it_knows_are_dead() {
+    let net = MemoryFabric::new();
+    let keeps_the_dead = |nonce| {
+        let mut config = config(nonce);
+        config.admission.evict_after = None;
+        config
+    };
+    let at = ["ann", "bob", "cyd", "dee", "eve"].map(|name| net.join(peer(name)).unwrap());
+    let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
+        ..hosting(5)
+    };
+    let enter = |n: usize| {
+        let config = keeps_the_dead(n as u64 + 2);
+        game_join(port(&at[n]), sum(), joining(1), config)
+    };
+    let (ann, bob, cyd) = tokio::join!(
+        game_host(port(&at[0]), sum(), options, keeps_the_dead(1)),
+        enter(1),
+        enter(2)
+    );
+    let (ann, bob, cyd) = (ann.unwrap(), bob.unwrap(), cyd.unwrap());
+    assert_eq!(add(&cyd, 1).await, 1);
+    for other in ["ann", "cyd", "dee", "eve"] {
+        net.cut(&peer("bob"), &peer(other));
+    }
+    let (dee, eve) = tokio::join!(enter(3), enter(4));
+    let (dee, eve) = (dee.unwrap(), eve.unwrap());
+    let all_vote = || {
+        [&ann, &cyd, &dee, &eve]
+            .iter()
+            .all(|s| s.node().voters().len() == 5)
+    };
+    until("five vote", all_vote).await;
+    assert_eq!(add(&eve, 2).await, 3);
+    assert_eq!(bob.node().voters().len(), 3, "it has missed that");
+    at[0].leave();
+    at[2].leave();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    net.heal();
+    assert_eq!(add(&dee, 3).await, 6);
+    assert_eq!(add(&bob, 4).await, 10);
+    assert_eq!(bob.node().voters().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quorum_is_enough_to_start_and_a_late_player_sees_every_turn() {
     let net = MemoryFabric::new();
     let (ann, bob) = (

@@ -22,7 +22,27 @@ impl Node {
         let status = status.borrow();
         match body {
             Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
-            _ => status.membership.voters.contains(from) || guard(&self.trusted).contains(from),
+            _ if status.membership.voters.contains(from) => true,
+            _ if guard(&self.trusted).contains(from) => true,
+            // The members may have changed while this node was cut off, and who is left may need
+            // its vote. Raft grants it only to who has everything this node has.
+            Body::Vote(_) => !self.engine.leads() && self.hears_no_leader(),
+            _ => false,
+        }
+    }
+
+    /// Whether a leader would have been heard by now if there were one and its frames came.
+    fn hears_no_leader(&self) -> bool {
+        self.leader_silent_for() >= self.timing.election_max() * 3
+    }
+
+    /// After its vote it must hear the leader it has voted for, whom its log may not name yet.
+    fn voted_for(&self, node: &NodeId) {
+        let status = self.engine.status();
+        if !status.borrow().membership.voters.contains(node) {
+            let mut trusted = guard(&self.trusted);
+            trusted.retain(|known| known.peer != node.peer);
+            trusted.insert(node.clone());
         }
     }
 
@@ -41,7 +61,14 @@ impl Node {
                     leader: leader.as_ref().map(Into::into),
                 }))
             }
-            request => self.engine.handle(&from, request).await,
+            request => {
+                let stands = matches!(&request, Body::Vote(ask) if !ask.pre);
+                let answer = self.engine.handle(&from, request).await;
+                if stands && matches!(&answer, Some(Body::Voted(voted)) if voted.granted) {
+                    self.voted_for(&from);
+                }
+                answer
+            }
         };
         if let Some(answer) = answer {
             self.rpc.send(&from, id, answer);
