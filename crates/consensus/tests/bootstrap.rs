@@ -11,9 +11,9 @@ use cabinet_consensus::ids::Incarnation;
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     ChannelError, GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError,
-    ReturnPolicy, game_host, game_join, game_node, game_spectate, game_witness,
+    ReturnPolicy, SessionConfig, game_host, game_join, game_node, game_spectate, game_witness,
 };
-use cabinet_consensus::state::seats::{SEATS_MAX, SPECTATORS_MAX};
+use cabinet_consensus::state::seats::{SEATS_MAX, SPECTATORS_MAX, SeatTable};
 use cabinet_consensus::turns::{Ruling, TurnEvent};
 use common::{Sum, config, peer, port, sum, until};
 
@@ -28,6 +28,13 @@ fn hosting(seats: u32) -> HostOptions {
 
 fn joining(incarnation: u64) -> JoinOptions {
     JoinOptions::new(Incarnation(incarnation))
+}
+
+/// A member that does not answer keeps its place, as it does unless something else is said.
+fn keeps_the_dead(nonce: u64) -> SessionConfig {
+    let mut config = config(nonce);
+    config.admission.evict_after = None;
+    config
 }
 
 async fn join(at: &Arc<MemoryPeer>, nonce: u64, life: u64) -> Result<Session, JoinError> {
@@ -79,11 +86,6 @@ async fn a_host_returns_once_every_seat_is_taken_and_everybody_plays() {
 #[tokio::test(start_paused = true)]
 async fn a_voter_that_missed_who_joined_votes_for_them_when_the_others_it_knows_are_dead() {
     let net = MemoryFabric::new();
-    let keeps_the_dead = |nonce| {
-        let mut config = config(nonce);
-        config.admission.evict_after = None;
-        config
-    };
     let at = ["ann", "bob", "cyd", "dee", "eve"].map(|name| net.join(peer(name)).unwrap());
     let options = HostOptions {
         return_at: ReturnPolicy::Quorum,
@@ -120,6 +122,40 @@ async fn a_voter_that_missed_who_joined_votes_for_them_when_the_others_it_knows_
     assert_eq!(add(&dee, 3).await, 6);
     assert_eq!(add(&bob, 4).await, 10);
     assert_eq!(bob.node().voters().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_leaves_its_seat_though_the_last_of_the_others_is_dead() {
+    for dead_for in [Duration::ZERO, Duration::from_secs(1)] {
+        let net = MemoryFabric::new();
+        let names = ["ann", "bob", "cyd", "dee", "eve"];
+        let roster: std::collections::BTreeSet<_> = names.map(peer).into();
+        let mut nodes = Vec::new();
+        for (n, name) in names.into_iter().enumerate() {
+            let at = net.join(peer(name)).unwrap();
+            let config = keeps_the_dead(n as u64);
+            let opened = game_node(port(&at), sum(), roster.clone(), config).await;
+            nodes.push((at, opened.unwrap()));
+        }
+        add(&nodes[0].1, 1).await;
+        let leads = |(_, session): &(_, Session)| {
+            let status = session.node().status().get();
+            status.role == Role::Leader
+        };
+        let leader = nodes.iter().position(leads).unwrap();
+        let (_, leaver) = nodes.remove(leader);
+        // All have the whole log: of those the last name was asked to lead.
+        let (dead, _) = nodes.last().unwrap();
+        dead.leave();
+        tokio::time::sleep(dead_for).await;
+        let name = names[leader];
+        assert!(leaver.leave(Duration::from_secs(5)).await);
+        let other = &nodes[0].1;
+        assert_eq!(add(other, 1).await, 2);
+        let sits = |seats: SeatTable| seats.players().any(|node| node.peer == peer(name));
+        assert!(!sits(other.seats()), "{name} after {dead_for:?}");
+        assert_eq!(other.node().voters().len(), 4);
+    }
 }
 
 #[tokio::test(start_paused = true)]

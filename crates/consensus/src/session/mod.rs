@@ -481,8 +481,8 @@ impl<G: Game> GameSession<G> {
         lock(&self.node.replica).seats.clone()
     }
 
-    /// Leaves for good: hands leadership to the voter that is furthest, if this node leads, gives
-    /// its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
+    /// Leaves for good: hands leadership to the voter that is furthest of those that answer, if this
+    /// node leads, gives its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
     /// whether the others know.
     pub async fn leave(&self, within: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + within;
@@ -493,27 +493,16 @@ impl<G: Game> GameSession<G> {
 
     async fn say_goodbye(&self, deadline: tokio::time::Instant) -> bool {
         self.leaving.store(true, Ordering::Relaxed);
-        let within = deadline.saturating_duration_since(tokio::time::Instant::now());
         let status = self.node.status().get();
-        let mut handed = !status.role.leads();
-        if !handed {
-            let numbers = self.node.numbers();
-            let heir = status
-                .membership
-                .voters
-                .iter()
-                .filter(|voter| *voter != self.node.me())
-                .filter_map(|voter| Some((numbers.progress.get(voter)?.matched?, voter)))
-                .max();
-            if let Some((_, heir)) = heir {
-                handed = self.node.transfer(heir, within).await;
-            }
-        }
         let me = self.node.me().clone();
-        let alone = status.membership.voters.iter().all(|voter| *voter == me);
-        if alone || !handed {
-            return handed;
+        let leads = status.role.leads();
+        if status.membership.voters.iter().all(|voter| *voter == me) {
+            return !leads;
         }
+        if leads {
+            self.hand_over(deadline).await;
+        }
+        // Also where nobody was seen to take over: whoever leads next is asked.
         let vacate = Body::Vacate(Vacate {
             node: Some((&me).into()),
             left: true,
@@ -543,6 +532,36 @@ impl<G: Game> GameSession<G> {
             tokio::time::sleep_until(grace.min(deadline)).await;
         }
         true
+    }
+
+    /// Asks the voter that is furthest of those that answer to lead, and waits until anybody but
+    /// this node does: who was asked may die, and then the others elect.
+    async fn hand_over(&self, deadline: tokio::time::Instant) {
+        let me = self.node.me();
+        let mut status = self.node.status();
+        let progress = self.node.numbers().progress;
+        let members = status.borrow().membership.clone();
+        let heir = members
+            .voters
+            .iter()
+            .filter(|voter| *voter != me)
+            .filter_map(|voter| {
+                let known = progress.get(voter)?;
+                let answers = known.acked? <= self.grace;
+                answers.then_some((known.matched?, voter))
+            })
+            .max();
+        let Some((_, heir)) = heir else { return };
+        if self.node.engine.transfer(heir).await.is_err() {
+            return;
+        }
+        let led = status.wait_for(|status| {
+            let leader = status.leader.as_ref();
+            !status.role.leads() && leader.is_some_and(|leader| leader != me)
+        });
+        let enough = tokio::time::Instant::now() + self.grace * 8;
+        // What comes next finds out who leads by itself.
+        let _ = tokio::time::timeout_at(enough.min(deadline), led).await;
     }
 
     /// Stops everything this session started and frees the game's name on the fabric. Idempotent.
