@@ -194,6 +194,23 @@ impl Feed {
         }
     }
 
+    /// Takes the events that are kept out, for a reader that is alone.
+    pub(crate) fn take(&self) -> Vec<RawEvent> {
+        let mut ring = self.lock();
+        let events: Vec<_> = ring.events.drain(..).collect();
+        ring.bytes = 0;
+        if let Some(last) = events.last() {
+            ring.dropped_through = last.index();
+        }
+        events
+    }
+
+    /// How many events are kept.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.lock().events.len()
+    }
+
     /// Entries through `index` are applied, and their events pushed.
     pub(crate) fn advance(&self, index: u64) {
         self.lock().applied = index;

@@ -3,7 +3,8 @@
 //! Invariants
 //! - a reader gets every event from its cursor on, in order, or is told that it lagged and gets them
 //!   from a second copy of the state that replays the log;
-//! - nobody waits for a reader.
+//! - nobody waits for a reader;
+//! - a replay holds what one batch of entries makes, and the state it began with: not the game so far.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Node {
     }
 
     fn replay_from(&self, snapshot: Option<StoredSnapshot>) -> Replay {
-        // It holds what one batch makes, and nothing may fall out of it unread.
+        // Taken out after each batch, so nothing may fall out of it unread.
         let limits = FeedLimits {
             events_max: usize::MAX,
             bytes_max: usize::MAX,
@@ -57,7 +58,7 @@ struct Replay {
 }
 
 /// Entries a replay reads at a time.
-const REPLAY_ENTRIES: u64 = 256;
+pub(super) const REPLAY_ENTRIES: u64 = 256;
 
 /// What a reader of events gets.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,6 +118,13 @@ impl RawEvents {
         }
     }
 
+    /// Events a replay holds beside the queue, and those in it.
+    #[cfg(test)]
+    pub(super) fn replayed(&self) -> usize {
+        let held = self.replay.as_ref().map_or(0, |replay| replay.feed.held());
+        held + self.queue.len()
+    }
+
     /// Answers whether there is a log to go on with.
     async fn replay_some(&mut self) -> bool {
         let Some(replay) = &mut self.replay else {
@@ -154,14 +162,11 @@ impl RawEvents {
             }
             Ok(_) => {}
         }
-        let mut from = self.cursor;
-        if let Read::Behind { oldest } = replay.feed.read(from) {
-            from = oldest;
-        }
-        while let Read::Events(events, next) = replay.feed.read(from) {
-            from = next;
-            self.cursor = next;
-            self.queue.extend(events);
+        let wanted = |event: &RawEvent| event.index() >= self.cursor;
+        let events = replay.feed.take().into_iter().filter(wanted);
+        self.queue.extend(events);
+        if let Some(last) = self.queue.back() {
+            self.cursor = last.index() + 1;
         }
         let caught_up = !matches!(
             self.node.feed.read(self.cursor.max(replay.next + 1)),

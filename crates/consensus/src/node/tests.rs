@@ -266,6 +266,38 @@ async fn of_a_number_that_may_have_been_proposed_before_nothing_is_promised() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_lags_gets_every_turn_from_a_replay_that_holds_one_batch() {
+    let table = Table::open(|config| config.events.events_max = 8).await;
+    let turns = 3 * reader::REPLAY_ENTRIES;
+    let sequencer = table.sessions[table.leader].1.sequencer();
+    for _ in 0..turns / 64 {
+        let hello = "hello".to_owned();
+        let proposed = (0..64).map(|_| sequencer.propose(&hello));
+        let decided = futures_util::future::join_all(proposed).await;
+        assert!(decided.iter().all(Result::is_ok));
+    }
+    let mut events = sequencer.node().events(1);
+    let (mut seen, mut last, mut most, mut lagged) = (0, 0, 0, 0);
+    while seen <= turns {
+        match events.next().await.unwrap() {
+            Next::Event(event) => {
+                assert!(event.index() > last);
+                last = event.index();
+                seen += 1;
+            }
+            Next::Lagged(..) => lagged += 1,
+        }
+        most = most.max(events.replayed());
+    }
+    assert_eq!(lagged, 1);
+    assert!(most > 8, "it was read from the log");
+    assert!(
+        most <= usize::try_from(reader::REPLAY_ENTRIES).unwrap(),
+        "{most}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_votes_is_kept_out_of_the_log_and_counted() {
     let table = Table::open(|config| config.hash_every = 5).await;
     let [leader, ann, bob] = table.nodes();
