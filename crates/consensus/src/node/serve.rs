@@ -10,13 +10,21 @@ use super::answer::submitted;
 use super::{Node, count, guard};
 use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
-use crate::raft::wire::{Body, Frame, ReadAt, Submit, Submitted};
+use crate::raft::wire::{Body, Frame, Head, ReadAt, Submit, Submitted, all_fields};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
-use crate::state::command::{Act, Body as Do, Command, Open};
+use crate::state::command::{Act, Body as Do, CONFIGURE_TAG, Command, Open};
 use crate::state::sessions::Rejection;
 
 impl Node {
+    /// Whether there is anything this node would take from `from`, so that it is worth reading.
+    fn may_say_something(&self, from: &NodeId) -> bool {
+        let status = self.engine.status();
+        status.borrow().membership.contains(from)
+            || guard(&self.trusted).contains(from)
+            || (!self.engine.leads() && self.hears_no_leader())
+    }
+
     fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
         let status = self.engine.status();
         let status = status.borrow();
@@ -76,6 +84,11 @@ impl Node {
     }
 
     async fn on_submit(&self, from: &NodeId, submit: Submit) -> Submitted {
+        // Nobody may ask for that, and it would be long to read.
+        if !all_fields(&submit.command, |tag, _| tag != CONFIGURE_TAG) {
+            count(&self.drops.malformed);
+            return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
+        }
         let Ok(Command {
             body: Some(mut body),
             ..
@@ -157,13 +170,12 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
         let Some(Inbound { from, frame }) = inbound else {
             return;
         };
-        let Ok(Frame {
+        let Ok(Head {
             session,
             from_incarnation,
             to_incarnation,
             id,
-            body: Some(body),
-        }) = Frame::decode(frame)
+        }) = Head::decode(frame.clone())
         else {
             count(&node.drops.malformed);
             continue;
@@ -178,6 +190,18 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             continue;
         }
         let from = NodeId::new(from, Incarnation(from_incarnation));
+        if !node.rpc.awaits(&from, id) && !node.may_say_something(&from) {
+            count(&node.drops.not_member);
+            continue;
+        }
+        let frame = Frame::is_bounded(&frame).then(|| Frame::decode(frame));
+        let Some(Ok(Frame {
+            body: Some(body), ..
+        })) = frame
+        else {
+            count(&node.drops.malformed);
+            continue;
+        };
         if !body.is_request() {
             if !node.rpc.answered(&from, id, body) {
                 count(&node.drops.unasked);

@@ -8,7 +8,8 @@ use crate::game::{Blueprint, Game, TurnInfo};
 use crate::ids::GameId;
 use crate::raft::Role;
 use crate::raft::wire::{
-    Append, At, Chunk, Chunked, MembershipMsg, Nodes, Transfer, VoteAsked, VoteMsg, Voted,
+    Append, At, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Transfer, VoteAsked,
+    VoteMsg, Voted,
 };
 use crate::session::{GameSession, SessionConfig, game_node};
 use crate::state::command::{Act, Hash, Open};
@@ -394,6 +395,23 @@ async fn a_voter_that_speaks_in_anothers_name_or_for_the_last_term_is_dropped_an
     assert_eq!(decided.unwrap().term, term);
     // The leader's own word is enough, at once.
     assert!(leader.transfer(bob.me(), HOP).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_members_frame_with_more_entries_than_are_ever_sent_is_no_frame() {
+    let table = Table::open(|_| {}).await;
+    let [_, ann, bob] = table.nodes();
+    let before = ann.dropped();
+    for entries in [ENTRIES_MAX, ENTRIES_MAX + 1] {
+        let many = Body::Append(Append {
+            entries: vec![EntryMsg::default(); entries],
+            ..Append::default()
+        });
+        assert!(bob.rpc.call(ann.me(), many, HOP).await.is_err());
+    }
+    let now = ann.dropped();
+    assert_eq!(now.not_member, before.not_member + 1, "read, and nobody's");
+    assert_eq!(now.malformed, before.malformed + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,6 +120,14 @@ impl Rpc {
             .unwrap_or_else(PoisonError::into_inner) = Some(session);
     }
 
+    /// Whether an answer of `from` to the call `id` is waited for.
+    pub(crate) fn awaits(&self, from: &NodeId, id: u64) -> bool {
+        self.0
+            .pending()
+            .get(&id)
+            .is_some_and(|call| call.to == *from)
+    }
+
     /// Hands an answer to whoever waits for it. `false` when nobody does.
     pub(crate) fn answered(&self, from: &NodeId, id: u64, body: Body) -> bool {
         let mut pending = self.0.pending();

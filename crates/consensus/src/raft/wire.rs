@@ -1,14 +1,36 @@
 //! Messages between nodes on the Raft lane.
 //!
 //! A [`Frame`] is a request or the reply to one, by its `id`. Who sent it is what the fabric says;
-//! the frame only adds which life of that peer it is.
+//! the frame only adds which life of that peer it is. Its [`Head`] is read first: what a stranger
+//! sends is not looked into, and what anybody sends is counted before it takes memory.
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::ids::{NodeId, SessionId};
 use crate::log::Position;
 use crate::state::command::NodeMsg;
+
+/// Most entries in a frame: what openraft sends at a time.
+pub(crate) const ENTRIES_MAX: usize = 4096;
+
+/// Most times nodes are named by a membership: everybody a game has room for, and who of them votes
+/// in either half.
+pub(crate) const NODES_MAX: usize = 1024;
+
+/// The part of a [`Frame`] that says whether it is for this node, and from whom.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Head {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub from_incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub to_incarnation: u64,
+    #[prost(uint64, tag = "4")]
+    pub id: u64,
+}
 
 /// Around every message of the Raft lane.
 #[derive(Clone, PartialEq, Message)]
@@ -265,7 +287,64 @@ pub(crate) struct ReadAt {
     pub leader: Option<NodeMsg>,
 }
 
+/// Shows every field of a message that has a length; `false` when the bytes are no message, or as
+/// soon as `is_well` is.
+pub(crate) fn all_fields(mut bytes: &[u8], mut is_well: impl FnMut(u32, &[u8]) -> bool) -> bool {
+    while !bytes.is_empty() {
+        let Ok((tag, kind)) = decode_key(&mut bytes) else {
+            return false;
+        };
+        if kind != WireType::LengthDelimited {
+            if skip_field(kind, tag, &mut bytes, DecodeContext::default()).is_err() {
+                return false;
+            }
+            continue;
+        }
+        let len = decode_varint(&mut bytes).ok();
+        let len = len.and_then(|len| usize::try_from(len).ok());
+        let Some((field, rest)) = len.and_then(|len| bytes.split_at_checked(len)) else {
+            return false;
+        };
+        if !is_well(tag, field) {
+            return false;
+        }
+        bytes = rest;
+    }
+    true
+}
+
+/// Whether the bytes of a [`MembershipMsg`] name no more nodes than there can be, `named` so far.
+pub(crate) fn names_few(membership: &[u8], named: &mut usize) -> bool {
+    let mut one_more = || {
+        *named += 1;
+        *named <= NODES_MAX
+    };
+    all_fields(membership, |tag, field| match tag {
+        // A half counts as a node: there may be empty ones.
+        1 => one_more() && all_fields(field, |tag, _| tag != 1 || one_more()),
+        2 => one_more(),
+        _ => true,
+    })
+}
+
 impl Frame {
+    /// Whether the bytes of a frame hold no more of anything than is ever sent.
+    pub(crate) fn is_bounded(frame: &[u8]) -> bool {
+        // A field has two bytes at least, so fewer bytes hold few enough.
+        if frame.len() < NODES_MAX.min(ENTRIES_MAX) {
+            return true;
+        }
+        let (mut entries, mut named) = (0, 0);
+        all_fields(frame, |tag, body| match tag {
+            10 => all_fields(body, |tag, _| {
+                entries += usize::from(tag == 3);
+                entries <= ENTRIES_MAX
+            }),
+            14 => all_fields(body, |tag, field| tag != 3 || names_few(field, &mut named)),
+            _ => true,
+        })
+    }
+
     pub(crate) fn new(session: SessionId, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
         Self {
             session: session.to_bytes(),
@@ -283,9 +362,49 @@ mod tests {
 
     use super::*;
 
+    fn encoded(body: Body) -> Bytes {
+        let node = NodeId::new(
+            crate::ids::PeerId::new("ann").unwrap(),
+            crate::ids::Incarnation(3),
+        );
+        let frame = Frame::new(SessionId(5), &node, &node, 1, body);
+        frame.encode_to_vec().into()
+    }
+
+    #[test]
+    fn a_frame_holds_as_many_entries_and_nodes_as_may_be_and_one_more_is_too_many() {
+        let entries = |n| {
+            encoded(Body::Append(Append {
+                entries: vec![EntryMsg::default(); n],
+                ..Append::default()
+            }))
+        };
+        assert!(Frame::is_bounded(&entries(ENTRIES_MAX)));
+        assert!(!Frame::is_bounded(&entries(ENTRIES_MAX + 1)));
+        // Said twice, a message is one: the parts count together.
+        let halves = [entries(ENTRIES_MAX / 2 + 1), entries(ENTRIES_MAX / 2)].concat();
+        assert!(!Frame::is_bounded(&halves));
+        let members = |everybody, half| {
+            let some = |n| vec![NodeMsg::default(); n];
+            encoded(Body::Chunk(Chunk {
+                membership: Some(MembershipMsg {
+                    halves: vec![Nodes { nodes: some(half) }],
+                    nodes: some(everybody),
+                    at: None,
+                }),
+                ..Chunk::default()
+            }))
+        };
+        assert!(Frame::is_bounded(&members(NODES_MAX - 11, 10)));
+        assert!(!Frame::is_bounded(&members(NODES_MAX - 11, 11)));
+        assert!(!Frame::is_bounded(&members(NODES_MAX - 10, 10)));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = all_fields(&bytes, |_, field| all_fields(field, |_, _| true));
+            let _ = Head::decode(&bytes[..]);
             let _ = Frame::decode(Bytes::from(bytes));
         }
 

@@ -45,6 +45,9 @@ pub(crate) struct Command {
     pub body: Option<Body>,
 }
 
+/// Where a [`Configure`] stands in a [`Command`].
+pub(crate) const CONFIGURE_TAG: u32 = 4;
+
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(crate) enum Body {
     #[prost(message, tag = "2")]

@@ -13,7 +13,7 @@ use crate::game::Malformed;
 use crate::ids::NodeId;
 use crate::log::{Position, Record, RecordKind};
 use crate::raft::Membership;
-use crate::raft::wire::{At, EntryMsg, MembershipMsg, Nodes, VoteMsg};
+use crate::raft::wire::{At, EntryMsg, MembershipMsg, Nodes, VoteMsg, names_few};
 use crate::state::Applied;
 use crate::state::command::NodeMsg;
 
@@ -171,6 +171,9 @@ fn entry_from(at: Position, kind: RecordKind, body: Bytes) -> Result<Entry, Malf
         RecordKind::Blank => EntryPayload::Blank,
         RecordKind::Command => EntryPayload::Normal(Opaque(body)),
         RecordKind::Membership => {
+            if !names_few(&body, &mut 0) {
+                return Err(Malformed);
+            }
             let msg = MembershipMsg::decode(body).map_err(|_| Malformed)?;
             EntryPayload::Membership(members(&msg)?)
         }
