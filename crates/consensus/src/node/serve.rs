@@ -57,18 +57,7 @@ impl Node {
     async fn answer(&self, from: NodeId, id: u64, body: Body) {
         let answer = match body {
             Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
-            Body::Read(_) => {
-                let index = self.engine.read_index().await;
-                let (index, leader) = match index {
-                    Ok(index) => (Some(index), None),
-                    Err(ReadIndexError::NotLeader { leader }) => (None, leader),
-                    Err(_) => (None, None),
-                };
-                Some(Body::ReadAt(ReadAt {
-                    index,
-                    leader: leader.as_ref().map(Into::into),
-                }))
-            }
+            Body::Read(_) => Some(Body::ReadAt(self.on_read(&from).await)),
             request => {
                 let stands = matches!(&request, Body::Vote(ask) if !ask.pre);
                 let answer = self.engine.handle(&from, request).await;
@@ -80,6 +69,24 @@ impl Node {
         };
         if let Some(answer) = answer {
             self.rpc.send(&from, id, answer);
+        }
+    }
+
+    /// A read waits for a majority, as long as a proposal does: it is one of what its peer may have
+    /// under way.
+    async fn on_read(&self, from: &NodeId) -> ReadAt {
+        let Some(_carried) = self.load.take(&from.peer) else {
+            count(&self.drops.overload);
+            return ReadAt::default();
+        };
+        let (index, leader) = match self.engine.read_index().await {
+            Ok(index) => (Some(index), None),
+            Err(ReadIndexError::NotLeader { leader }) => (None, leader),
+            Err(_) => (None, None),
+        };
+        ReadAt {
+            index,
+            leader: leader.as_ref().map(Into::into),
         }
     }
 

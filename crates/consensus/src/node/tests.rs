@@ -222,6 +222,26 @@ async fn a_leader_has_its_most_proposals_under_way_and_one_more_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_has_its_most_reads_under_way_and_one_more_waits_for_its_turn() {
+    let table = Table::open(|config| config.limits.pending_max = 2).await;
+    let [leader, ann, bob] = table.nodes();
+    let short = Duration::from_millis(300);
+    let one = leader.load.take(&ann.me().peer).unwrap();
+    assert!(ann.read_barrier(short).await.is_ok(), "at the limit");
+    let two = leader.load.take(&ann.me().peer).unwrap();
+    let before = leader.dropped().overload;
+    let past = ann.read_barrier(short).await;
+    assert_eq!(past, Err(ReadError::NoQuorum), "one past it");
+    assert!(leader.dropped().overload > before);
+    assert!(
+        bob.read_barrier(short).await.is_ok(),
+        "others have their own"
+    );
+    drop((one, two));
+    assert!(ann.read_barrier(short).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_a_number_that_may_have_been_proposed_before_nothing_is_promised() {
     let table = Table::open(|config| config.limits.pending_max = 2).await;
     let [leader, ann, _] = table.nodes();
