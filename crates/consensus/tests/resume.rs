@@ -7,13 +7,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cabinet_consensus::config::Compaction;
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
 use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::{GameId, Incarnation};
 use cabinet_consensus::log::durable::sim_disk::{Crash, SimDisk};
 use cabinet_consensus::log::durable::{Driver, DurableOptions};
-use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog};
+use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog, Position, StoredSnapshot};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ResumeError,
@@ -320,4 +321,28 @@ async fn there_is_nothing_to_resume_in_a_log_nobody_wrote_to_and_one_without_an_
     );
     let hosted = game_host(bob.port(), sum(), options, nobodys).await;
     assert_eq!(hosted.err(), Some(HostError::Open(OpenError::OwnerUnknown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_snapshot_this_game_cannot_read_is_said_to_be_one() {
+    let net = MemoryFabric::new();
+    let at = net.join(peer("ann")).unwrap();
+    let log = MemoryLog::new();
+    let opening = || {
+        let config = SessionConfig {
+            log: Arc::new(log.clone()),
+            ..config(1)
+        };
+        game_node(port(&at), sum(), [peer("ann")].into(), config)
+    };
+    opening().await.unwrap().close().await;
+    log.reopen();
+    let unreadable = StoredSnapshot {
+        through: Position { index: 0, term: 0 },
+        membership: Bytes::new(),
+        state: Bytes::from_static(&[0xff; 9]),
+    };
+    log.save_snapshot(unreadable).await.unwrap();
+    let opened = opening().await;
+    assert_eq!(opened.err(), Some(OpenError::SnapshotUnreadable));
 }

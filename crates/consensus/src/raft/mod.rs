@@ -74,7 +74,7 @@ use crate::watch::Watch;
 #[cfg(feature = "testkit")]
 pub(crate) use engine::Observer;
 pub use engine::simulated;
-pub(crate) use engine::{Engine, Nobody, ObserverRef, Parts, SharedReplica, lock};
+pub(crate) use engine::{Engine, Nobody, ObserverRef, Parts, SharedReplica, StartError, lock};
 pub(crate) use trace::Tracer;
 pub use trace::{TRACE_MAX, TraceEvent, Traced};
 

@@ -47,7 +47,7 @@ use crate::lobby::claim::HostClaim;
 use crate::log::{LogError, LogStore, MemoryLog};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
-use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, Role, lock};
+use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, Role, StartError, lock};
 use crate::state::command::{Body, Configure, Kind, Vacate};
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
@@ -105,7 +105,11 @@ pub enum OpenError {
     /// The log could not be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Raft did not start, or the log holds another game's state.
+    /// The log's snapshot is of another game, or of another version of this one that this one does
+    /// not read: open it with the game that wrote it, or take this node out and let it join anew.
+    #[error("the log's snapshot cannot be read by this game: is it the game that wrote it?")]
+    SnapshotUnreadable,
+    /// Raft did not start.
     #[error("the node could not start: {0}")]
     Start(String),
 }
@@ -329,7 +333,10 @@ async fn open<G: Game>(
         limits: config.limits,
         observer: hooks.observer,
     };
-    let engine = Engine::start(parts).await.map_err(OpenError::Start)?;
+    let engine = Engine::start(parts).await.map_err(|why| match why {
+        StartError::Unreadable => OpenError::SnapshotUnreadable,
+        StartError::Other(why) => OpenError::Start(why),
+    })?;
     let node = Node::start(NodeParts {
         rules,
         session,

@@ -112,6 +112,13 @@ pub(crate) struct Replica {
     pub(crate) planted: Planted,
 }
 
+/// A state that was read and not taken over.
+pub(crate) struct Restored {
+    next: Replica,
+    at: Position,
+    game: Bytes,
+}
+
 /// Bugs that the simulator must be able to find. Always none outside its own tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Planted {
@@ -518,22 +525,28 @@ impl Replica {
         self.rules.can_snapshot.then(|| self.encode())
     }
 
-    /// Replaces the state by one that stands for every entry through `at`.
+    /// Reads a state that stands for every entry through `at`, without taking it over.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] when the bytes are no state. Nothing changed then.
-    pub(crate) fn install(
-        &mut self,
+    /// [`Malformed`] when the bytes are no state of this game.
+    pub(crate) fn restored(
+        &self,
         at: Position,
         voters: BTreeSet<NodeId>,
         state: &[u8],
-    ) -> Result<(), Malformed> {
+    ) -> Result<Restored, Malformed> {
         let mut next = Self::new(self.rules.clone(), None, self.planted);
         let game = next.decode(state)?;
         next.game.restore(&game)?;
         next.voters = voters;
         next.applied = Some(at);
+        Ok(Restored { next, at, game })
+    }
+
+    /// Replaces the state by one that was read.
+    pub(crate) fn take_over(&mut self, restored: Restored) {
+        let Restored { mut next, at, game } = restored;
         next.feed = self.feed.take();
         *self = next;
         let turn = self.turn;
@@ -544,6 +557,21 @@ impl Replica {
             state: game,
         });
         self.passed(at);
+    }
+
+    /// [`Replica::restored`], and taken over at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Replica::restored`]; nothing changed then.
+    pub(crate) fn install(
+        &mut self,
+        at: Position,
+        voters: BTreeSet<NodeId>,
+        state: &[u8],
+    ) -> Result<(), Malformed> {
+        let restored = self.restored(at, voters, state)?;
+        self.take_over(restored);
         Ok(())
     }
 }

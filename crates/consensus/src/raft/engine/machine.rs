@@ -18,7 +18,7 @@ use super::types::{
 use crate::events::Feed;
 use crate::log::{LogStore, StoredSnapshot};
 use crate::raft::wire::MembershipMsg;
-use crate::state::{Applied, Replica};
+use crate::state::{Applied, Replica, Restored};
 
 /// The state and who may look at it.
 pub type Shared = Arc<Mutex<Replica>>;
@@ -78,25 +78,34 @@ impl Machine {
     pub fn opened(mut self, snapshot: Option<StoredSnapshot>) -> Result<Self, io::Error> {
         if let Some(snapshot) = snapshot {
             let members = members_from(&snapshot.membership)?;
-            self.take_over(id(snapshot.through), members, &snapshot.state)?;
+            let through = id(snapshot.through);
+            let restored = self.restored(&through, &members, &snapshot.state)?;
+            self.take_over(through, members, restored);
         }
         Ok(self)
     }
 
-    fn take_over(&mut self, through: Id, members: Stored, state: &Bytes) -> Result<(), io::Error> {
+    fn restored(
+        &self,
+        through: &Id,
+        members: &Stored,
+        state: &Bytes,
+    ) -> Result<Restored, io::Error> {
         let voters = membership(members.membership()).voters;
+        let restored = lock(&self.replica).restored(position(through), voters, state);
+        restored.map_err(|_| invalid("the snapshot holds no state of this game"))
+    }
+
+    fn take_over(&mut self, through: Id, members: Stored, restored: Restored) {
         {
             let mut replica = lock(&self.replica);
-            replica
-                .install(position(&through), voters, state)
-                .map_err(|_| invalid("the snapshot holds no state of this game"))?;
+            replica.take_over(restored);
             self.game_clock_ms.store(replica.now_ms, Ordering::Release);
         }
         self.applied = Some(through);
         self.members = members;
         self.feed.publish();
         self.observer.installed(position(&through));
-        Ok(())
     }
 }
 
@@ -183,8 +192,11 @@ impl RaftStateMachine<Types> for Machine {
             .last_log_id
             .ok_or_else(|| invalid("a snapshot of nothing"))?;
         let members = &meta.last_membership;
-        store(&self.log, &self.kept, &through, members, state.clone()).await?;
-        self.take_over(through, meta.last_membership.clone(), &state)
+        // One that this game cannot read must not be what the node starts from for ever after.
+        let restored = self.restored(&through, members, &state)?;
+        store(&self.log, &self.kept, &through, members, state).await?;
+        self.take_over(through, members.clone(), restored);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

@@ -96,6 +96,23 @@ pub(crate) struct Parts {
 /// How long each part of a close may take: a disk may never answer.
 const CLOSE_STEP_WITHIN: Duration = Duration::from_secs(5);
 
+/// An engine that did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The log's snapshot holds no state of this game.
+    #[error("the log's snapshot holds no state of this game")]
+    Unreadable,
+    /// What the log, the configuration or openraft said.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for StartError {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
 type Raft = openraft::Raft<Types, machine::Machine>;
 
 pub(crate) struct Engine {
@@ -130,8 +147,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// What the log or the configuration said.
-    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, String> {
+    /// [`StartError`].
+    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let timing = parts.timing;
         let config = openraft::Config {
             cluster_name: "cabinet".to_owned(),
@@ -183,7 +200,9 @@ impl Engine {
             applied: None,
             members: types::Stored::default(),
         };
-        let machine = machine.opened(snapshot).map_err(stopped)?;
+        let machine = machine
+            .opened(snapshot)
+            .map_err(|_| StartError::Unreadable)?;
         let chunk_timeout = timing.election_max() * 4;
         let refusals = Refusals::new();
         let bytes_max = parts.limits.snapshot_bytes_max as u64;

@@ -14,7 +14,7 @@ use crate::events::Feed;
 use crate::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
 use crate::ids::{Incarnation, NodeId, PeerId};
 use crate::log::durable::{Driver, DurableOptions, FileDisk};
-use crate::log::{DurableLog, LogStore, MemoryLog};
+use crate::log::{DurableLog, LogStore, MemoryLog, Position};
 use crate::state::{Planted, Replica};
 
 impl From<u64> for NodeId {
@@ -124,4 +124,23 @@ async fn a_snapshot_is_made_at_its_limit_as_encoded_and_not_one_byte_past_it() {
     let size = usize::try_from(bytes).unwrap();
     assert_eq!(made(size).await, (true, None));
     assert_eq!(made(size - 1).await, (false, Some(bytes)));
+}
+
+#[tokio::test]
+async fn a_snapshot_this_game_cannot_read_is_not_stored_and_changes_nothing() {
+    let log = Arc::new(MemoryLog::new());
+    let (_, mut machine) = on(log.clone()).await;
+    let meta = super::types::Meta {
+        last_log_id: Some(super::types::id(Position { index: 9, term: 1 })),
+        last_membership: super::types::Stored::default(),
+    };
+    let unreadable = bytes::Bytes::from_static(&[0xff; 9]);
+    let installed = machine.install_snapshot(&meta, unreadable).await;
+    assert!(installed.is_err());
+    assert_eq!(log.load_snapshot().await, Ok(None));
+    assert_eq!(machine.applied, None);
+    let readable = super::machine::lock(&machine.replica).snapshot().unwrap();
+    machine.install_snapshot(&meta, readable).await.unwrap();
+    assert!(log.load_snapshot().await.unwrap().is_some());
+    assert_eq!(machine.applied, meta.last_log_id);
 }
