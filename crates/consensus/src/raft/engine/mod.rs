@@ -128,6 +128,8 @@ pub(crate) struct Engine {
     began: tokio::time::Instant,
     too_large: machine::TooLarge,
     kept: store::Kept,
+    /// How long what was asked for may take to be stored: whoever asked has given up by then.
+    patience: Duration,
     terms: Terms,
     /// The term whose leader hands over, and to whom, when it said so last.
     handing: watch::Sender<Option<(u64, NodeId)>>,
@@ -256,6 +258,7 @@ impl Engine {
             began,
             too_large,
             kept,
+            patience: chunk_timeout,
             terms,
             handing: watch::channel(None).0,
             heartbeat: timing.heartbeat(),
@@ -340,7 +343,7 @@ impl Engine {
             _ => None,
         };
         if let Some(at) = promised
-            && !self.kept.wait_for_entry(&self.log, at).await
+            && !self.kept.wait_for_entry(&self.log, at, self.patience).await
         {
             return Err(Malformed);
         }
@@ -439,7 +442,12 @@ impl Engine {
             .map_err(|_| Malformed)?;
         // openraft answers once it has begun to install: the leader would count on what a crash
         // can still take (seed 37).
-        if answer.vote == vote && !self.kept.wait_for_entry(&self.log, through).await {
+        if answer.vote == vote
+            && !self
+                .kept
+                .wait_for_entry(&self.log, through, self.patience)
+                .await
+        {
             return Err(Malformed);
         }
         Ok(Body::Chunked(Chunked {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -107,8 +108,14 @@ impl Kept {
     }
 
     /// Waits until the very entry `at` is on stable storage: another one may stand at its index
-    /// until the log is truncated. `false` when it will not be.
-    pub async fn wait_for_entry(&self, log: &Arc<dyn LogStore>, at: Position) -> bool {
+    /// until the log is truncated. `false` when it will not be, or is not `within` that time: it
+    /// may have been cut before it was written, and nothing says so then.
+    pub async fn wait_for_entry(
+        &self,
+        log: &Arc<dyn LogStore>,
+        at: Position,
+        within: Duration,
+    ) -> bool {
         let stands = || match log.read(at.index, at.index + 1) {
             Ok(records) => records.first().is_some_and(|record| record.at == at),
             Err(_) => log.state().is_ok_and(|state| at.index < state.first),
@@ -117,7 +124,8 @@ impl Kept {
         let met = kept.wait_for(|kept| {
             kept.failed || kept.snapshot > at.index || (kept.entries > at.index && stands())
         });
-        met.await.is_ok_and(|kept| !kept.failed)
+        let met = tokio::time::timeout(within, met).await;
+        met.is_ok_and(|met| met.is_ok_and(|kept| !kept.failed))
     }
 
     async fn wait_for_snapshot(&self, index: u64) -> bool {
@@ -263,5 +271,43 @@ impl RaftLogStorage<Types> for Store {
             return Err(io::Error::other("the snapshot could not be stored"));
         }
         self.log.purge(position(&through)).await.map_err(io_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{MemoryLog, RecordKind};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_that_was_cut_before_it_was_written_is_not_waited_for_for_ever() {
+        let log: Arc<dyn LogStore> = Arc::new(MemoryLog::new());
+        let kept = Kept::new(0, 0);
+        let within = Duration::from_secs(1);
+        let [cut, stands] = [1, 2].map(|term| Position { index: 0, term });
+        let record = Record {
+            at: stands,
+            kind: RecordKind::Blank,
+            body: bytes::Bytes::new(),
+        };
+        log.append(vec![record], Box::new(|_| {})).unwrap();
+        kept.written(1, 0);
+        assert!(kept.wait_for_entry(&log, stands, within).await);
+        assert!(!kept.wait_for_entry(&log, cut, within).await);
+        // One that is written meanwhile is waited for.
+        let later = Position { index: 1, term: 2 };
+        let waiting = kept.wait_for_entry(&log, later, within);
+        let writing = async {
+            tokio::time::sleep(within / 2).await;
+            let record = Record {
+                at: later,
+                kind: RecordKind::Blank,
+                body: bytes::Bytes::new(),
+            };
+            log.append(vec![record], Box::new(|_| {})).unwrap();
+            kept.written(2, 0);
+        };
+        let (met, ()) = tokio::join!(waiting, writing);
+        assert!(met);
     }
 }
