@@ -127,6 +127,43 @@ async fn every_way_into_a_game_leaves_no_task_behind_when_it_fails_or_is_dropped
     assert_eq!(alive().await, before, "a session that was dropped");
 }
 
+#[test]
+fn a_session_dropped_outside_its_runtime_or_while_it_closes_is_closed_whoever_still_looks_at_it() {
+    for begins_to_close in [false, true] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let net = MemoryFabric::new();
+        let log = MemoryLog::new();
+        let session = runtime.block_on(async {
+            let config = SessionConfig {
+                log: Arc::new(log.clone()),
+                ..config(1)
+            };
+            let ann = port(&machine(&net, "ann"));
+            let opened = game_node(ann, sum(), [ann_id()].into(), config).await;
+            let session = opened.unwrap();
+            session.sequencer().propose(&1).await.unwrap();
+            if begins_to_close {
+                assert!(session.close().now_or_never().is_none());
+            }
+            session
+        });
+        let (looks, sequencer) = (session.node(), session.sequencer());
+        drop(session);
+        runtime.block_on(async {
+            while log.state().is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(log.state(), Err(LogError::Closed));
+            assert!(looks.status().borrow().stopped.is_some());
+            assert!(sequencer.propose(&1).await.is_err());
+        });
+    }
+}
+
 /// A log on a disk that stops answering: nothing is ever on stable storage any more.
 #[derive(Clone)]
 struct Stuck {

@@ -16,11 +16,12 @@ mod reader;
 mod serve;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -172,6 +173,9 @@ pub(crate) struct Node {
     heard: Mutex<Duration>,
     trusted: Mutex<BTreeSet<NodeId>>,
     tasks: Mutex<Option<JoinSet<()>>>,
+    /// What the node runs on: who drops a session may be elsewhere.
+    runtime: Handle,
+    closed: AtomicBool,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -210,6 +214,8 @@ impl Node {
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
             tasks: Mutex::new(None),
+            runtime: Handle::current(),
+            closed: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(node.clone(), parts.incoming));
@@ -262,18 +268,19 @@ impl Node {
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
         }
+        self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Stops everything without waiting for it: for who drops a session instead of closing it.
+    /// Stops everything without waiting for it: for who drops a session instead of closing it, or
+    /// while it is being closed.
     pub(crate) fn abandon(&self) {
         // Dropping the set aborts its tasks, which hold this node.
-        if guard(&self.tasks).take().is_none() {
+        drop(guard(&self.tasks).take());
+        if self.closed.swap(true, Ordering::Relaxed) {
             return;
         }
         let engine = self.engine.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { engine.close().await });
-        }
+        self.runtime.spawn(async move { engine.close().await });
     }
 
     /// The game's clock now, as this node would stamp it.
