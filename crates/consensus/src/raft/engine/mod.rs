@@ -11,6 +11,7 @@
 //! - a change of members whose future is dropped leaves a joint configuration: changes run in a
 //!   task of their own, to their end or the engine's.
 
+mod answer;
 mod arrivals;
 mod follow;
 mod inbound;
@@ -34,18 +35,14 @@ use futures_util::future::BoxFuture;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
 };
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
-};
 use openraft::{ChangeMembers, EmptyNode, ReadPolicy, SnapshotPolicy};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::rpc::Caller;
-use super::wire::{self, Appended, Body, Chunked, Transferred, Voted};
+use super::wire::Body;
 use super::{
-    Change, ChangeError, Consensus, RaftNumbers, RaftStatus, ReadIndexError, SnapshotTooLarge,
-    SubmitError, Traced,
+    Change, ChangeError, Consensus, RaftNumbers, RaftStatus, ReadIndexError, SubmitError, Traced,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -56,7 +53,7 @@ use crate::state::sessions::Rejection;
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
-use arrivals::{Arrivals, Piece, Transfer};
+use arrivals::Arrivals;
 use follow::{Follow, Led, Told, numbers_of};
 use inbound::Terms;
 pub(crate) use machine::{Shared as SharedReplica, lock};
@@ -305,158 +302,6 @@ impl Engine {
         written.map(drop).map_err(write_error)
     }
 
-    /// Whether another node may ask this at all; then [`Consensus::handle`] answers it.
-    pub(crate) fn admits(&self, from: &NodeId, ask: &Body) -> bool {
-        self.terms.admit(from, ask)
-    }
-
-    async fn on_append(&self, from: &NodeId, append: wire::Append) -> Result<Body, Malformed> {
-        let entries = append
-            .entries
-            .into_iter()
-            .map(types::entry_of)
-            .collect::<Result<Vec<_>, _>>()?;
-        let last = entries
-            .last()
-            .map(|entry| types::position(&entry.log_id))
-            .or(append.previous.map(Position::from));
-        let has_entries = !entries.is_empty();
-        let request = AppendEntriesRequest {
-            vote: types::vote(append.vote)?,
-            prev_log_id: append.previous.map(types::id_of),
-            entries,
-            leader_commit: append.commit.map(types::id_of),
-        };
-        let answer = self
-            .raft
-            .append_entries(request)
-            .await
-            .map_err(|_| Malformed)?;
-        if has_entries && matches!(answer, AppendEntriesResponse::Success) {
-            // It goes on from the log: no snapshot is needed.
-            self.refusals.clear(from);
-        }
-        let mut appended = Appended::default();
-        let promised = match &answer {
-            AppendEntriesResponse::Success => last,
-            AppendEntriesResponse::PartialSuccess(through) => through.as_ref().map(types::position),
-            _ => None,
-        };
-        if let Some(at) = promised
-            && !self.kept.wait_for_entry(&self.log, at, self.patience).await
-        {
-            return Err(Malformed);
-        }
-        match answer {
-            AppendEntriesResponse::Success => {}
-            AppendEntriesResponse::PartialSuccess(through) => {
-                appended.outcome = 1;
-                appended.through = through.as_ref().map(types::at);
-            }
-            AppendEntriesResponse::Conflict => appended.outcome = 2,
-            AppendEntriesResponse::HigherVote(vote) => {
-                appended.outcome = 3;
-                appended.vote = Some(types::vote_msg(&vote));
-            }
-        }
-        Ok(Body::Appended(appended))
-    }
-
-    async fn on_vote(&self, from: &NodeId, ask: wire::VoteAsked) -> Result<Body, Malformed> {
-        let vote = types::vote(ask.vote)?;
-        let term = vote.leader_id.term;
-        let mut request = VoteRequest::new(vote, ask.last.map(types::id_of));
-        request.leadership_transfer = ask.transfer && !ask.pre && self.hands_to(from, term).await;
-        let answer = if ask.pre {
-            self.raft.pre_vote(request).await
-        } else {
-            self.raft.vote(request).await
-        };
-        let answer = answer.map_err(|_| Malformed)?;
-        Ok(Body::Voted(Voted {
-            vote: Some(types::vote_msg(&answer.vote)),
-            last: answer.last_log_id.as_ref().map(types::at),
-            granted: answer.vote_granted,
-        }))
-    }
-
-    /// Whether the leader said that it hands over to `candidate`, which then asks for votes in
-    /// `term`. Its word comes by another way than the vote, so it may come a little later. Without
-    /// it the vote is one like any other.
-    async fn hands_to(&self, candidate: &NodeId, term: u64) -> bool {
-        let mut handing = self.handing.subscribe();
-        let said = handing.wait_for(|said| {
-            said.as_ref()
-                .is_some_and(|(of, to)| of.checked_add(1) == Some(term) && to == candidate)
-        });
-        matches!(tokio::time::timeout(self.heartbeat, said).await, Ok(Ok(_)))
-    }
-
-    async fn on_chunk(&self, from: &NodeId, chunk: wire::Chunk) -> Result<Body, Malformed> {
-        let vote = types::vote(chunk.vote)?;
-        let through: Position = chunk.through.ok_or(Malformed)?.into();
-        let members = types::stored(&chunk.membership.ok_or(Malformed)?)?;
-        let transfer = Transfer {
-            term: vote.leader_id.term,
-            through,
-            total: chunk.total,
-        };
-        let is_member = self.status.borrow().membership.voters.contains(from);
-        let now = self.began.elapsed();
-        let (piece, max) = {
-            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-            let piece = arrivals.take(from, transfer, chunk.offset, &chunk.data, is_member, now);
-            (piece, arrivals.bytes_max())
-        };
-        let whole = match piece {
-            Piece::TooLarge => {
-                let bytes = transfer.total;
-                self.refusals
-                    .note(from, SnapshotTooLarge { bytes, max }, Duration::ZERO);
-                return Ok(Body::Chunked(Chunked {
-                    too_large: true,
-                    max,
-                    ..Chunked::default()
-                }));
-            }
-            Piece::Next(next) => {
-                return Ok(Body::Chunked(Chunked {
-                    next,
-                    ..Chunked::default()
-                }));
-            }
-            Piece::Whole(whole) => whole,
-        };
-        self.refusals.clear(from);
-        let snapshot = types::Snapshot {
-            meta: types::Meta {
-                last_log_id: Some(types::id(through)),
-                last_membership: members,
-            },
-            snapshot: whole,
-        };
-        let answer = self
-            .raft
-            .install_full_snapshot(vote.clone(), snapshot)
-            .await
-            .map_err(|_| Malformed)?;
-        // openraft answers once it has begun to install: the leader would count on what a crash
-        // can still take (seed 37).
-        if answer.vote == vote
-            && !self
-                .kept
-                .wait_for_entry(&self.log, through, self.patience)
-                .await
-        {
-            return Err(Malformed);
-        }
-        Ok(Body::Chunked(Chunked {
-            next: transfer.total,
-            vote: Some(types::vote_msg(&answer.vote)),
-            ..Chunked::default()
-        }))
-    }
-
     /// What only a planted bug does: names everybody who is to vote, and forgets who only watches.
     fn replace_all(
         &self,
@@ -477,24 +322,6 @@ impl Engine {
             Ok(())
         }
         .boxed()
-    }
-
-    async fn on_transfer(&self, from: &NodeId, ask: wire::Transfer) -> Result<Body, Malformed> {
-        let to = ask.to.and_then(|node| node.node()).ok_or(Malformed)?;
-        let vote = types::vote(ask.from)?;
-        let term = vote.leader_id.term;
-        let is_leader = {
-            let status = self.status.borrow();
-            status.leader.as_ref() == Some(from) && status.term == term
-        };
-        if is_leader {
-            self.handing.set(Some((term, to.clone())));
-        }
-        let request = TransferLeaderRequest::new(vote, to, ask.last.map(types::id_of));
-        let taken = self.raft.handle_transfer_leader(request).await;
-        Ok(Body::Transferred(Transferred {
-            taken: matches!(taken, Ok(Ok(()))),
-        }))
     }
 }
 
