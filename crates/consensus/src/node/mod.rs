@@ -13,6 +13,7 @@ mod house;
 mod load;
 mod propose;
 mod reader;
+mod rounds;
 mod serve;
 
 use std::collections::BTreeSet;
@@ -48,6 +49,7 @@ use house::keep_house;
 use load::Load;
 use propose::ClientState;
 pub(crate) use propose::Reserved;
+use rounds::Rounds;
 use serve::serve;
 
 /// Monotonic time, passed in so that a simulator decides what it is.
@@ -165,6 +167,7 @@ pub(crate) struct Node {
     game_ahead_ms: AtomicU64,
     begun: Duration,
     load: Load,
+    reads: Rounds<Result<u64, ReadIndexError>>,
     drops: Drops,
     configure: Configure,
     compaction: Option<Compaction>,
@@ -202,6 +205,7 @@ impl Node {
             client,
             state: Mutex::default(),
             load: Load::new(parts.limits.pending_total_max, parts.limits.pending_max),
+            reads: Rounds::new(),
             limits: parts.limits,
             timing: parts.timing,
             game_ahead_ms: AtomicU64::new(0),
@@ -448,6 +452,13 @@ impl Node {
         }
     }
 
+    /// The entry a read must wait for, where this node leads.
+    async fn read_index(&self) -> Result<u64, ReadIndexError> {
+        let engine = self.engine.clone();
+        let ask = async move { engine.read_index().await };
+        self.reads.join(ask).await
+    }
+
     /// Waits until this node has applied every turn that was acknowledged before the call.
     pub(crate) async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
         let deadline = Instant::now() + within;
@@ -466,7 +477,7 @@ impl Node {
             }
             let index = match &now.leader {
                 Some(leader) if leader == self.me() => {
-                    match tokio::time::timeout(left, self.engine.read_index()).await {
+                    match tokio::time::timeout(left, self.read_index()).await {
                         Ok(Ok(index)) => Some(index),
                         Ok(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
                         _ => None,

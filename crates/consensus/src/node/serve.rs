@@ -79,7 +79,7 @@ impl Node {
             count(&self.drops.overload);
             return ReadAt::default();
         };
-        let (index, leader) = match self.engine.read_index().await {
+        let (index, leader) = match self.read_index().await {
             Ok(index) => (Some(index), None),
             Err(ReadIndexError::NotLeader { leader }) => (None, leader),
             Err(_) => (None, None),
