@@ -7,18 +7,19 @@
 //! - a serial drawn here is nobody else's: if another process of the client may have used it
 //!   meanwhile, another is drawn, or nothing is promised.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::patience::UnderWay;
 use super::{Node, Undecided, guard};
 use crate::ids::{ActionKey, ClientId, NodeId};
 use crate::state::Applied;
-use crate::state::command::{Act, Body as Do, Open};
-use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
+use crate::state::command::plain::{Draft, PlainAct};
+use crate::state::command::{Body as Do, Open};
+use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX};
 
 /// A proposal without a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,17 +88,17 @@ pub enum ProposeError {
 pub(super) struct ClientState {
     opened: Option<Opened>,
     next_serial: u64,
-    outstanding: BTreeSet<u64>,
+    pub(super) under_way: UnderWay,
 }
 
 impl Node {
     /// The client's session, opened if it is not.
     async fn opened(&self, deadline: Instant) -> Result<Opened, ProposeError> {
-        if let Some(opened) = guard(&self.state).opened {
-            return Ok(opened);
+        let opened = guard(&self.state).opened;
+        match opened {
+            Some(opened) => Ok(opened),
+            None => self.open(deadline).await,
         }
-        // Once in a session's life: it must not make every proposal larger.
-        Box::pin(self.open(deadline)).await
     }
 
     async fn open(&self, deadline: Instant) -> Result<Opened, ProposeError> {
@@ -125,25 +126,28 @@ impl Node {
         }
     }
 
-    fn reserve(self: &Arc<Self>, pinned: Option<u64>) -> Result<Reserved, ProposeError> {
+    /// Takes a serial, if the client's session is open.
+    fn reserve(self: &Arc<Self>, pinned: Option<u64>) -> Result<Option<Reserved>, ProposeError> {
         let max = self.limits.pending_max;
         let mut state = guard(&self.state);
+        let Some(opened) = state.opened else {
+            return Ok(None);
+        };
         let serial = pinned.unwrap_or(state.next_serial.max(1));
         if serial == 0 || serial > SERIAL_MAX {
             return Err(ProposeError::NoSerial { serial });
         }
-        let lowest = state.outstanding.first().copied().unwrap_or(serial);
-        // The game remembers the last WINDOW serials: none of ours may fall out while under way.
-        if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
+        if !state.under_way.begin(serial, max) {
             return Err(ProposeError::TooManyPending { max });
         }
         state.next_serial = state.next_serial.max(serial + 1);
-        state.outstanding.insert(serial);
-        Ok(Reserved {
+        drop(state);
+        Ok(Some(Reserved {
             node: self.clone(),
+            opened,
             serial,
             pinned: pinned.is_some(),
-        })
+        }))
     }
 
     /// Whether an action is small enough.
@@ -161,8 +165,13 @@ impl Node {
         pinned: Option<u64>,
         deadline: Instant,
     ) -> Result<Reserved, ProposeError> {
-        self.opened(deadline).await?;
-        self.reserve(pinned)
+        loop {
+            if let Some(reserved) = self.reserve(pinned)? {
+                return Ok(reserved);
+            }
+            // Once in a session's life: it must not make every proposal larger.
+            Box::pin(self.open(deadline)).await?;
+        }
     }
 
     /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
@@ -177,7 +186,7 @@ impl Node {
         let deadline = Instant::now() + within;
         loop {
             let reserved = self.take_serial(pinned, deadline).await?;
-            let decided = self.decide(&reserved, action.clone(), expected_turn, deadline);
+            let decided = self.decide(&reserved, &action, expected_turn, deadline);
             match decided.await {
                 Ok(kept) => return Ok((reserved.key(), kept)),
                 Err(Undone::SerialTaken) => {}
@@ -189,31 +198,35 @@ impl Node {
     async fn decide(
         &self,
         reserved: &Reserved,
-        action: Bytes,
+        action: &[u8],
         expected_turn: Option<u64>,
         deadline: Instant,
     ) -> Result<Kept, Undone> {
-        let Reserved { serial, pinned, .. } = *reserved;
-        let key = reserved.key();
-        let mut opened = self.opened(deadline).await?;
+        let Reserved {
+            serial,
+            pinned,
+            mut opened,
+            ..
+        } = *reserved;
         let mut maybe = false;
         loop {
-            let act = Do::Act(Act {
-                client: key.client.as_str().to_owned(),
+            let act = Draft::Act(PlainAct {
+                client: self.client.as_str(),
                 session: opened.generation,
                 serial,
                 expected_turn,
-                action: action.clone(),
-                owner: self.me().peer.as_str().to_owned(),
+                action,
+                owner: self.me().peer.as_str(),
             });
-            let failed = match self.submit_noting(act, deadline, &mut maybe).await {
+            let decided = self.submit_noting(act, Some(serial), deadline, &mut maybe);
+            let failed = match decided.await {
                 Ok(Applied::Decided { kept, .. }) => return Ok(kept),
                 Ok(Applied::Rejected(why @ (Rejection::NoSession | Rejection::Superseded)))
                     if self.ended(opened, why) =>
                 {
-                    opened = match self.opened(deadline).await {
+                    opened = match Box::pin(self.opened(deadline)).await {
                         Ok(opened) => opened,
-                        Err(_) if maybe => return Err(ProposeError::Unknown { key }.into()),
+                        Err(_) if maybe => return Err(reserved.unknown().into()),
                         Err(why) => return Err(why.into()),
                     };
                     if pinned || serial >= opened.next_serial {
@@ -223,24 +236,26 @@ impl Node {
                     if !maybe {
                         return Err(Undone::SerialTaken);
                     }
-                    ProposeError::Unknown { key }
+                    reserved.unknown()
                 }
                 Ok(Applied::Rejected(Rejection::TooOld | Rejection::Expired)) => {
                     ProposeError::Forgotten { serial }
                 }
                 Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours)) => {
-                    ProposeError::IdentityTaken { client: key.client }
+                    ProposeError::IdentityTaken {
+                        client: self.client.clone(),
+                    }
                 }
                 Ok(Applied::Rejected(Rejection::TooLarge { max })) => ProposeError::TooLarge {
                     len: action.len(),
                     max: usize::try_from(max).unwrap_or(usize::MAX),
                 },
-                Ok(_) => ProposeError::Unknown { key },
+                Ok(_) => reserved.unknown(),
                 Err(Undecided::Late {
                     maybe: false,
                     leader,
                 }) => ProposeError::NotAppended { leader },
-                Err(Undecided::Late { .. }) => ProposeError::Unknown { key },
+                Err(Undecided::Late { .. }) => reserved.unknown(),
                 Err(Undecided::Busy) => ProposeError::Overloaded,
                 Err(Undecided::Closed) => ProposeError::Closed,
             };
@@ -278,6 +293,8 @@ impl From<ProposeError> for Undone {
 /// A serial that is this proposal's alone until it ends, however it does.
 pub(crate) struct Reserved {
     node: Arc<Node>,
+    /// The client's session then. One that ended since is found out by proposing under it.
+    opened: Opened,
     serial: u64,
     /// Whether the caller chose it: then it is asked for whoever may have used it.
     pinned: bool,
@@ -289,6 +306,10 @@ impl Reserved {
             client: self.node.client.clone(),
             serial: self.serial,
         }
+    }
+
+    fn unknown(&self) -> ProposeError {
+        ProposeError::Unknown { key: self.key() }
     }
 
     /// Whatever an attempt before came to, the next one asks only what became of it.
@@ -303,7 +324,7 @@ impl Reserved {
         expected_turn: Option<u64>,
         deadline: Instant,
     ) -> Result<Kept, ProposeError> {
-        let decided = self.node.decide(self, action, expected_turn, deadline);
+        let decided = self.node.decide(self, &action, expected_turn, deadline);
         decided.await.map_err(|why| match why {
             // The key was given away with the serial: it cannot become another.
             Undone::SerialTaken => ProposeError::NotAppended { leader: None },
@@ -314,6 +335,6 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        guard(&self.node.state).outstanding.remove(&self.serial);
+        guard(&self.node.state).under_way.end(self.serial);
     }
 }

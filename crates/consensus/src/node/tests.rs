@@ -9,7 +9,7 @@ use crate::ids::GameId;
 use crate::raft::Role;
 use crate::raft::wire::{Chunk, Chunked, MembershipMsg, Nodes, VoteMsg};
 use crate::session::{GameSession, SessionConfig, game_node};
-use crate::state::command::{Act, Hash, Open};
+use crate::state::command::{Act, Command, Hash, Open};
 use crate::state::sessions::Rejection;
 use crate::state::votes::NoVote;
 use crate::turns::TurnError;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::ids::{NodeId, SessionId};
+use crate::ids::NodeId;
 use crate::log::Position;
 use crate::state::command::NodeMsg;
 
@@ -266,9 +266,10 @@ pub(crate) struct ReadAt {
 }
 
 impl Frame {
-    pub(crate) fn new(session: SessionId, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
+    /// `session` is a [`SessionId`](crate::ids::SessionId) as bytes.
+    pub(crate) fn new(session: Bytes, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
         Self {
-            session: session.to_bytes(),
+            session,
             from_incarnation: from.incarnation.0,
             to_incarnation: to.incarnation.0,
             id,
@@ -282,6 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::SessionId;
 
     proptest! {
         #[test]
@@ -302,7 +304,7 @@ mod tests {
                 Body::Vote(VoteAsked { pre, ..VoteAsked::default() }),
                 Body::ReadAt(ReadAt { index: Some(index), leader: None }),
             ] {
-                let frame = Frame::new(SessionId(5), &node, &node, id, body);
+                let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, id, body);
                 let bytes = Bytes::from(frame.encode_to_vec());
                 prop_assert_eq!(Frame::decode(bytes).unwrap(), frame);
             }
