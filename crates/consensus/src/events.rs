@@ -8,6 +8,7 @@
 //! - what [`Feed::read`] answers holds every event from the cursor on, or says that it cannot.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -139,8 +140,6 @@ struct Ring {
     bytes: usize,
     /// Every event with a higher index is in the ring.
     dropped_through: u64,
-    /// The last entry that was applied, whether it made an event or not.
-    applied: u64,
 }
 
 /// Most events one read answers, so that a slow reader does not hold the lock long.
@@ -150,6 +149,8 @@ const READ_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Feed {
     ring: Arc<Mutex<Ring>>,
+    /// The last entry that was applied, whether it made an event or not.
+    applied: Arc<AtomicU64>,
     progress: watch::Sender<u64>,
     limits: FeedLimits,
 }
@@ -162,8 +163,8 @@ impl Feed {
                 events: VecDeque::new(),
                 bytes: 0,
                 dropped_through: applied,
-                applied,
             })),
+            applied: Arc::new(AtomicU64::new(applied)),
             progress: watch::channel(applied).0,
             limits,
         }
@@ -213,13 +214,12 @@ impl Feed {
 
     /// Entries through `index` are applied, and their events pushed.
     pub(crate) fn advance(&self, index: u64) {
-        self.lock().applied = index;
+        self.applied.store(index, Ordering::Release);
     }
 
     /// Wakes the readers: called once per batch of entries.
     pub(crate) fn publish(&self) {
-        let applied = self.lock().applied;
-        self.progress.set_if_new(applied);
+        self.progress.set_if_new(self.applied());
     }
 
     /// The last applied entry.
@@ -229,7 +229,7 @@ impl Feed {
 
     /// The last applied entry, now.
     pub(crate) fn applied(&self) -> u64 {
-        self.lock().applied
+        self.applied.load(Ordering::Acquire)
     }
 
     /// Events with an index of at least `cursor`.

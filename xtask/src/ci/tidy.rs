@@ -24,6 +24,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/host/tests/rewrite_stops.rs",
     // Test allocators that count.
     "crates/durability/tests/bombs.rs",
+    "crates/consensus/tests/turn_allocations.rs",
     "crates/guest/tests/allocations.rs",
     "crates/host/tests/common/counting.rs",
     "crates/wire/tests/allocations.rs",

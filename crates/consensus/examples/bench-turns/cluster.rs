@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use cabinet_consensus::config::Timing;
 use cabinet_consensus::fabric::tls::{Credentials, TlsConfig, TlsFabric, peer_uri};
 use cabinet_consensus::fabric::{Fabric, MemoryFabric, Port, SwitchboardStats};
 use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
@@ -80,7 +81,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub async fn start(setting: Setting) -> Result<Self, Error> {
+    pub async fn start(setting: Setting, timing: Timing) -> Result<Self, Error> {
         let dir = tempfile::tempdir()?;
         let peers = NAMES.map(PeerId::new);
         let peers = peers.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -105,6 +106,7 @@ impl Cluster {
             cluster.logs.push(log.clone());
             let config = SessionConfig {
                 log,
+                timing,
                 ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
             };
             let port = Port::open(fabric, GameId::new("count")?)?;

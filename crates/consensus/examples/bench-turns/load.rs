@@ -1,5 +1,8 @@
 //! Closed loops of callers, and what they saw.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -89,4 +92,29 @@ pub async fn closed_loop(
         syncs: cluster.syncs() - syncs,
         nanos,
     })
+}
+
+/// `in_flight` callers that write `count` times between them.
+pub async fn counted_loop(
+    cluster: &Cluster,
+    caller: Caller,
+    in_flight: usize,
+    count: usize,
+) -> Result<(), Error> {
+    let left = Arc::new(AtomicUsize::new(count));
+    let mut callers = JoinSet::new();
+    for _ in 0..in_flight {
+        let (writer, left) = (cluster.writer(caller), left.clone());
+        callers.spawn(async move {
+            let take = |left: usize| left.checked_sub(1);
+            while left.fetch_update(Relaxed, Relaxed, take).is_ok() {
+                writer.write().await?;
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done??;
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 //! nodes, fabric and log, in turns and in one run.
 //!
 //! Prints a table with its targets and exits 1 when one is missed. See `docs/ARCHITECTURE.md`,
-//! Measuring.
+//! Measuring. `bench-turns work SETTING CALLER IN_FLIGHT COUNT` does so many writes on one thread and
+//! measures nothing: the difference of two counts under `valgrind --tool=callgrind` is what a write
+//! executes.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,8 +12,9 @@ use std::time::Duration;
 mod cluster;
 mod load;
 
+use cabinet_consensus::config::Timing;
 use cluster::{Cluster, Setting};
-use load::{Caller, Run, closed_loop, median};
+use load::{Caller, Run, closed_loop, counted_loop, median};
 
 /// Why nothing could be measured.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -20,6 +23,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const ROUNDS: usize = 7;
 const LATENCY_MS: u64 = 400;
 const LOAD_MS: u64 = 400;
+/// Quiet slices, and as many flooded ones.
+const SLICES: usize = 40;
+const SLICE_MS: u64 = 100;
 /// In flight, besides one.
 const LOADS: [usize; 2] = [64, 1024];
 
@@ -29,13 +35,27 @@ const FLOOD_P99_MAX: f64 = 1.2;
 /// Every message of a turn on an idle cluster of three, heartbeats apart: 4(N-1).
 const IDLE_MESSAGES_MAX: u64 = 8;
 
+const SLOW: Timing = Timing {
+    election_min_ms: 2_000,
+    election_max_ms: 4_000,
+    heartbeat_ms: 500,
+};
+
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let ran = runtime
-        .map_err(Error::from)
-        .and_then(|runtime| runtime.block_on(bench()));
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let (mut builder, work) = match args[..] {
+        ["work", setting, caller, in_flight, count] => (
+            tokio::runtime::Builder::new_current_thread(),
+            Some([setting, caller, in_flight, count]),
+        ),
+        _ => (tokio::runtime::Builder::new_multi_thread(), None),
+    };
+    let runtime = builder.enable_all().build().map_err(Error::from);
+    let ran = runtime.and_then(|runtime| match work {
+        Some(work) => runtime.block_on(only_work(work)),
+        None => runtime.block_on(bench(args.first().copied())),
+    });
     match ran {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -46,15 +66,32 @@ fn main() -> ExitCode {
     }
 }
 
-async fn bench() -> Result<bool, Error> {
-    let only = std::env::args().nth(1);
+async fn only_work([setting, caller, in_flight, count]: [&str; 4]) -> Result<bool, Error> {
+    let setting = Setting::ALL.into_iter().find(|s| s.name() == setting);
+    let setting = setting.ok_or("no such setting")?;
+    let caller = match caller {
+        "bare" => Caller::Bare,
+        "leader" => Caller::Leader,
+        "follower" => Caller::Follower,
+        _ => return Err("no such caller".into()),
+    };
+    // A profiler may slow everything down fifty times.
+    let cluster = Cluster::start(setting, SLOW).await?;
+    let messages = cluster.messages();
+    counted_loop(&cluster, caller, in_flight.parse()?, count.parse()?).await?;
+    println!("{} messages", cluster.messages() - messages);
+    cluster.close().await;
+    Ok(true)
+}
+
+async fn bench(only: Option<&str>) -> Result<bool, Error> {
     let mut table = Table { met: true };
     println!("three nodes in one process; `bare` is openraft's client_write at the leader");
     for setting in Setting::ALL {
-        if only.as_deref().is_some_and(|only| only != setting.name()) {
+        if only.is_some_and(|only| only != setting.name()) {
             continue;
         }
-        let cluster = Cluster::start(setting).await?;
+        let cluster = Cluster::start(setting, Timing::default()).await?;
         table.heading(setting.title());
         one_client(&cluster, &mut table).await?;
         idle_turn(&cluster, &mut table).await?;
@@ -228,27 +265,36 @@ async fn under_load(cluster: &Cluster, in_flight: usize, table: &mut Table) -> R
     Ok(())
 }
 
-/// An app channel that everybody floods and nobody reads.
+/// An app channel that everybody floods and nobody reads, in many short slices, each beside a quiet
+/// one: a pause of the machine falls into one slice, and a slice counts once.
 async fn flooded(cluster: &Cluster, table: &mut Table) -> Result<(), Error> {
+    let slice = || closed_loop(cluster, Caller::Leader, 1, Duration::from_millis(SLICE_MS));
     let mut quiet = Vec::new();
     let mut loud = Vec::new();
-    for round in 0..=ROUNDS {
-        let took = Duration::from_millis(LATENCY_MS);
-        let run = closed_loop(cluster, Caller::Leader, 1, took).await?;
-        let flood = cluster.flood().await?;
-        let flooded = closed_loop(cluster, Caller::Leader, 1, took).await?;
-        flood.stop().await;
-        if round > 0 {
-            quiet.push(run);
-            loud.push(flooded);
+    for round in 0..=SLICES {
+        for flooded in [round % 2 == 0, round % 2 == 1] {
+            let run = if flooded {
+                let flood = cluster.flood().await?;
+                let run = slice().await?;
+                flood.stop().await;
+                run
+            } else {
+                slice().await?
+            };
+            if round > 0 {
+                let runs = if flooded { &mut loud } else { &mut quiet };
+                runs.push(run);
+            }
         }
     }
-    let p99 = |run: &Run| run.percentile_us(99);
-    table.row(
-        "1 client, p99 quiet, then flooded",
-        format!("{:.0} us, {:.0} us", each(&quiet, p99), each(&loud, p99)),
-    );
-    let beside = ratio(&loud, &quiet, p99);
+    let of = |percent| move |run: &Run| run.percentile_us(percent);
+    let row = |percent| {
+        let (quiet, loud) = (each(&quiet, of(percent)), each(&loud, of(percent)));
+        (format!("{quiet:.0} us, {loud:.0} us"), loud / quiet)
+    };
+    table.row("1 client, p50 quiet, then flooded", row(50).0);
+    let (measured, beside) = row(99);
+    table.row("1 client, p99 quiet, then flooded", measured);
     table.judged(
         "  p99 flooded beside quiet",
         format!("{beside:.2} x"),

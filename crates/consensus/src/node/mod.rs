@@ -11,6 +11,7 @@
 mod answer;
 mod house;
 mod load;
+mod patience;
 mod propose;
 mod reader;
 mod rounds;
@@ -37,7 +38,8 @@ use crate::raft::wire::{Body, ReadAsked, Submit};
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, SubmitError};
 use crate::raft::{SharedReplica, lock};
 use crate::state::Applied;
-use crate::state::command::{Body as Do, Command, Configure};
+use crate::state::command::plain::Draft;
+use crate::state::command::{Body as Do, Configure};
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
@@ -47,6 +49,7 @@ pub(crate) use reader::{Next, RawEvents};
 use answer::submitted_from;
 use house::keep_house;
 use load::Load;
+use patience::sweep;
 use propose::ClientState;
 pub(crate) use propose::Reserved;
 use rounds::Rounds;
@@ -224,6 +227,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(node.clone(), parts.incoming));
         tasks.spawn(keep_house(node.clone()));
+        tasks.spawn(sweep(node.clone(), parts.timing.heartbeat()));
         *guard(&node.tasks) = Some(tasks);
         node
     }
@@ -310,61 +314,62 @@ impl Node {
         &self,
         body: Do,
     ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + '_ {
-        self.stamp_and_submit(&mut Command::new(0, body))
+        self.stamp_and_submit(&Draft::Other(body))
     }
 
     fn stamp_and_submit(
         &self,
-        command: &mut Command,
+        draft: &Draft<'_>,
     ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + use<'_> {
-        command.stamp_ms = self.stamp();
-        self.engine.submit(command.to_bytes())
+        self.engine.submit(draft.stamped(self.stamp()))
     }
 
     /// Decides a command of this node's own client here, within what is under way for all.
-    async fn submit_own(&self, command: &mut Command) -> Result<Applied, SubmitError> {
+    async fn submit_own(&self, draft: &Draft<'_>) -> Result<Applied, SubmitError> {
         let Some(_carried) = self.load.take_own() else {
             return Err(SubmitError::Busy);
         };
-        self.stamp_and_submit(command).await
+        self.stamp_and_submit(draft).await
     }
 
     /// [`Node::submit_here`] for a member, within what is under way for it and for all.
-    async fn submit_for(&self, from: &NodeId, body: Do) -> Result<Applied, SubmitError> {
+    async fn submit_for(&self, from: &NodeId, draft: &Draft<'_>) -> Result<Applied, SubmitError> {
         let Some(_carried) = self.load.take(&from.peer) else {
             return Err(SubmitError::Busy);
         };
-        self.submit_here(body).await
+        self.stamp_and_submit(draft).await
     }
 
     /// Has a command decided by whoever leads, sending it again until `deadline`. Commands that
     /// go through here may be applied twice without harm.
     async fn submit(&self, body: Do, deadline: Instant) -> Result<Applied, Undecided> {
-        self.submit_noting(body, deadline, &mut false).await
+        let draft = Draft::Other(body);
+        self.submit_noting(draft, None, deadline, &mut false).await
     }
 
     /// [`Node::submit`], noting in `maybe` whether an attempt before the answer may be in a log.
+    /// `serial` is one of this node's under way.
     async fn submit_noting(
         &self,
-        body: Do,
+        draft: Draft<'_>,
+        serial: Option<u64>,
         deadline: Instant,
         maybe: &mut bool,
     ) -> Result<Applied, Undecided> {
         let mut hint: Option<NodeId> = None;
         let mut hops = 0u32;
         let mut busy = false;
-        // Made once, and stamped and written down for each attempt.
-        let mut command = Command::new(0, body);
         // The usual case at a leader, without what a thousand proposals would contend for.
-        if self.engine.leads() && Instant::now() < deadline {
-            let attempt = self.submit_own(&mut command);
-            match tokio::time::timeout_at(deadline, attempt).await {
-                Ok(Ok(applied)) => return Ok(applied),
-                Ok(Err(SubmitError::NotLeader { leader })) => hint = leader,
-                Ok(Err(SubmitError::Busy)) => busy = true,
-                Ok(Err(SubmitError::Unknown)) => *maybe = true,
-                Ok(Err(SubmitError::Stopped(_))) => return Err(Undecided::stopped(*maybe)),
-                Err(_) => {
+        let now = Instant::now();
+        if self.engine.leads() && now < deadline {
+            let attempt = self.submit_own(&draft);
+            match self.until(now, deadline, serial, attempt).await {
+                Some(Ok(applied)) => return Ok(applied),
+                Some(Err(SubmitError::NotLeader { leader })) => hint = leader,
+                Some(Err(SubmitError::Busy)) => busy = true,
+                Some(Err(SubmitError::Unknown)) => *maybe = true,
+                Some(Err(SubmitError::Stopped(_))) => return Err(Undecided::stopped(*maybe)),
+                None => {
                     return Err(Undecided::Late {
                         maybe: true,
                         leader: Some(self.me().clone()),
@@ -395,7 +400,7 @@ impl Node {
             let leader = hint.take().or(believed);
             let result = match &leader {
                 Some(leader) if leader == self.me() => {
-                    let attempt = self.submit_own(&mut command);
+                    let attempt = self.submit_own(&draft);
                     match tokio::time::timeout(left, attempt).await {
                         Ok(result) => result,
                         Err(_) => {
@@ -408,8 +413,7 @@ impl Node {
                 }
                 Some(leader) => {
                     let hop = left.min(self.timing.election_max() * 2);
-                    command.stamp_ms = 0;
-                    let forward = self.forward(leader, command.to_bytes(), hop);
+                    let forward = self.forward(leader, draft.stamped(0), hop);
                     Box::pin(forward).await
                 }
                 None => Err(SubmitError::NotLeader { leader: None }),

@@ -9,18 +9,19 @@
 //! - of a serial the caller chose nothing is promised before it is decided: it may have been
 //!   proposed before, by this process or an earlier one, and that attempt may still be in a log.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::patience::UnderWay;
 use super::{Node, Undecided, guard};
 use crate::ids::{ActionKey, ClientId, NodeId};
 use crate::state::Applied;
-use crate::state::command::{Act, Body as Do, Open};
-use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX, WINDOW};
+use crate::state::command::plain::{Draft, PlainAct};
+use crate::state::command::{Body as Do, Open};
+use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX};
 
 /// A proposal without a verdict.
 ///
@@ -106,17 +107,17 @@ impl ProposeError {
 pub(super) struct ClientState {
     opened: Option<Opened>,
     next_serial: u64,
-    outstanding: BTreeSet<u64>,
+    pub(super) under_way: UnderWay,
 }
 
 impl Node {
     /// The client's session, opened if it is not.
     async fn opened(&self, deadline: Instant) -> Result<Opened, ProposeError> {
-        if let Some(opened) = guard(&self.state).opened {
-            return Ok(opened);
+        let opened = guard(&self.state).opened;
+        match opened {
+            Some(opened) => Ok(opened),
+            None => self.open(deadline).await,
         }
-        // Once in a session's life: it must not make every proposal larger.
-        Box::pin(self.open(deadline)).await
     }
 
     async fn open(&self, deadline: Instant) -> Result<Opened, ProposeError> {
@@ -144,25 +145,28 @@ impl Node {
         }
     }
 
-    fn reserve(self: &Arc<Self>, pinned: Option<u64>) -> Result<Reserved, ProposeError> {
+    /// Takes a serial, if the client's session is open.
+    fn reserve(self: &Arc<Self>, pinned: Option<u64>) -> Result<Option<Reserved>, ProposeError> {
         let max = self.limits.pending_max;
         let mut state = guard(&self.state);
+        let Some(opened) = state.opened else {
+            return Ok(None);
+        };
         let serial = pinned.unwrap_or(state.next_serial.max(1));
         if serial == 0 || serial > SERIAL_MAX {
             return Err(ProposeError::NoSerial { serial });
         }
-        let lowest = state.outstanding.first().copied().unwrap_or(serial);
-        // The game remembers the last WINDOW serials: none of ours may fall out while under way.
-        if state.outstanding.len() >= max || serial.max(lowest) - serial.min(lowest) >= WINDOW {
+        if !state.under_way.begin(serial, max) {
             return Err(ProposeError::TooManyPending { max });
         }
         state.next_serial = state.next_serial.max(serial + 1);
-        state.outstanding.insert(serial);
-        Ok(Reserved {
+        drop(state);
+        Ok(Some(Reserved {
             node: self.clone(),
+            opened,
             serial,
             pinned: pinned.is_some(),
-        })
+        }))
     }
 
     /// Whether an action is small enough.
@@ -180,8 +184,13 @@ impl Node {
         pinned: Option<u64>,
         deadline: Instant,
     ) -> Result<Reserved, ProposeError> {
-        self.opened(deadline).await?;
-        self.reserve(pinned)
+        loop {
+            if let Some(reserved) = self.reserve(pinned)? {
+                return Ok(reserved);
+            }
+            // Once in a session's life: it must not make every proposal larger.
+            Box::pin(self.open(deadline)).await?;
+        }
     }
 
     /// Proposes an action and waits for its verdict. `pinned` is the client's own number for it.
@@ -196,7 +205,7 @@ impl Node {
         let deadline = Instant::now() + within;
         loop {
             let reserved = self.number(pinned, deadline).await?;
-            let decided = self.decide(&reserved, action.clone(), expected_turn, deadline);
+            let decided = self.decide(&reserved, &action, expected_turn, deadline);
             match decided.await {
                 Ok(kept) => return Ok((reserved.key(), kept)),
                 Err(Undone::SerialTaken) => {}
@@ -211,36 +220,38 @@ impl Node {
     async fn decide(
         &self,
         reserved: &Reserved,
-        action: Bytes,
+        action: &[u8],
         expected_turn: Option<u64>,
         deadline: Instant,
     ) -> Result<Kept, Undone> {
-        let Reserved { serial, pinned, .. } = *reserved;
-        let key = reserved.key();
+        let Reserved {
+            serial,
+            pinned,
+            mut opened,
+            ..
+        } = *reserved;
         let mut maybe = pinned;
-        let mut opened = match self.opened(deadline).await {
-            Ok(opened) => opened,
-            Err(why) if pinned => return Err(why.of_asked_before(key).into()),
-            Err(why) => return Err(why.into()),
-        };
         loop {
-            let act = Do::Act(Act {
-                client: key.client.as_str().to_owned(),
+            let act = Draft::Act(PlainAct {
+                client: self.client.as_str(),
                 session: opened.generation,
                 serial,
                 expected_turn,
-                action: action.clone(),
-                owner: self.me().peer.as_str().to_owned(),
+                action,
+                owner: self.me().peer.as_str(),
             });
-            let failed = match self.submit_noting(act, deadline, &mut maybe).await {
+            let decided = self.submit_noting(act, Some(serial), deadline, &mut maybe);
+            let failed = match decided.await {
                 Ok(Applied::Decided { kept, .. }) => return Ok(kept),
                 Ok(Applied::Rejected(why @ (Rejection::NoSession | Rejection::Superseded)))
                     if self.ended(opened, why) =>
                 {
-                    opened = match self.opened(deadline).await {
+                    opened = match Box::pin(self.opened(deadline)).await {
                         Ok(opened) => opened,
-                        Err(why) if pinned => return Err(why.of_asked_before(key).into()),
-                        Err(_) if maybe => return Err(ProposeError::Unknown { key }.into()),
+                        Err(why) if pinned => {
+                            return Err(why.of_asked_before(reserved.key()).into());
+                        }
+                        Err(_) if maybe => return Err(reserved.unknown().into()),
                         Err(why) => return Err(why.into()),
                     };
                     if pinned || serial >= opened.next_serial {
@@ -250,7 +261,7 @@ impl Node {
                     if !maybe {
                         return Err(Undone::SerialTaken);
                     }
-                    ProposeError::Unknown { key }
+                    reserved.unknown()
                 }
                 Ok(Applied::Rejected(Rejection::TooOld | Rejection::Expired)) => {
                     ProposeError::Forgotten { serial }
@@ -258,7 +269,9 @@ impl Node {
                 Ok(Applied::Rejected(Rejection::Superseded | Rejection::NotYours))
                     if pinned || !maybe =>
                 {
-                    ProposeError::IdentityTaken { client: key.client }
+                    ProposeError::IdentityTaken {
+                        client: self.client.clone(),
+                    }
                 }
                 Ok(Applied::Rejected(Rejection::TooLarge { max })) if !maybe => {
                     ProposeError::TooLarge {
@@ -266,12 +279,12 @@ impl Node {
                         max: usize::try_from(max).unwrap_or(usize::MAX),
                     }
                 }
-                Ok(_) => ProposeError::Unknown { key },
+                Ok(_) => reserved.unknown(),
                 Err(Undecided::Late {
                     maybe: false,
                     leader,
                 }) => ProposeError::NotAppended { leader },
-                Err(Undecided::Late { .. }) => ProposeError::Unknown { key },
+                Err(Undecided::Late { .. }) => reserved.unknown(),
                 Err(Undecided::Busy) => ProposeError::Overloaded,
                 Err(Undecided::Closed) => ProposeError::Closed,
             };
@@ -338,6 +351,8 @@ impl From<ProposeError> for Undone {
 /// A serial that is this proposal's alone until it ends, however it does.
 pub(crate) struct Reserved {
     node: Arc<Node>,
+    /// The client's session then. One that ended since is found out by proposing under it.
+    opened: Opened,
     serial: u64,
     /// Whether the caller chose it: then it is asked for whoever may have used it.
     pinned: bool,
@@ -349,6 +364,10 @@ impl Reserved {
             client: self.node.client.clone(),
             serial: self.serial,
         }
+    }
+
+    fn unknown(&self) -> ProposeError {
+        ProposeError::Unknown { key: self.key() }
     }
 
     /// Whatever an attempt before came to, the next one asks only what became of it.
@@ -363,7 +382,7 @@ impl Reserved {
         expected_turn: Option<u64>,
         deadline: Instant,
     ) -> Result<Kept, ProposeError> {
-        let decided = self.node.decide(self, action, expected_turn, deadline);
+        let decided = self.node.decide(self, &action, expected_turn, deadline);
         decided.await.map_err(|why| match why {
             // The key was given away with the serial: it cannot become another.
             Undone::SerialTaken => ProposeError::NotAppended { leader: None },
@@ -374,6 +393,6 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        guard(&self.node.state).outstanding.remove(&self.serial);
+        guard(&self.node.state).under_way.end(self.serial);
     }
 }

@@ -13,6 +13,7 @@ use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
 use crate::raft::wire::{Body, Frame, Head, ReadAt, Submit, Submitted, all_fields};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
+use crate::state::command::plain::{self, Draft, PlainAct};
 use crate::state::command::{Act, Body as Do, CONFIGURE_TAG, Command, Open};
 use crate::state::sessions::Rejection;
 
@@ -91,6 +92,21 @@ impl Node {
     }
 
     async fn on_submit(&self, from: &NodeId, submit: Submit) -> Submitted {
+        // Nearly all that is asked, and nothing of it needs to be taken apart.
+        if let Some((_, act)) = plain::read(&submit.command) {
+            if ClientId::new(act.client).is_err() {
+                count(&self.drops.malformed);
+                return submitted(Ok(Applied::Rejected(Rejection::Malformed)));
+            }
+            let owner = from.peer.as_str();
+            return match self.may_act(act.action) {
+                Ok(()) => {
+                    self.decided_for(from, Draft::Act(PlainAct { owner, ..act }))
+                        .await
+                }
+                Err(why) => submitted(Ok(Applied::Rejected(why))),
+            };
+        }
         // Nobody may ask for that, and it would be long to read.
         if !all_fields(&submit.command, |tag, _| tag != CONFIGURE_TAG) {
             count(&self.drops.malformed);
@@ -122,11 +138,8 @@ impl Node {
                 true
             }
             Do::Act(act) => {
-                let max = self.limits.action_bytes_max;
-                if act.action.len() > max {
-                    count(&self.drops.overload);
-                    let max = max as u64;
-                    return submitted(Ok(Applied::Rejected(Rejection::TooLarge { max })));
+                if let Err(why) = self.may_act(&act.action) {
+                    return submitted(Ok(Applied::Rejected(why)));
                 }
                 act.owner = from.peer.as_str().to_owned();
                 true
@@ -151,9 +164,23 @@ impl Node {
             count(&self.drops.not_member);
             return submitted(Ok(Applied::Rejected(Rejection::NotYours)));
         }
+        self.decided_for(from, Draft::Other(body)).await
+    }
+
+    fn may_act(&self, action: &[u8]) -> Result<(), Rejection> {
+        let max = self.limits.action_bytes_max;
+        if action.len() > max {
+            count(&self.drops.overload);
+            let max = max as u64;
+            return Err(Rejection::TooLarge { max });
+        }
+        Ok(())
+    }
+
+    async fn decided_for(&self, from: &NodeId, draft: Draft<'_>) -> Submitted {
         let within = self.timing.election_max() * 4;
         // Whoever asked has given up by then, and asks again under the same key.
-        let submit = tokio::time::timeout(within, self.submit_for(from, body));
+        let submit = tokio::time::timeout(within, self.submit_for(from, &draft));
         let result = submit.await.unwrap_or(Err(SubmitError::Unknown));
         if result == Err(SubmitError::Busy) {
             count(&self.drops.overload);

@@ -12,7 +12,7 @@ use crate::raft::wire::{
     VoteMsg, Voted,
 };
 use crate::session::{GameSession, SessionConfig, game_node};
-use crate::state::command::{Act, Hash, Open};
+use crate::state::command::{Act, Command, Hash, Open};
 use crate::state::sessions::Rejection;
 use crate::state::votes::NoVote;
 use crate::turns::TurnError;

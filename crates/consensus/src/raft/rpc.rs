@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message;
@@ -52,7 +53,8 @@ struct Pending {
 struct Shared {
     links: Links,
     me: NodeId,
-    session: Mutex<Option<SessionId>>,
+    /// With the bytes that every frame begins with.
+    session: Mutex<Option<(SessionId, Bytes)>>,
     pending: Mutex<BTreeMap<u64, Pending>>,
     next: AtomicU64,
 }
@@ -103,21 +105,18 @@ impl Rpc {
         &self.0.me
     }
 
+    fn of_session(&self) -> MutexGuard<'_, Option<(SessionId, Bytes)>> {
+        let session = self.0.session.lock();
+        session.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The session whose frames are sent and taken; `None` while there is none.
     pub(crate) fn session(&self) -> Option<SessionId> {
-        *self
-            .0
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.of_session().as_ref().map(|(session, _)| *session)
     }
 
     pub(crate) fn set_session(&self, session: SessionId) {
-        *self
-            .0
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(session);
+        *self.of_session() = Some((session, session.to_bytes()));
     }
 
     /// Whether an answer of `from` to the call `id` is waited for.
@@ -142,7 +141,7 @@ impl Rpc {
 
     /// Sends a frame; best effort.
     pub(crate) fn send(&self, to: &NodeId, id: u64, body: Body) -> bool {
-        let Some(session) = self.session() else {
+        let Some((_, session)) = self.of_session().clone() else {
             return false;
         };
         let frame = Frame::new(session, &self.0.me, to, id, body);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use crate::ids::{NodeId, SessionId};
+use crate::ids::NodeId;
 use crate::log::Position;
 use crate::state::command::NodeMsg;
 
@@ -345,9 +345,10 @@ impl Frame {
         })
     }
 
-    pub(crate) fn new(session: SessionId, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
+    /// `session` is a [`SessionId`](crate::ids::SessionId) as bytes.
+    pub(crate) fn new(session: Bytes, from: &NodeId, to: &NodeId, id: u64, body: Body) -> Self {
         Self {
-            session: session.to_bytes(),
+            session,
             from_incarnation: from.incarnation.0,
             to_incarnation: to.incarnation.0,
             id,
@@ -361,13 +362,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::SessionId;
 
     fn encoded(body: Body) -> Bytes {
         let node = NodeId::new(
             crate::ids::PeerId::new("ann").unwrap(),
             crate::ids::Incarnation(3),
         );
-        let frame = Frame::new(SessionId(5), &node, &node, 1, body);
+        let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, 1, body);
         frame.encode_to_vec().into()
     }
 
@@ -421,7 +423,7 @@ mod tests {
                 Body::Vote(VoteAsked { pre, ..VoteAsked::default() }),
                 Body::ReadAt(ReadAt { index: Some(index), leader: None }),
             ] {
-                let frame = Frame::new(SessionId(5), &node, &node, id, body);
+                let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, id, body);
                 let bytes = Bytes::from(frame.encode_to_vec());
                 prop_assert_eq!(Frame::decode(bytes).unwrap(), frame);
             }

@@ -119,7 +119,13 @@ async fn well_formed_frames_of_a_peer_that_is_no_member_are_dropped_and_counted_
     ];
     for (n, ask) in asks.into_iter().enumerate() {
         let before = not_member();
-        let frame = Frame::new(ann.id(), &node("eve", 0), &node("ann", 0), n as u64, ask);
+        let frame = Frame::new(
+            ann.id().to_bytes(),
+            &node("eve", 0),
+            &node("ann", 0),
+            n as u64,
+            ask,
+        );
         send(Lane::Raft, frame.encode_to_vec().into());
         settle().await;
         assert_eq!(not_member(), before + 1, "request {n}");

@@ -4,6 +4,8 @@
 //! - a command is stamped by the leader that appends it, with the game's clock;
 //! - fields are only ever added: a log outlives the program that wrote it.
 
+pub(crate) mod plain;
+
 use bytes::Bytes;
 use prost::Message;
 

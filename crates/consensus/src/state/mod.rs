@@ -31,6 +31,7 @@ use crate::game::{Malformed, Rules, RulesFactory, TurnInfo, Verdict};
 use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId, sha256};
 use crate::log::Position;
 
+use command::plain::{self, PlainAct};
 use command::{Body, Command, Configure, Hash, Kind};
 use seats::{NoPlace, Place, Seat, SeatTable};
 use sessions::{Admission, Kept, KeptResult, Opened, Rejection, SESSION_BYTES_MAX, Sessions};
@@ -169,17 +170,23 @@ impl Replica {
     /// [`Desync`] when the entry proves this node's state wrong. It must not apply more.
     pub(crate) fn apply(&mut self, at: Position, command: &Bytes) -> Result<Applied, Desync> {
         let mut is_vote = false;
-        let result = match Command::decode(command.clone()) {
-            Ok(Command {
-                stamp_ms,
-                body: Some(body),
-            }) => {
-                self.now_ms = self.now_ms.max(stamp_ms);
-                self.expire();
-                is_vote = matches!(body, Body::Hash(_));
-                self.dispatch(at, body)
+        let result = match plain::read(command) {
+            Some((stamp_ms, act)) => {
+                self.pass_time(stamp_ms);
+                let action = command.slice_ref(act.action);
+                Ok(self.act(at, act, action))
             }
-            _ => Ok(Applied::Rejected(Rejection::Malformed)),
+            None => match Command::decode(command.clone()) {
+                Ok(Command {
+                    stamp_ms,
+                    body: Some(body),
+                }) => {
+                    self.pass_time(stamp_ms);
+                    is_vote = matches!(body, Body::Hash(_));
+                    self.dispatch(at, body)
+                }
+                _ => Ok(Applied::Rejected(Rejection::Malformed)),
+            },
         };
         if !is_vote {
             self.note_hash(at);
@@ -201,6 +208,14 @@ impl Replica {
         self.passed(at);
     }
 
+    /// The game's clock, which never goes back, and whose sessions end by it.
+    fn pass_time(&mut self, stamp_ms: u64) {
+        self.now_ms = self.now_ms.max(stamp_ms);
+        if let Some(settings) = &self.settings {
+            self.sessions.expire(self.now_ms, settings.session_ttl_ms);
+        }
+    }
+
     fn passed(&mut self, at: Position) {
         self.applied = Some(at);
         if let Some(feed) = &self.feed {
@@ -210,7 +225,7 @@ impl Replica {
 
     fn dispatch(&mut self, at: Position, body: Body) -> Result<Applied, Desync> {
         Ok(match body {
-            Body::Act(act) => self.act(at, act),
+            Body::Act(act) => self.act(at, (&act).into(), act.action.clone()),
             Body::Open(open) => {
                 let (Ok(client), Ok(owner)) =
                     (ClientId::new(&open.client), PeerId::new(&open.owner))
@@ -249,21 +264,14 @@ impl Replica {
         })
     }
 
-    fn act(&mut self, at: Position, act: command::Act) -> Applied {
-        let client = match self.sessions.known(&act.client) {
-            Some(client) => client,
-            None => match ClientId::new(&act.client) {
-                Ok(client) => client,
-                Err(_) => return Applied::Rejected(Rejection::Malformed),
-            },
-        };
-        let Ok(owner) = PeerId::new(&act.owner) else {
+    fn act(&mut self, at: Position, act: PlainAct<'_>, action: Bytes) -> Applied {
+        let Some((client, owner)) = self.sessions.names(act.client, act.owner) else {
             return Applied::Rejected(Rejection::Malformed);
         };
         if self.planted.high_water_sessions
             && let Some(session) = self.sessions.clients.get(&client)
             && act.serial <= session.highest
-            && !session.results.contains_key(&act.serial)
+            && session.results.get(act.serial).is_none()
         {
             let kept = Kept {
                 index: shown(at),
@@ -293,19 +301,18 @@ impl Replica {
             client,
             serial: act.serial,
         };
-        let player = Some(owner);
+        let info = TurnInfo {
+            index: shown(at),
+            term: at.term,
+            turn: self.turn,
+            now_ms: self.now_ms,
+            player: Some(owner),
+            key: Some(key),
+        };
         let ruling = if act.expected_turn.is_some_and(|turn| turn != self.turn) {
             Ruling::Fenced
         } else {
-            let info = TurnInfo {
-                index: shown(at),
-                term: at.term,
-                turn: self.turn,
-                now_ms: self.now_ms,
-                player: player.clone(),
-                key: Some(key.clone()),
-            };
-            let verdict = self.game.apply(&info, &act.action);
+            let verdict = self.game.apply(&info, &action);
             self.within_limit(verdict)
         };
         if ruling.is_accepted() {
@@ -328,6 +335,15 @@ impl Replica {
             turn: self.turn,
             result,
         };
+        // The event takes over what the game was told.
+        let TurnInfo {
+            key: Some(key),
+            player,
+            ..
+        } = info
+        else {
+            unreachable!("an action has a key")
+        };
         self.sessions.keep(&key.client, key.serial, kept.clone());
         self.emit(|this| {
             RawEvent::Turn(RawTurn {
@@ -337,7 +353,7 @@ impl Replica {
                 now_ms: this.now_ms,
                 key,
                 player,
-                action: act.action,
+                action,
                 ruling,
             })
         });
@@ -437,12 +453,6 @@ impl Replica {
             let _ = self.seats.take(&node, Kind::Player);
         }
         self.start_turn();
-    }
-
-    fn expire(&mut self) {
-        if let Some(settings) = &self.settings {
-            self.sessions.expire(self.now_ms, settings.session_ttl_ms);
-        }
     }
 
     fn hash_every(&self) -> u64 {

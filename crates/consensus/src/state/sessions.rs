@@ -22,11 +22,17 @@
 //!   owner;
 //! - [`SESSION_BYTES_MAX`]: the oldest answers are withheld, what was decided is not.
 
+mod results;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::ids::{ClientId, PeerId};
+
+pub(crate) use results::Results;
 
 /// Serials of a client whose results are remembered. A client has fewer requests than this under
 /// way, so an older one was answered or given up.
@@ -160,9 +166,7 @@ pub(crate) struct Session {
     /// Serials up to here are of sessions that ended.
     pub floor: u64,
     pub last_ms: u64,
-    pub results: BTreeMap<u64, Answer>,
-    /// Bytes of the answers.
-    pub bytes: usize,
+    pub results: Results,
 }
 
 /// A result, and the session's generation in which it was decided.
@@ -247,7 +251,7 @@ impl Sessions {
                 generation: session.generation,
                 next_serial: session.highest + 1,
             };
-            self.touch(client, now_ms);
+            touch(&mut self.silence, client, session, now_ms);
             return Ok(opened);
         }
         let ended = self.ended.get(client);
@@ -291,8 +295,7 @@ impl Sessions {
                 highest: floor,
                 floor,
                 last_ms: now_ms,
-                results: BTreeMap::new(),
-                bytes: 0,
+                results: Results::default(),
             },
         );
         Ok(Opened {
@@ -310,33 +313,32 @@ impl Sessions {
         serial: u64,
         now_ms: u64,
     ) -> Admission {
-        let Some(session) = self.clients.get(client) else {
+        let Some(session) = self.clients.get_mut(client) else {
             return Admission::Rejected(Rejection::NoSession);
         };
         if session.owner != *owner {
             return Admission::Rejected(Rejection::NotYours);
         }
-        if let Some(answer) = session.results.get(&serial) {
+        let admission = match session.results.get(serial) {
             // What was decided is decided, and a later process of the client may ask. A former one
             // means another action by this number.
-            if answer.generation > generation {
+            Some(answer) if answer.generation > generation => {
                 return Admission::Rejected(Rejection::Superseded);
             }
-            let kept = answer.kept.clone();
-            self.touch(client, now_ms);
-            return Admission::Duplicate(kept);
-        }
-        if session.generation != generation {
-            return Admission::Rejected(Rejection::Superseded);
-        }
-        if serial != 0 && serial <= session.floor {
-            return Admission::Rejected(Rejection::Expired);
-        }
-        if serial == 0 || serial > SERIAL_MAX || serial + WINDOW <= session.highest {
-            return Admission::Rejected(Rejection::TooOld);
-        }
-        self.touch(client, now_ms);
-        Admission::Apply
+            Some(answer) => Admission::Duplicate(answer.kept.clone()),
+            None if session.generation != generation => {
+                return Admission::Rejected(Rejection::Superseded);
+            }
+            None if serial != 0 && serial <= session.floor => {
+                return Admission::Rejected(Rejection::Expired);
+            }
+            None if serial == 0 || serial > SERIAL_MAX || serial + WINDOW <= session.highest => {
+                return Admission::Rejected(Rejection::TooOld);
+            }
+            None => Admission::Apply,
+        };
+        touch(&mut self.silence, client, session, now_ms);
+        admission
     }
 
     /// Remembers what became of a request that [`Sessions::admit`] let through.
@@ -344,39 +346,38 @@ impl Sessions {
         let Some(session) = self.clients.get_mut(client) else {
             return;
         };
-        session.bytes += kept.result.bytes();
-        let generation = session.generation;
-        session.results.insert(serial, Answer { generation, kept });
         if serial > session.highest {
             session.highest = serial;
-            while let Some(first) = session.results.first_entry()
-                && *first.key() + WINDOW <= serial
-            {
-                session.bytes -= first.remove().kept.result.bytes();
-            }
+            let oldest = (serial + 1).saturating_sub(WINDOW);
+            session.results.forget_before(oldest);
         }
-        for answer in session.results.values_mut() {
-            if session.bytes <= SESSION_BYTES_MAX {
-                break;
-            }
-            session.bytes -= answer.kept.result.bytes();
-            answer.kept.result = answer.kept.result.withheld();
-        }
+        let generation = session.generation;
+        session.results.insert(serial, Answer { generation, kept });
+        session.results.withhold();
     }
 
     /// Ends the sessions of clients that were silent since before `now_ms - ttl_ms`.
     pub fn expire(&mut self, now_ms: u64, ttl_ms: u64) {
-        while let Some((last, client)) = self.silence.first().cloned()
-            && last.saturating_add(ttl_ms) < now_ms
+        let ends = |last: u64| last.saturating_add(ttl_ms) < now_ms;
+        while self.silence.first().is_some_and(|(last, _)| ends(*last))
+            && let Some((_, client)) = self.silence.first().cloned()
         {
             self.end(&client);
         }
     }
 
-    /// The client of this name, if it has a session: its name was checked when it got that.
-    pub(crate) fn known(&self, client: &str) -> Option<ClientId> {
-        let (known, _) = self.clients.get_key_value(client)?;
-        Some(known.clone())
+    /// The client and the owner of these names, if they are names. Those of a session were checked
+    /// when it was opened.
+    pub(crate) fn names(&self, client: &str, owner: &str) -> Option<(ClientId, PeerId)> {
+        let Some((known, session)) = self.clients.get_key_value(client) else {
+            return Some((ClientId::new(client).ok()?, PeerId::new(owner).ok()?));
+        };
+        let owner = if session.owner.as_str() == owner {
+            session.owner.clone()
+        } else {
+            PeerId::new(owner).ok()?
+        };
+        Some((known.clone(), owner))
     }
 
     /// The peer that opened the client's session, if there is one.
@@ -389,7 +390,7 @@ impl Sessions {
     #[must_use]
     pub fn result(&self, client: &ClientId, serial: u64) -> Option<&Kept> {
         let session = self.clients.get(client)?;
-        session.results.get(&serial).map(|answer| &answer.kept)
+        session.results.get(serial).map(|answer| &answer.kept)
     }
 
     /// How many clients have a session.
@@ -440,17 +441,21 @@ impl Sessions {
             self.owners.remove(&session.owner);
         }
     }
-
-    fn touch(&mut self, client: &ClientId, now_ms: u64) {
-        if let Some(session) = self.clients.get_mut(client)
-            && session.last_ms != now_ms
-        {
-            self.silence.remove(&(session.last_ms, client.clone()));
-            session.last_ms = now_ms;
-            self.silence.insert((now_ms, client.clone()));
-        }
-    }
 }
 
-#[cfg(test)]
-mod tests;
+/// Notes when the client was last heard.
+fn touch(
+    silence: &mut BTreeSet<(u64, ClientId)>,
+    client: &ClientId,
+    session: &mut Session,
+    now_ms: u64,
+) {
+    if session.last_ms == now_ms {
+        return;
+    }
+    // The name is taken from the set and put back with another time.
+    let name = silence.take(&(session.last_ms, client.clone()));
+    let (_, name) = name.unwrap_or_else(|| (0, client.clone()));
+    session.last_ms = now_ms;
+    silence.insert((now_ms, name));
+}

@@ -7,8 +7,8 @@ use prost::Message;
 use super::command::NodeMsg;
 use super::seats::{self, Seat, SeatTable};
 use super::sessions::{
-    Answer, ENDED_PER_OWNER_MAX, Ended, Kept, KeptResult, OWNERS_MAX, Owner, SESSION_BYTES_MAX,
-    SESSIONS_MAX, SESSIONS_PER_OWNER_MAX, Session, Sessions, WINDOW,
+    Answer, ENDED_PER_OWNER_MAX, Ended, Kept, KeptResult, OWNERS_MAX, Owner, Results,
+    SESSION_BYTES_MAX, SESSIONS_MAX, SESSIONS_PER_OWNER_MAX, Session, Sessions, WINDOW,
 };
 use super::votes::POINTS_MAX;
 use super::{Deadline, Replica, Settings};
@@ -213,8 +213,8 @@ impl Replica {
         bytes.put_slice(&rest);
         for session in self.sessions.clients.values() {
             bytes.put_u64_le(session.results.len() as u64);
-            for (serial, answer) in &session.results {
-                put_answer(&mut bytes, *serial, answer);
+            for (serial, answer) in session.results.iter() {
+                put_answer(&mut bytes, serial, answer);
             }
         }
         bytes
@@ -247,7 +247,7 @@ impl Replica {
                         .iter()
                         .take(if results { usize::MAX } else { 0 })
                         .map(|(serial, answer)| {
-                            KeptMsg::new(*serial, answer.generation, &answer.kept)
+                            KeptMsg::new(serial, answer.generation, &answer.kept)
                         })
                         .collect(),
                     floor: session.floor,
@@ -458,18 +458,19 @@ fn sessions(
             highest: msg.highest,
             floor: msg.floor,
             last_ms: msg.last_ms,
-            results: Default::default(),
-            bytes: 0,
+            results: Results::default(),
         };
         for kept in msg.results {
             let (serial, generation) = (kept.serial, kept.generation);
-            session.bytes += kept.bytes.len();
             let kept = kept.kept()?;
-            session.results.insert(serial, Answer { generation, kept });
+            let kept = session.results.insert(serial, Answer { generation, kept });
+            if !kept || serial > session.highest {
+                return Err(Malformed);
+            }
         }
         let owner = table.owners.get_mut(&session.owner).ok_or(Malformed)?;
         owner.open += 1;
-        if owner.open > SESSIONS_PER_OWNER_MAX || session.bytes > SESSION_BYTES_MAX {
+        if owner.open > SESSIONS_PER_OWNER_MAX || session.results.bytes() > SESSION_BYTES_MAX {
             return Err(Malformed);
         }
         table.insert(client, session);

@@ -381,7 +381,7 @@ fn a_session_keeps_its_most_bytes_and_past_them_the_oldest_answers_are_withheld(
     };
     let one = KeptResult::Accepted(vec![7; 1].into());
     assert_eq!(decide(3, 1), (withheld.clone(), one));
-    assert_eq!(table.clients[&client()].bytes, half + 1);
+    assert_eq!(table.clients[&client()].results.bytes(), half + 1);
     // What was decided is still known, and not applied again.
     let Admission::Duplicate(kept) = table.admit(&client(), &owner(), session, 1, 0) else {
         panic!("it was decided");
