@@ -185,6 +185,10 @@ impl SessionConfig {
         self.limits.validate()?;
         if self.compaction.is_some() && !blueprint.can_snapshot() {
             return Err(ConfigError::CompactionNeedsSnapshots.into());
+        let max = self.limits.snapshot_bytes_max;
+        if let Some(log_max) = self.log.snapshot_bytes_max().filter(|log| *log < max) {
+            return Err(ConfigError::LogTakesLess { log_max, max }.into());
+        }
         }
         Ok(())
     }
