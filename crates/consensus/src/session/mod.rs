@@ -9,6 +9,7 @@
 //! - what a bootstrap starts is stopped on every path out of it;
 //! - nothing here needs wall time: the clock is passed in.
 
+mod asking;
 mod attend;
 mod bootstrap;
 mod channels;
@@ -49,6 +50,7 @@ use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, Role, lock};
 use crate::state::command::{Body, Configure, Kind, Vacate};
+use crate::state::seats::NoPlace;
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
 use crate::watch::{self, Watch};
@@ -183,12 +185,12 @@ impl SessionConfig {
     fn validate<G: Game>(&self, blueprint: &Blueprint<G>) -> Result<(), OpenError> {
         self.timing.validate()?;
         self.limits.validate()?;
-        if self.compaction.is_some() && !blueprint.can_snapshot() {
-            return Err(ConfigError::CompactionNeedsSnapshots.into());
         let max = self.limits.snapshot_bytes_max;
         if let Some(log_max) = self.log.snapshot_bytes_max().filter(|log| *log < max) {
             return Err(ConfigError::LogTakesLess { log_max, max }.into());
         }
+        if self.compaction.is_some() && !blueprint.can_snapshot() {
+            return Err(ConfigError::CompactionNeedsSnapshots.into());
         }
         Ok(())
     }
@@ -360,6 +362,7 @@ async fn open<G: Game>(
     let mut tasks = JoinSet::new();
     tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
+    let (refused, place) = watch::channel(None);
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
     let (claim, actions) = HostClaim::incumbent(
@@ -381,7 +384,10 @@ async fn open<G: Game>(
         silence: config.timing.election_max() * 3,
         clock: config.clock,
         rivals: rivals.clone(),
+        refused,
         leaving: leaving.clone(),
+        vouched: None,
+        settled: false,
     };
     tasks.spawn(attend::attend(attendant, actions, incoming.lobby));
     Ok(GameSession {
@@ -393,6 +399,7 @@ async fn open<G: Game>(
         // Held so that the game's name stays taken on the fabric until the session is closed.
         held: Mutex::new(Some((tasks, incoming.guard))),
         rivals,
+        place,
         leaving,
         grace: config.timing.election_max(),
     })
@@ -421,6 +428,8 @@ pub struct GameSession<G: Game> {
     channels: channels::Channels,
     held: Mutex<Option<Held>>,
     rivals: watch::Sender<BTreeSet<Rival>>,
+    /// Why it has no place, if it was told so.
+    place: Watch<Option<NoPlace>>,
     leaving: Arc<AtomicBool>,
     /// How long a message to another member may take.
     grace: Duration,
@@ -448,7 +457,7 @@ impl<G: Game> GameSession<G> {
     /// What this peer is in the cluster.
     #[must_use]
     pub fn node(&self) -> NodeView {
-        NodeView::new(self.node.clone())
+        NodeView::new(self.node.clone(), self.place.clone())
     }
 
     /// A named channel for the application's own traffic: best effort, bounded, never relayed.
@@ -477,6 +486,14 @@ impl<G: Game> GameSession<G> {
     #[must_use]
     pub fn rivals(&self) -> Watch<BTreeSet<Rival>> {
         self.rivals.subscribe()
+    }
+
+    /// Why this node is out of the game, once who leads said so: it was put out while it was silent
+    /// or its process away, and its place is another's by now. `None` while all is well. The node
+    /// goes on asking, and comes in again when a place is free; close it if that is not wanted.
+    #[must_use]
+    pub fn refused(&self) -> Watch<Option<NoPlace>> {
+        self.place.clone()
     }
 
     /// Who sits where, who watches, and who is the witness.
