@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::presence::Presence;
 use crate::fabric::{Inbound, Lane, Links, Receiver};
 use crate::ids::{NodeId, PeerId, SessionId};
 use crate::lobby::AdmissionTiming;
@@ -24,7 +25,7 @@ use crate::lobby::wire::{self, Announce, Answer, Claim, LobbyMsg, Verdict};
 use crate::node::{Clock, Node};
 use crate::raft::{Change, Consensus, Role, lock};
 use crate::state::command::{Body, Kind, SeatRequest, Vacate};
-use crate::state::seats::NoPlace;
+use crate::state::seats::{NoPlace, SeatTable};
 use crate::watch;
 
 /// Another session of the same game that was seen on this fabric.
@@ -52,6 +53,9 @@ pub(crate) struct Attendant {
     pub rivals: watch::Sender<BTreeSet<Rival>>,
     /// Why this node, which wants its place back, gets none.
     pub refused: watch::Sender<Option<NoPlace>>,
+    pub presence: watch::Sender<Presence>,
+    /// What presence was last made of.
+    pub attended: Option<(SeatTable, BTreeSet<NodeId>)>,
     pub leaving: Arc<AtomicBool>,
     /// Who leads in the latest term that a voter known here spoke of: a node that was away may know
     /// none of those that lead now.
@@ -77,6 +81,11 @@ pub(crate) fn connected(links: &Links) -> BTreeSet<PeerId> {
     links.peers().borrow().keys().cloned().collect()
 }
 
+/// Tells the others, best effort, that the session is over here.
+pub(crate) fn say_closed(links: &Links) {
+    broadcast(links, &LobbyMsg::Withdraw { nonce: 0 });
+}
+
 /// Serves the lobby lane until the session ends.
 pub(crate) async fn attend(
     mut this: Attendant,
@@ -96,8 +105,10 @@ pub(crate) async fn attend(
         let now = this.clock.now();
         let status = this.node.status().get();
         if status.stopped.is_some() {
+            say_closed(&this.links);
             return;
         }
+        this.note_presence();
         let leads = status.role == Role::Leader;
         let hears = leads || this.node.leader_silent_for() < this.silence;
         let leader = status.leader.clone().filter(|_| hears);
@@ -203,9 +214,7 @@ pub(crate) async fn attend(
                 this.act_on_claim(actions);
             }
             _ = status_watch.changed() => {
-                if status_watch.borrow_and_update().stopped.is_some() {
-                    return;
-                }
+                drop(status_watch.borrow_and_update());
             }
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => {}
         }
@@ -308,6 +317,21 @@ impl Attendant {
             self.node.count_overload();
             tracing::debug!(%from, %error, "an announcement was dropped");
         }
+    }
+
+    fn note_presence(&mut self) {
+        let heard: BTreeSet<NodeId> = self.claim.kin().cloned().collect();
+        let seats = {
+            let replica = lock(&self.node.replica);
+            let known = self.attended.as_ref();
+            if known.is_some_and(|(seats, of)| *seats == replica.seats && *of == heard) {
+                return;
+            }
+            replica.seats.clone()
+        };
+        let now = Presence::new(&seats, &heard, self.node.me());
+        self.presence.set_if_new(now);
+        self.attended = Some((seats, heard));
     }
 
     fn note_leader(&mut self, from: &PeerId, claim: &Claim) {

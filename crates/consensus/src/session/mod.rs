@@ -16,6 +16,7 @@ mod channels;
 mod core;
 mod identity;
 mod node_view;
+mod presence;
 #[cfg(test)]
 mod strangers;
 
@@ -38,6 +39,7 @@ pub use channels::{AppChannel, ChannelError};
 pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
 pub use identity::LogOwner;
 pub use node_view::{NodeState, NodeView, Waiting};
+pub use presence::{Attendee, Presence, PresenceChange};
 
 use crate::config::{Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
@@ -363,6 +365,7 @@ async fn open<G: Game>(
     tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
     let (refused, place) = watch::channel(None);
+    let (attendance, presence) = watch::channel(Presence::default());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
     let (claim, actions) = HostClaim::incumbent(
@@ -385,6 +388,8 @@ async fn open<G: Game>(
         clock: config.clock,
         rivals: rivals.clone(),
         refused,
+        presence: attendance,
+        attended: None,
         leaving: leaving.clone(),
         vouched: None,
         settled: false,
@@ -400,6 +405,7 @@ async fn open<G: Game>(
         held: Mutex::new(Some((tasks, incoming.guard))),
         rivals,
         place,
+        presence,
         leaving,
         grace: config.timing.election_max(),
     })
@@ -430,6 +436,7 @@ pub struct GameSession<G: Game> {
     rivals: watch::Sender<BTreeSet<Rival>>,
     /// Why it has no place, if it was told so.
     place: Watch<Option<NoPlace>>,
+    presence: Watch<Presence>,
     leaving: Arc<AtomicBool>,
     /// How long a message to another member may take.
     grace: Duration,
@@ -494,6 +501,13 @@ impl<G: Game> GameSession<G> {
     #[must_use]
     pub fn refused(&self) -> Watch<Option<NoPlace>> {
         self.place.clone()
+    }
+
+    /// Who has a place in the game, and who of them is there, as this node sees it. Empty until the
+    /// first entry of the log is applied here.
+    #[must_use]
+    pub fn presence(&self) -> Watch<Presence> {
+        self.presence.clone()
     }
 
     /// Who sits where, who watches, and who is the witness.
@@ -577,8 +591,10 @@ impl<G: Game> GameSession<G> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some((mut tasks, ..)) = held {
+        if let Some((mut tasks, guard)) = held {
             tasks.shutdown().await;
+            attend::say_closed(&self.links);
+            drop(guard);
         }
         self.channels.close();
     }
@@ -586,6 +602,10 @@ impl<G: Game> GameSession<G> {
 
 impl<G: Game> Drop for GameSession<G> {
     fn drop(&mut self) {
+        let held = self.held.get_mut();
+        if held.unwrap_or_else(PoisonError::into_inner).is_some() {
+            attend::say_closed(&self.links);
+        }
         self.node.abandon();
         self.channels.close();
     }
