@@ -37,6 +37,17 @@ pub enum ConfigError {
         /// The most there can be.
         max: u64,
     },
+    /// The node would take snapshots that its log cannot store, and stop at the first.
+    #[error(
+        "the log takes snapshots of {log_max} bytes and this node of {max}: raise \
+         DurableOptions::snapshot_bytes_max, or lower Limits::snapshot_bytes_max"
+    )]
+    LogTakesLess {
+        /// Most bytes the log takes.
+        log_max: usize,
+        /// Most bytes the node takes: its `Limits::snapshot_bytes_max`.
+        max: usize,
+    },
     /// Compaction needs a game that can be written down.
     #[error(
         "this game cannot read a snapshot, so its log cannot be compacted: implement Snapshots and \

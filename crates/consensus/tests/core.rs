@@ -261,12 +261,18 @@ async fn the_paths_that_seat_votes_on_players_refuse_a_game_whose_votes_are_on_s
     assert!(
         matches!(hosted, Err(HostError::DuplicateHost { session: theirs, .. }) if theirs == session)
     );
-    let short = JoinOptions {
-        within: Duration::from_secs(2),
+    // However patient it is, whoever leads says so at once, and gives it no seat.
+    let patient = JoinOptions {
+        within: Duration::from_secs(3600),
         ..joining(1)
     };
-    let joined = game_join(port_of(&cyd, "sum"), sum(), short, config(21)).await;
+    let asked_at = tokio::time::Instant::now();
+    let joined = game_join(port_of(&cyd, "sum"), sum(), patient, config(21)).await;
     assert_eq!(joined.err(), Some(JoinError::CoreVotes));
+    assert!(asked_at.elapsed() < Duration::from_secs(60), "virtual time");
+    let leads = |s: &&Session| s.node().status().borrow().role == Role::Leader;
+    let leader = table.servers.iter().find(leads).unwrap();
+    assert_eq!(seat_of(leader, "cyd"), None);
     let other = JoinOptions {
         session: Some(cabinet_consensus::ids::SessionId(7)),
         ..joining(2)

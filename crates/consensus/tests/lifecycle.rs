@@ -275,3 +275,28 @@ async fn leaving_and_closing_end_though_the_disk_never_answers_again() {
     drop(port(&ann));
     player.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_left_is_not_seated_again_by_a_new_leader_that_heard_it_knock_before() {
+    let net = MemoryFabric::new();
+    let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(|name| machine(&net, name));
+    let (host, bob_joins, heir) = tokio::join!(
+        game_host(port(&ann), sum(), hosting(3), config(1)),
+        game_join(port(&bob), sum(), joining(), config(2)),
+        game_join(port(&cyd), sum(), joining(), config(3))
+    );
+    let (host, leaver, heir) = (host.unwrap(), bob_joins.unwrap(), heir.unwrap());
+    // Bob is connected as before; all of this takes less than an announcement counts.
+    let begun = tokio::time::Instant::now();
+    assert!(leaver.leave(Duration::from_secs(1)).await);
+    let to = heir.node().id().clone();
+    assert!(host.node().transfer(&to, Duration::from_secs(1)).await);
+    assert!(begun.elapsed() < Duration::from_secs(1), "virtual time");
+    for _ in 0..300 {
+        let seats = heir.seats();
+        let seated = seats.players().any(|node| node.peer == peer("bob"));
+        assert!(!seated, "{:?} after it left", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(heir.node().voters().len(), 2);
+}

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::{Compaction, Timing};
+use cabinet_consensus::config::{Compaction, ConfigError, Timing};
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
 use cabinet_consensus::ids::{GameId, PeerId};
+use cabinet_consensus::log::durable::sim_disk::SimDisk;
+use cabinet_consensus::log::durable::{Driver, DurableOptions};
+use cabinet_consensus::log::{DurableLog, LogStore};
 use cabinet_consensus::raft::Role;
-use cabinet_consensus::session::{GameSession, SessionConfig, TokioClock, Waiting, game_node};
+use cabinet_consensus::session::{
+    GameSession, OpenError, SessionConfig, TokioClock, Waiting, game_node,
+};
 use cabinet_consensus::turns::{
     Proposal, ProposeError, ReadError, Ruling, Speculation, Standing, TurnError, TurnEvent,
 };
@@ -273,5 +278,31 @@ async fn a_state_too_large_for_a_snapshot_keeps_its_log_says_so_and_plays_on() {
             assert_eq!(session.node().status().get().stopped, None);
         }
         assert!(ann.propose(&1).await.unwrap().is_accepted());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_takes_a_smaller_snapshot_than_its_node_is_refused_before_the_session_opens() {
+    let net = MemoryFabric::new();
+    for (log_max, taken) in [(999, false), (1000, true)] {
+        let options = DurableOptions {
+            snapshot_bytes_max: log_max,
+            ..DurableOptions::default()
+        };
+        let log = DurableLog::open(SimDisk::new().attach(), options, Driver::Task).await;
+        let log: Arc<dyn LogStore> = Arc::new(log.unwrap());
+        let mut config = SessionConfig::new(Arc::new(TokioClock::default()), 1);
+        config.limits.snapshot_bytes_max = 1000;
+        config.log = log.clone();
+        let at = net.join(peer("ann")).unwrap();
+        let port = Port::open(at, GameId::new("talk").unwrap()).unwrap();
+        let blueprint = Blueprint::with_snapshots(Talk::default);
+        let opened = game_node(port, blueprint, [peer("ann")].into(), config).await;
+        let refused = ConfigError::LogTakesLess { log_max, max: 1000 };
+        match opened {
+            Ok(_) => assert!(taken),
+            Err(error) => assert!(!taken && error == OpenError::Config(refused), "{error}"),
+        }
+        assert_eq!(log.state().unwrap().has_begun(), taken);
     }
 }

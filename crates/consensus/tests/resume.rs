@@ -18,9 +18,10 @@ use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog, Position, StoredSn
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ResumeError,
-    ReturnPolicy, SessionConfig, TokioClock, game_host, game_join, game_node, game_resume,
+    ReturnPolicy, SessionConfig, TokioClock, Waiting, game_host, game_join, game_node, game_resume,
     game_spectate,
 };
+use cabinet_consensus::state::seats::NoPlace;
 use cabinet_consensus::turns::{Ruling, TurnEvent};
 use common::{Sum, config, peer, port, until};
 
@@ -189,6 +190,71 @@ async fn a_process_that_comes_back_alone_finds_the_game_that_went_on_without_it(
     })
     .await;
     assert_eq!(add(&host, 8).await, 36);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_seat_that_is_anothers_by_now_is_told_so_and_let_in_once_one_is_free() {
+    let net = MemoryFabric::new();
+    let (mut machines, mut sessions) = played(&net).await;
+    let mut dan = Machine::new(&net, "dan");
+    let last = dan.join().await;
+    // Cyd dies and is put out, and eve takes the seat, the only one there is.
+    machines[2].die(sessions.pop().unwrap()).await;
+    until("cyd is put out", || {
+        last.seats().free_seats() == 1 && last.node().voters().len() == 3
+    })
+    .await;
+    let mut eve = Machine::new(&net, "eve");
+    let taken = eve.join().await;
+    // Whoever leads now, cyd has never heard of.
+    let heir = taken.node().id().clone();
+    for session in sessions.iter().chain([&last]) {
+        if session.node().status().borrow().role == Role::Leader {
+            assert!(session.node().transfer(&heir, Duration::from_secs(5)).await);
+        }
+    }
+    let cyd = machines[2].resume().await;
+    assert_eq!(*cyd.refused().borrow(), None, "nobody has said so yet");
+    until("cyd is told", || cyd.refused().borrow().is_some()).await;
+    assert_eq!(*cyd.refused().borrow(), Some(NoPlace::RosterFull));
+    let waiting = cyd.node().waiting(Duration::from_secs(1));
+    assert_eq!(waiting, Waiting::ForPlace(NoPlace::RosterFull));
+    // A seat becomes free, and nobody needs to do anything.
+    assert!(last.leave(Duration::from_secs(5)).await);
+    until("cyd votes again", || {
+        taken.node().voters().contains(cyd.node().id()) && cyd.refused().borrow().is_none()
+    })
+    .await;
+    assert_eq!(add(&cyd, 6).await, 21);
+    assert_eq!(cyd.node().waiting(Duration::from_secs(1)), Waiting::No);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_is_let_in_by_a_leader_it_has_never_heard_of() {
+    let net = MemoryFabric::new();
+    let (mut machines, mut sessions) = played(&net).await;
+    machines[2].die(sessions.pop().unwrap()).await;
+    until("cyd is put out", || sessions[0].node().voters().len() == 2).await;
+    let mut dan = Machine::new(&net, "dan");
+    let dan = dan.join().await;
+    for session in &sessions {
+        if session.node().status().borrow().role == Role::Leader {
+            let heir = dan.node();
+            assert!(
+                session
+                    .node()
+                    .transfer(heir.id(), Duration::from_secs(5))
+                    .await
+            );
+        }
+    }
+    let cyd = machines[2].resume().await;
+    until("cyd votes again", || {
+        dan.node().voters().contains(cyd.node().id())
+    })
+    .await;
+    assert_eq!(add(&cyd, 6).await, 21);
+    assert_eq!(dan.node().status().borrow().role, Role::Leader);
 }
 
 #[tokio::test(start_paused = true)]

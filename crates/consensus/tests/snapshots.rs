@@ -12,7 +12,7 @@ use cabinet_consensus::log::MemoryLog;
 use cabinet_consensus::raft::SnapshotTooLarge;
 use cabinet_consensus::session::{
     GameSession, HostOptions, JoinError, JoinOptions, ReturnPolicy, SessionConfig, TokioClock,
-    game_host, game_join, game_node, game_spectate,
+    Waiting, game_host, game_join, game_node, game_spectate,
 };
 
 /// Large, and of the same size whatever happens.
@@ -117,6 +117,14 @@ async fn a_snapshot_over_its_receivers_limit_is_told_on_both_ends_and_not_sent_w
     })
     .await;
     let told = refused(&behind).unwrap();
+    let state = behind.node().state(Duration::from_secs(3600));
+    assert!(
+        matches!(&state.waiting, Waiting::ForSnapshot { from, too_large }
+            if Some(from) == state.leader.as_ref() && *too_large == told),
+        "{state:?}"
+    );
+    let goes_on = leads().unwrap().node().waiting(Duration::from_secs(3600));
+    assert_eq!(goes_on, Waiting::No, "the others do not wait for it");
     assert_eq!(leads().and_then(refused), Some(told));
     assert!(
         told.max == 1000 && told.bytes > STATE_BYTES as u64,
@@ -149,6 +157,8 @@ async fn a_snapshot_over_its_receivers_limit_is_told_on_both_ends_and_not_sent_w
     let within = Duration::from_secs(120);
     behind.sequencer().read_barrier(within).await.unwrap();
     assert_eq!(refused(&behind), None);
+    let waiting = behind.node().waiting(Duration::from_secs(3600));
+    assert_eq!(waiting, Waiting::No);
     until("the leader knows", || leads().is_none()).await;
 }
 

@@ -214,6 +214,18 @@ impl Port {
         })
     }
 
+    /// This peer.
+    #[must_use]
+    pub fn local(&self) -> &PeerId {
+        self.links.local()
+    }
+
+    /// The peers connected now, this one not among them, whatever games they have open.
+    #[must_use]
+    pub fn peers(&self) -> Watch<Peers> {
+        self.links.peers()
+    }
+
     /// The sending half and the receiving half, for who builds something else than a game on them.
     #[must_use]
     pub fn split(self) -> (Links, Incoming) {

@@ -11,7 +11,9 @@
 //!   acknowledged the entries it lacked when it became a learner;
 //! - no step leaves the voters that answer without a majority, before it or after it;
 //! - the last voter is never removed, nor the leader while another could lead;
-//! - one answer per announcement heard.
+//! - one answer per announcement heard;
+//! - nothing is heard but under leadership: what was said before may have been taken back since;
+//! - who gave up loses the place it was given at once, unless it takes part after all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -52,7 +54,9 @@ pub struct AdmissionTiming {
     pub evict_after: Option<Duration>,
     /// How long a node that has a place may do nothing for it: not announce itself, or not get
     /// nearer to the end of the log. Then it loses the place and must announce itself again. Must
-    /// be longer than a snapshot takes to send.
+    /// be longer than a snapshot takes to send. A joiner that gives up, because its time is over or
+    /// somebody it believed told it so, says so and frees its place at once; this time is for one
+    /// that dies, or whose word is lost.
     pub admit_within: Duration,
 }
 
@@ -154,6 +158,8 @@ pub(crate) struct Admission {
     heard: BTreeMap<PeerId, Heard>,
     /// Earlier lives that announced themselves after a later one.
     outlived: BTreeMap<PeerId, NodeId>,
+    /// Who announced itself, and then said that it does not want in any more; and when.
+    gave_up: BTreeMap<PeerId, (NodeId, Duration)>,
     candidates: BTreeMap<NodeId, Candidate>,
     /// Since when each member was seen to be one under this leadership: one that never answered has
     /// the time to come in from then.
@@ -171,6 +177,7 @@ impl Admission {
             session,
             heard: BTreeMap::new(),
             outlived: BTreeMap::new(),
+            gave_up: BTreeMap::new(),
             candidates: BTreeMap::new(),
             member_since: BTreeMap::new(),
             placed: BTreeSet::new(),
@@ -178,7 +185,7 @@ impl Admission {
         }
     }
 
-    /// Leadership is lost: what was seen under it says nothing about the next.
+    /// Leadership is lost, or won: what was seen before says nothing about what comes.
     pub(crate) fn reset(&mut self) {
         *self = Self {
             promotes_at_once: self.promotes_at_once,
@@ -201,6 +208,7 @@ impl Admission {
             let (from, node) = (from.clone(), announce.node);
             return Err(NotHeard::NotItsOwn { from, node });
         }
+        self.gave_up.remove(from);
         let full = self.heard.len() >= ANNOUNCED_MAX;
         match self.heard.get_mut(from) {
             Some(known) if known.announce.node.incarnation > announce.node.incarnation => {
@@ -228,6 +236,32 @@ impl Admission {
         Ok(())
     }
 
+    /// A node that announced itself does not want in any more. It may have been given a place
+    /// meanwhile, or be about to get one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotHeard`] when it was dropped.
+    pub(crate) fn heard_give_up(
+        &mut self,
+        from: &PeerId,
+        node: NodeId,
+        now: Duration,
+    ) -> Result<(), NotHeard> {
+        if node.peer != *from {
+            let from = from.clone();
+            return Err(NotHeard::NotItsOwn { from, node });
+        }
+        if self.is_announced(&node) {
+            self.heard.remove(from);
+        }
+        if self.gave_up.len() >= ANNOUNCED_MAX && !self.gave_up.contains_key(from) {
+            return Err(NotHeard::TooMany { max: ANNOUNCED_MAX });
+        }
+        self.gave_up.insert(from.clone(), (node, now));
+        Ok(())
+    }
+
     /// What to do now. To be called again whenever something in the view changed, and now and then.
     pub(crate) fn step(&mut self, view: &View<'_>) -> Vec<Step> {
         self.member_since
@@ -239,6 +273,9 @@ impl Admission {
         self.heard.retain(|peer, heard| {
             view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
         });
+        let admit_within = view.timing.admit_within;
+        self.gave_up
+            .retain(|_, (_, at)| view.now < *at + admit_within);
         // Who lost its place asks anew: what it said while it had one must not seat who left.
         let placed = &view.seats.voters() | &view.seats.learners();
         for node in self.placed.difference(&placed) {
@@ -277,6 +314,7 @@ impl Admission {
             })
             .collect();
         let session = self.session;
+        let one_is_coming_free = self.who_gave_up(seen).is_some();
         self.heard.retain(|peer, heard| {
             if heard.answered {
                 return true;
@@ -284,6 +322,13 @@ impl Admission {
             let Some(verdict) = verdict(seen, session, &heard.announce) else {
                 return true;
             };
+            let full = matches!(
+                verdict,
+                Verdict::RosterFull | Verdict::GalleryFull | Verdict::NoWitness
+            );
+            if full && one_is_coming_free {
+                return true;
+            }
             heard.answered = true;
             steps.push(Step::Answer {
                 to: peer.clone(),
@@ -367,7 +412,11 @@ impl Admission {
 
     /// Takes a place from who does not use it, else gives one to who has waited longest.
     fn proposal(&mut self, seen: &Seen<'_>) -> Option<Step> {
-        if let Some(node) = self.failed_candidate(seen).or_else(|| self.silent(seen)) {
+        let lost = self
+            .who_gave_up(seen)
+            .or_else(|| self.failed_candidate(seen))
+            .or_else(|| self.silent(seen));
+        if let Some(node) = lost {
             if self.is_announced(&node) {
                 self.heard.remove(&node.peer);
             }
@@ -385,6 +434,18 @@ impl Admission {
             node: announce.node.clone(),
             kind: announce.kind,
         })
+    }
+
+    /// A node that gave up and has a place all the same. Not one that votes or answers: what it said
+    /// is older than that.
+    fn who_gave_up(&self, seen: &Seen<'_>) -> Option<NodeId> {
+        let mut nodes = self.gave_up.values().map(|(node, _)| node);
+        let found = nodes.find(|node| {
+            has_seat(seen, node)
+                && !seen.view.membership.voters.contains(*node)
+                && !alive(seen, node)
+        });
+        found.cloned()
     }
 
     /// A node that did not announce itself, or catch up, in the time it has.
@@ -488,6 +549,10 @@ fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) -> Option<V
     }
     if !seen.view.open {
         return Some(Verdict::NotOpen);
+    }
+    // It would wait for a vote in vain, and hold a seat meanwhile.
+    if announce.needs_vote && !seen.view.seats.core.is_empty() {
+        return Some(Verdict::CoreVotes);
     }
     let node = &announce.node;
     let in_it = seen.view.membership_committed && seen.view.membership.contains(node);

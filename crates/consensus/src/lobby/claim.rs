@@ -92,8 +92,8 @@ pub(crate) struct HostClaim {
     wait: Duration,
     phase: Phase,
     connected: BTreeSet<PeerId>,
-    /// Peers heard to be of the same session: they need no beacon.
-    kin: BTreeSet<PeerId>,
+    /// Nodes heard to be of the same session, by peer: they need no beacon.
+    kin: BTreeMap<PeerId, NodeId>,
     /// Rival sessions reported, and the highest term heard of each.
     splits: BTreeMap<SessionId, u64>,
     /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
@@ -112,7 +112,7 @@ impl HostClaim {
             wait,
             phase: Phase::Idle,
             connected,
-            kin: BTreeSet::new(),
+            kin: BTreeMap::new(),
             splits: BTreeMap::new(),
             lowest_id_hosts: false,
         }
@@ -251,10 +251,11 @@ impl HostClaim {
             }
             Phase::Established { .. } if !theirs.established => self.tell(from),
             Phase::Established { .. } if !rival => {
-                if self.kin.insert(from.clone()) {
-                    return self.tell(from);
+                let known = self.kin.insert(from.clone(), theirs.holder.clone());
+                if known.as_ref() == Some(&theirs.holder) {
+                    return Vec::new();
                 }
-                Vec::new()
+                self.tell(from)
             }
             Phase::Established { .. } => {
                 self.kin.remove(from);
@@ -307,7 +308,7 @@ impl HostClaim {
         peers.remove(&self.me.peer);
         let came: Vec<PeerId> = peers.difference(&self.connected).cloned().collect();
         self.connected = peers;
-        self.kin.retain(|peer| self.connected.contains(peer));
+        self.kin.retain(|peer, _| self.connected.contains(peer));
         if let Phase::Claiming { awaited, .. } = &mut self.phase {
             awaited.retain(|peer| self.connected.contains(peer));
             awaited.extend(came.iter().cloned());
@@ -340,7 +341,9 @@ impl HostClaim {
             }
             Phase::Established { beacon_at, .. } if now >= *beacon_at => {
                 *beacon_at = now + beacon_every;
-                self.connected.difference(&self.kin).cloned().collect()
+                let strangers = self.connected.iter();
+                let strangers = strangers.filter(|peer| !self.kin.contains_key(*peer));
+                strangers.cloned().collect()
             }
             _ => Vec::new(),
         };
@@ -363,6 +366,11 @@ impl HostClaim {
     /// Whether this node answers for a session that lives.
     pub(crate) fn is_established(&self) -> bool {
         matches!(self.phase, Phase::Established { .. })
+    }
+
+    /// The nodes that are connected, spoke for this session, and have not taken that back.
+    pub(crate) fn kin(&self) -> impl Iterator<Item = &NodeId> {
+        self.kin.values()
     }
 
     fn beacon_every(&self) -> Duration {

@@ -243,6 +243,12 @@ pub trait LogStore: Send + Sync + 'static {
     /// The latest snapshot.
     fn load_snapshot(&self) -> BoxFuture<'static, Result<Option<StoredSnapshot>, LogError>>;
 
+    /// The largest state in a snapshot that [`Self::save_snapshot`] takes, in bytes; any when `None`.
+    /// A session checks it against what its node takes before it opens.
+    fn snapshot_bytes_max(&self) -> Option<usize> {
+        None
+    }
+
     /// How much the store did.
     fn stats(&self) -> LogStats;
 

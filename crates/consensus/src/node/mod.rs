@@ -526,21 +526,20 @@ impl Node {
         self.clock.now().saturating_sub(*guard(&self.heard))
     }
 
-    /// Takes frames of these nodes too, if a node that may know says that they are the members: one
-    /// whose peer votes by our own log, or was trusted before. Only while no leader is heard.
-    /// Answers whether the node may know.
-    pub(crate) fn trust(&self, from: &PeerId, members: Vec<NodeId>) -> bool {
-        let known = {
-            let membership = self.engine.status().borrow().membership.clone();
-            let mut trusted = guard(&self.trusted).clone();
-            trusted.extend(membership.voters.iter().cloned());
-            trusted.iter().any(|node| node.peer == *from)
-        };
-        // While a leader is heard there is nobody else to be told of.
-        if known && self.leader_silent_for() >= self.timing.election_max() * 3 {
+    /// Whether this peer may say who is a member and who leads: a node of it votes by our own log, or
+    /// is trusted.
+    pub(crate) fn believes(&self, peer: &PeerId) -> bool {
+        let membership = self.engine.status().borrow().membership.clone();
+        let is_theirs = |node: &NodeId| node.peer == *peer;
+        membership.voters.iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
+    }
+
+    /// Takes frames of these nodes too, which somebody who is believed says are the members. Only
+    /// while no leader is heard: otherwise there is nobody else to be told of.
+    pub(crate) fn trust(&self, members: Vec<NodeId>) {
+        if self.leader_silent_for() >= self.timing.election_max() * 3 {
             *guard(&self.trusted) = members.into_iter().collect();
         }
-        known
     }
 
     /// Whether a node of this peer is a member, by our own log or by who welcomed this node.

@@ -3,7 +3,9 @@
 //!
 //! Invariants
 //! - what is under way is a future of this task: it ends with it, and nothing is left behind;
-//! - at most one change and one proposal of admission are under way.
+//! - at most one change and one proposal of admission are under way;
+//! - what becomes of this node is believed of a voter it knows, or of the node that such a voter
+//!   says leads.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,15 +15,17 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::presence::Presence;
 use crate::fabric::{Inbound, Lane, Links, Receiver};
 use crate::ids::{NodeId, PeerId, SessionId};
 use crate::lobby::AdmissionTiming;
 use crate::lobby::admission::{Admission, REANNOUNCE_EVERY, Step, View};
 use crate::lobby::claim::{ClaimAction, HostClaim};
-use crate::lobby::wire::{self, Announce, Answer, LobbyMsg, Verdict};
+use crate::lobby::wire::{self, Announce, Answer, Claim, LobbyMsg, Verdict};
 use crate::node::{Clock, Node};
 use crate::raft::{Change, Consensus, Role, lock};
 use crate::state::command::{Body, Kind, SeatRequest, Vacate};
+use crate::state::seats::{NoPlace, SeatTable};
 use crate::watch;
 
 /// Another session of the same game that was seen on this fabric.
@@ -47,7 +51,17 @@ pub(crate) struct Attendant {
     pub silence: Duration,
     pub clock: Arc<dyn Clock>,
     pub rivals: watch::Sender<BTreeSet<Rival>>,
+    /// Why this node, which wants its place back, gets none.
+    pub refused: watch::Sender<Option<NoPlace>>,
+    pub presence: watch::Sender<Presence>,
+    /// What presence was last made of.
+    pub attended: Option<(SeatTable, BTreeSet<NodeId>)>,
     pub leaving: Arc<AtomicBool>,
+    /// Who leads in the latest term that a voter known here spoke of: a node that was away may know
+    /// none of those that lead now.
+    pub vouched: Option<(u64, NodeId)>,
+    /// Whether this node is a member and hears a leader.
+    pub settled: bool,
 }
 
 pub(crate) fn send(links: &Links, to: &PeerId, msg: &LobbyMsg) {
@@ -65,6 +79,11 @@ pub(crate) fn broadcast(links: &Links, msg: &LobbyMsg) {
 
 pub(crate) fn connected(links: &Links) -> BTreeSet<PeerId> {
     links.peers().borrow().keys().cloned().collect()
+}
+
+/// Tells the others, best effort, that the session is over here.
+pub(crate) fn say_closed(links: &Links) {
+    broadcast(links, &LobbyMsg::Withdraw { nonce: 0 });
 }
 
 /// Serves the lobby lane until the session ends.
@@ -86,15 +105,17 @@ pub(crate) async fn attend(
         let now = this.clock.now();
         let status = this.node.status().get();
         if status.stopped.is_some() {
+            say_closed(&this.links);
             return;
         }
+        this.note_presence();
         let leads = status.role == Role::Leader;
         let hears = leads || this.node.leader_silent_for() < this.silence;
         let leader = status.leader.clone().filter(|_| hears);
         this.claim.follow(status.term, leader);
         let ticked = this.claim.tick(now);
         this.act_on_claim(ticked);
-        if led && !leads {
+        if led != leads {
             admission.reset();
         }
         led = leads;
@@ -157,15 +178,20 @@ pub(crate) async fn attend(
             }
         }
         // A node that is no member, or hears no leader, says that it is here.
-        let settled = status.membership.contains(this.node.me()) && hears;
+        this.settled = status.membership.contains(this.node.me()) && hears;
+        if this.settled {
+            this.refused.set_if_new(None);
+        }
         let due = announced_at.is_none_or(|at| now.saturating_sub(at) >= REANNOUNCE_EVERY);
-        if !settled && due && !this.leaving.load(Ordering::Relaxed) {
+        if !this.settled && due && !this.leaving.load(Ordering::Relaxed) {
             announced_at = Some(now);
             let announce = Announce {
                 node: this.node.me().clone(),
                 kind: this.kind,
                 session: Some(this.session),
                 member: status.membership.contains(this.node.me()),
+                // What it has been let in as, it is.
+                needs_vote: false,
             };
             broadcast(&this.links, &LobbyMsg::Announce(announce));
         }
@@ -180,7 +206,7 @@ pub(crate) async fn attend(
             inbound = lobby.recv() => {
                 let Some(inbound) = inbound else { return };
                 let now = this.clock.now();
-                this.heard(&mut admission, inbound, now);
+                this.heard(led.then_some(&mut admission), inbound, now);
             }
             Ok(()) = peers.changed() => {
                 let connected = connected(&this.links);
@@ -188,9 +214,7 @@ pub(crate) async fn attend(
                 this.act_on_claim(actions);
             }
             _ = status_watch.changed() => {
-                if status_watch.borrow_and_update().stopped.is_some() {
-                    return;
-                }
+                drop(status_watch.borrow_and_update());
             }
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => {}
         }
@@ -247,20 +271,31 @@ impl Attendant {
         .boxed()
     }
 
-    fn heard(&mut self, admission: &mut Admission, inbound: Inbound, now: Duration) {
+    /// `admission` is there while this node leads: an announcement that is older than that may have
+    /// been of a node that left since, and would seat it again. Who still wants in says so again.
+    fn heard(&mut self, admission: Option<&mut Admission>, inbound: Inbound, now: Duration) {
         let Inbound { from, frame } = inbound;
+        let mut noted = Ok(());
         match wire::decode(&from, &frame) {
             Ok(LobbyMsg::Announce(announce)) => {
-                if !announce.member {
+                let member = announce.member
+                    && (self.node.status().borrow().membership).contains(&announce.node);
+                // Who was put out while it was away must know who leads now.
+                if !member {
                     let actions = self.claim.heard_announce(&from);
                     self.act_on_claim(actions);
                 }
-                if let Err(error) = admission.heard_announce(&from, announce, now) {
-                    self.node.count_overload();
-                    tracing::debug!(%from, %error, "an announcement was dropped");
+                if let Some(admission) = admission {
+                    noted = admission.heard_announce(&from, announce, now);
+                }
+            }
+            Ok(LobbyMsg::GiveUp { node }) => {
+                if let Some(admission) = admission {
+                    noted = admission.heard_give_up(&from, node, now);
                 }
             }
             Ok(LobbyMsg::Claim(claim)) => {
+                self.note_leader(&from, &claim);
                 let actions = self.claim.heard_claim(&from, &claim, now);
                 self.act_on_claim(actions);
             }
@@ -272,22 +307,59 @@ impl Attendant {
                 let actions = self.claim.heard_withdraw(&from, now);
                 self.act_on_claim(actions);
             }
-            Ok(LobbyMsg::Answer(answer)) => {
-                let ours = answer.to == *self.node.me() && answer.session == self.session;
-                let welcome = ours && answer.verdict == Verdict::Welcome;
-                let known = if welcome {
-                    self.node.trust(&from, answer.members)
-                } else {
-                    self.node.knows(&from)
-                };
-                if !known {
-                    self.node.count_not_member(1);
-                }
-            }
+            Ok(LobbyMsg::Answer(answer)) => self.heard_answer(&from, answer),
             Err(error) => {
                 self.node.count_malformed();
                 tracing::debug!(%from, %error, "a lobby frame was dropped");
             }
+        }
+        if let Err(error) = noted {
+            self.node.count_overload();
+            tracing::debug!(%from, %error, "an announcement was dropped");
+        }
+    }
+
+    fn note_presence(&mut self) {
+        let heard: BTreeSet<NodeId> = self.claim.kin().cloned().collect();
+        let seats = {
+            let replica = lock(&self.node.replica);
+            let known = self.attended.as_ref();
+            if known.is_some_and(|(seats, of)| *seats == replica.seats && *of == heard) {
+                return;
+            }
+            replica.seats.clone()
+        };
+        let now = Presence::new(&seats, &heard, self.node.me());
+        self.presence.set_if_new(now);
+        self.attended = Some((seats, heard));
+    }
+
+    fn note_leader(&mut self, from: &PeerId, claim: &Claim) {
+        let Some(leader) = &claim.leader else {
+            return;
+        };
+        let newer = (self.vouched.as_ref()).is_none_or(|(term, _)| *term <= claim.term);
+        if newer && claim.session == self.session && self.node.believes(from) {
+            self.vouched = Some((claim.term, leader.clone()));
+        }
+    }
+
+    fn heard_answer(&self, from: &PeerId, answer: Answer) {
+        let leads = (self.vouched.as_ref()).is_some_and(|(_, leader)| leader.peer == *from);
+        if !leads && !self.node.believes(from) {
+            if !self.node.knows(from) {
+                self.node.count_not_member(1);
+            }
+            return;
+        }
+        if answer.to != *self.node.me() || answer.session != self.session || self.settled {
+            return;
+        }
+        if answer.verdict == Verdict::Welcome {
+            self.node.trust(answer.members);
+            self.refused.set_if_new(None);
+        } else if let Some(why) = answer.verdict.no_place() {
+            self.refused.set_if_new(Some(why));
         }
     }
 

@@ -12,16 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::asking::Asking;
 use super::attend::{broadcast, connected, send};
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
-use crate::fabric::{Links, Port};
+use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
-use crate::lobby::admission::REANNOUNCE_EVERY;
 use crate::lobby::claim::{ClaimAction, HostClaim};
-use crate::lobby::knock::Knock;
-use crate::lobby::wire::{self, Announce, Answer, LobbyMsg, Verdict};
+use crate::lobby::wire::{self, Answer, LobbyMsg};
 use crate::raft::{Consensus, RaftStatus, Role, SnapshotTooLarge, lock};
 use crate::state::command::{Configure, Kind};
 
@@ -150,7 +149,7 @@ pub enum JoinError {
         /// Answers that were not believed.
         answers: u64,
     },
-    /// The game's votes are on servers: a vote was waited for in vain.
+    /// The game's votes are on servers: whoever leads says so at once, and no seat is taken.
     #[error("this game's votes are on servers: join it with game_player")]
     CoreVotes,
     /// The game and core given have another session than the one asked for.
@@ -488,11 +487,12 @@ pub(crate) async fn enter<G: Game>(
     let asking = Asking {
         me: &me,
         kind,
+        needs_vote: kind != Kind::Spectator,
         session,
         hosts,
         within,
     };
-    let (answer, dropped) = asking.of(&mut port, &config).await?;
+    let (answer, dropped, mut wanted) = asking.of(&mut port, &config).await?;
     let Answer {
         session, members, ..
     } = answer;
@@ -529,140 +529,14 @@ pub(crate) async fn enter<G: Game>(
                 bytes: *bytes,
                 max: *max,
             },
-            None if status.stopped.is_none() => return Ok(game),
+            None if status.stopped.is_none() => {
+                wanted.had();
+                return Ok(game);
+            }
             None => timeout(),
         },
         _ => timeout(),
     };
-    let core_votes = !lock(&game.node.replica).seats.core.is_empty();
     game.close().await;
-    if core_votes && kind == Kind::Player && matches!(failed, JoinError::Timeout(_)) {
-        return Err(JoinError::CoreVotes);
-    }
     Err(failed)
-}
-
-/// What a peer that is in no session asks, and whom it believes.
-pub(super) struct Asking<'a> {
-    pub me: &'a NodeId,
-    pub kind: Kind,
-    pub session: Option<SessionId>,
-    /// Peers whose word counts alone, if there are any.
-    pub hosts: BTreeSet<PeerId>,
-    pub within: Duration,
-}
-
-impl Asking<'_> {
-    /// Who leads said welcome; and how many answers were not believed.
-    pub async fn of(
-        self,
-        port: &mut Port,
-        config: &SessionConfig,
-    ) -> Result<(Answer, u64), JoinError> {
-        let Self {
-            me,
-            kind,
-            session,
-            hosts,
-            within,
-        } = self;
-        let connected = connected(&port.links);
-        let mut knock = Knock::new(me.clone(), session, hosts, connected, REANNOUNCE_EVERY);
-        let asked = ask_in(port, &mut knock, me, kind, session, config);
-        match tokio::time::timeout(within, asked).await {
-            Ok(answer) => Ok((welcomed(answer?)?, knock.dropped())),
-            Err(_) if knock.dropped() > 0 => Err(JoinError::NotVouchedFor {
-                within,
-                answers: knock.dropped(),
-            }),
-            Err(_) => Err(JoinError::Timeout(within)),
-        }
-    }
-}
-
-fn welcomed(answer: Answer) -> Result<Answer, JoinError> {
-    match answer.verdict {
-        Verdict::Welcome => Ok(answer),
-        Verdict::RosterFull => Err(JoinError::RosterFull),
-        Verdict::GalleryFull => Err(JoinError::SpectatorsClosed),
-        Verdict::NoWitness => Err(JoinError::NoWitness),
-        // The last two decide nothing: `Knock` does not keep them.
-        Verdict::Superseded | Verdict::WrongSession | Verdict::NotOpen => {
-            Err(JoinError::Superseded)
-        }
-    }
-}
-
-/// Announces this peer until who leads says what becomes of it.
-async fn ask_in(
-    port: &mut Port,
-    knock: &mut Knock,
-    me: &NodeId,
-    kind: Kind,
-    session: Option<SessionId>,
-    config: &SessionConfig,
-) -> Result<Answer, OpenError> {
-    let links: Links = port.links.clone();
-    let clock = &config.clock;
-    let announce = LobbyMsg::Announce(Announce {
-        node: me.clone(),
-        kind,
-        session,
-        member: false,
-    });
-    let mut host = HostClaim::idle(me.clone(), &connected(&links), REANNOUNCE_EVERY);
-    let mut peers = links.peers();
-    loop {
-        broadcast(&links, &announce);
-        let again = clock.now() + REANNOUNCE_EVERY;
-        loop {
-            let now = clock.now();
-            if now >= again {
-                break;
-            }
-            let wake = knock.wakes_at().map_or(again, |at| at.min(again));
-            let pause = wake.saturating_sub(now).max(Duration::from_millis(1));
-            let inbound = tokio::select! {
-                biased;
-                inbound = port.incoming.lobby.recv() => inbound,
-                // Whoever came may be the host.
-                Ok(()) = peers.changed() => {
-                    knock.peers_changed(connected(&links));
-                    break;
-                }
-                () = tokio::time::sleep(pause) => {
-                    if let Some(answer) = knock.decide(clock.now()) {
-                        return Ok(answer);
-                    }
-                    continue;
-                }
-            };
-            let Some(inbound) = inbound else {
-                return Err(OpenError::Start("the fabric is closed".to_owned()));
-            };
-            let from = &inbound.from;
-            let now = clock.now();
-            knock.peers_changed(connected(&links));
-            let mut actions = Vec::new();
-            match wire::decode(from, &inbound.frame) {
-                Ok(LobbyMsg::Answer(answer)) => knock.heard_answer(from, answer),
-                Ok(LobbyMsg::Claim(claim)) => {
-                    // A claimant waits for everybody to have said that they host nothing.
-                    actions = host.heard_claim(from, &claim, now);
-                    knock.heard_claim(from, claim, now);
-                }
-                Ok(LobbyMsg::NoClaim { .. }) => knock.heard_no_claim(from),
-                Ok(LobbyMsg::Announce(_)) => actions = host.heard_announce(from),
-                _ => {}
-            }
-            for action in actions {
-                if let ClaimAction::Send { to, msg } = action {
-                    send(&links, &to, &msg);
-                }
-            }
-            if let Some(answer) = knock.decide(now) {
-                return Ok(answer);
-            }
-        }
-    }
 }

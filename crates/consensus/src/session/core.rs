@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::bootstrap::{Asking, JoinError, JoinOptions};
+use super::asking::Asking;
+use super::bootstrap::{JoinError, JoinOptions};
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::fabric::Port;
@@ -185,11 +186,12 @@ pub async fn game_player<G: Game>(
     let asking = Asking {
         me: &me,
         kind: Kind::Player,
+        needs_vote: false,
         session: Some(session),
         hosts: core.servers().clone(),
         within: options.within,
     };
-    let (_, dropped) = asking.of(&mut port, &config).await?;
+    let (_, dropped, mut wanted) = asking.of(&mut port, &config).await?;
     let identity = LogIdentity {
         owner,
         kind: Kind::Player,
@@ -226,5 +228,6 @@ pub async fn game_player<G: Game>(
         game.close().await;
         return Err(timeout());
     }
+    wanted.had();
     Ok(game)
 }

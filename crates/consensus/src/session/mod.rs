@@ -9,12 +9,14 @@
 //! - what a bootstrap starts is stopped on every path out of it;
 //! - nothing here needs wall time: the clock is passed in.
 
+mod asking;
 mod attend;
 mod bootstrap;
 mod channels;
 mod core;
 mod identity;
 mod node_view;
+mod presence;
 #[cfg(test)]
 mod strangers;
 
@@ -37,6 +39,7 @@ pub use channels::{AppChannel, ChannelError};
 pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
 pub use identity::LogOwner;
 pub use node_view::{NodeState, NodeView, Waiting};
+pub use presence::{Attendee, Presence, PresenceChange};
 
 use crate::config::{Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
@@ -49,6 +52,7 @@ use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, Role, StartError, lock};
 use crate::state::command::{Body, Configure, Kind, Vacate};
+use crate::state::seats::NoPlace;
 use crate::state::{Planted, Replica, seats};
 use crate::turns::TurnSequencer;
 use crate::watch::{self, Watch};
@@ -187,6 +191,10 @@ impl SessionConfig {
     fn validate<G: Game>(&self, blueprint: &Blueprint<G>) -> Result<(), OpenError> {
         self.timing.validate()?;
         self.limits.validate()?;
+        let max = self.limits.snapshot_bytes_max;
+        if let Some(log_max) = self.log.snapshot_bytes_max().filter(|log| *log < max) {
+            return Err(ConfigError::LogTakesLess { log_max, max }.into());
+        }
         if self.compaction.is_some() && !blueprint.can_snapshot() {
             return Err(ConfigError::CompactionNeedsSnapshots.into());
         }
@@ -363,6 +371,8 @@ async fn open<G: Game>(
     let mut tasks = JoinSet::new();
     tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
+    let (refused, place) = watch::channel(None);
+    let (attendance, presence) = watch::channel(Presence::default());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
     let (claim, actions) = HostClaim::incumbent(
@@ -384,7 +394,12 @@ async fn open<G: Game>(
         silence: config.timing.election_max() * 3,
         clock: config.clock,
         rivals: rivals.clone(),
+        refused,
+        presence: attendance,
+        attended: None,
         leaving: leaving.clone(),
+        vouched: None,
+        settled: false,
     };
     tasks.spawn(attend::attend(attendant, actions, incoming.lobby));
     Ok(GameSession {
@@ -396,6 +411,8 @@ async fn open<G: Game>(
         // Held so that the game's name stays taken on the fabric until the session is closed.
         held: Mutex::new(Some((tasks, incoming.guard))),
         rivals,
+        place,
+        presence,
         leaving,
         grace: config.timing.election_max(),
     })
@@ -424,6 +441,9 @@ pub struct GameSession<G: Game> {
     channels: channels::Channels,
     held: Mutex<Option<Held>>,
     rivals: watch::Sender<BTreeSet<Rival>>,
+    /// Why it has no place, if it was told so.
+    place: Watch<Option<NoPlace>>,
+    presence: Watch<Presence>,
     leaving: Arc<AtomicBool>,
     /// How long a message to another member may take.
     grace: Duration,
@@ -451,7 +471,7 @@ impl<G: Game> GameSession<G> {
     /// What this peer is in the cluster.
     #[must_use]
     pub fn node(&self) -> NodeView {
-        NodeView::new(self.node.clone())
+        NodeView::new(self.node.clone(), self.place.clone())
     }
 
     /// A named channel for the application's own traffic: best effort, bounded, never relayed.
@@ -480,6 +500,21 @@ impl<G: Game> GameSession<G> {
     #[must_use]
     pub fn rivals(&self) -> Watch<BTreeSet<Rival>> {
         self.rivals.subscribe()
+    }
+
+    /// Why this node is out of the game, once who leads said so: it was put out while it was silent
+    /// or its process away, and its place is another's by now. `None` while all is well. The node
+    /// goes on asking, and comes in again when a place is free; close it if that is not wanted.
+    #[must_use]
+    pub fn refused(&self) -> Watch<Option<NoPlace>> {
+        self.place.clone()
+    }
+
+    /// Who has a place in the game, and who of them is there, as this node sees it. Empty until the
+    /// first entry of the log is applied here.
+    #[must_use]
+    pub fn presence(&self) -> Watch<Presence> {
+        self.presence.clone()
     }
 
     /// Who sits where, who watches, and who is the witness.
@@ -582,8 +617,10 @@ impl<G: Game> GameSession<G> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some((mut tasks, ..)) = held {
+        if let Some((mut tasks, guard)) = held {
             tasks.shutdown().await;
+            attend::say_closed(&self.links);
+            drop(guard);
         }
         self.channels.close();
     }
@@ -591,6 +628,10 @@ impl<G: Game> GameSession<G> {
 
 impl<G: Game> Drop for GameSession<G> {
     fn drop(&mut self) {
+        let held = self.held.get_mut();
+        if held.unwrap_or_else(PoisonError::into_inner).is_some() {
+            attend::say_closed(&self.links);
+        }
         self.node.abandon();
         self.channels.close();
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::ids::NodeId;
 use crate::node::{DroppedFrames, Node, ReadError};
-use crate::raft::{Membership, RaftNumbers, RaftStatus, Role, Traced};
+use crate::raft::{Membership, RaftNumbers, RaftStatus, Role, SnapshotTooLarge, Traced};
+use crate::state::seats::NoPlace;
 use crate::watch::Watch;
 
 /// Why a game does not go on just now.
@@ -27,6 +28,17 @@ pub enum Waiting {
         of: usize,
         /// Who does not answer.
         missing: Vec<NodeId>,
+    },
+    /// This node has no place in the game any more, and whoever leads gives it none: see
+    /// [`GameSession::refused`](crate::session::GameSession::refused).
+    ForPlace(NoPlace),
+    /// This node follows, and the game's state, which it lacks, is larger than it takes: it gets no
+    /// further until it is restarted with a higher `Limits::snapshot_bytes_max`.
+    ForSnapshot {
+        /// Whose snapshot was refused.
+        from: NodeId,
+        /// How large it is, and how large it may be.
+        too_large: SnapshotTooLarge,
     },
     /// This node leads, and nothing of its own term is committed yet.
     ForFirstCommit,
@@ -51,6 +63,7 @@ pub struct NodeState {
 #[derive(Clone)]
 pub struct NodeView {
     node: Arc<Node>,
+    place: Watch<Option<NoPlace>>,
 }
 
 impl fmt::Debug for NodeView {
@@ -60,8 +73,8 @@ impl fmt::Debug for NodeView {
 }
 
 impl NodeView {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(node: Arc<Node>, place: Watch<Option<NoPlace>>) -> Self {
+        Self { node, place }
     }
 
     /// The node's name.
@@ -166,13 +179,21 @@ impl NodeView {
         if let Some(why) = status.stopped {
             return Waiting::Stopped(why);
         }
+        if let Some(why) = *self.place.borrow() {
+            return Waiting::ForPlace(why);
+        }
         if status.leader.as_ref() != Some(self.id()) {
             // Raft goes on naming a leader that fell silent.
-            let heard = status.leader.is_some() && self.node.leader_silent_for() <= silent;
-            return if heard {
-                Waiting::No
-            } else {
-                Waiting::ForLeader
+            let heard = self.node.leader_silent_for() <= silent;
+            let Some(leader) = status.leader.filter(|_| heard) else {
+                return Waiting::ForLeader;
+            };
+            return match status.snapshots_refused.get(&leader) {
+                Some(too_large) => Waiting::ForSnapshot {
+                    from: leader,
+                    too_large: *too_large,
+                },
+                None => Waiting::No,
             };
         }
         let numbers = self.node.numbers();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cabinet_consensus::log::durable::sim_disk::{Crash, SimDisk};
-use cabinet_consensus::log::durable::{Disk, Driver, DurableOptions, FileDisk, VOTE_BYTES_MAX};
+use cabinet_consensus::log::durable::{
+    Disk, Driver, DurableOptions, FileDisk, MEMBERSHIP_BYTES_MAX, VOTE_BYTES_MAX,
+};
 use cabinet_consensus::log::{
     DurableLog, IDENTITY_BYTES_MAX, LogError, LogStore, MemoryLog, RECORD_BYTES_MAX, StoredSnapshot,
 };
@@ -165,13 +167,18 @@ fn a_record_a_vote_and_a_snapshot_are_taken_at_their_limits_and_refused_one_past
         let over = vote(VOTE_BYTES_MAX + 1).await;
         assert_eq!(over, too_large("a vote", VOTE_BYTES_MAX));
         vote(VOTE_BYTES_MAX).await.unwrap();
-        let of = |len: usize| StoredSnapshot {
-            state: Bytes::from(vec![2; len - 8]),
+        let of = |len: usize, members: usize| StoredSnapshot {
+            state: Bytes::from(vec![2; len]),
+            membership: Bytes::from(vec![3; members]),
             ..snapshot(at(0, 1))
         };
-        let over = log.save_snapshot(of(101)).await;
+        let over = log.save_snapshot(of(101, 8)).await;
         assert_eq!(over, too_large("a snapshot", 100));
-        log.save_snapshot(of(100)).await.unwrap();
+        let over = log.save_snapshot(of(8, MEMBERSHIP_BYTES_MAX + 1)).await;
+        assert_eq!(over, too_large("a list of members", MEMBERSHIP_BYTES_MAX));
+        log.save_snapshot(of(100, MEMBERSHIP_BYTES_MAX))
+            .await
+            .unwrap();
         let before = held(&log).await;
         log.close().await.unwrap();
 

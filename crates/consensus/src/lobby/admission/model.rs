@@ -285,6 +285,7 @@ impl World {
                     kind: proc.kind,
                     session: None,
                     member: false,
+                    needs_vote: false,
                 });
             }
         }

@@ -83,6 +83,7 @@ impl Table {
             kind,
             session: None,
             member: false,
+            needs_vote: false,
         };
         let heard = self
             .admission
@@ -304,6 +305,7 @@ fn an_announcement_for_another_session_is_told_so() {
         kind: Kind::Player,
         session: Some(SessionId(2)),
         member: false,
+        needs_vote: false,
     };
     t.connected.insert(bob.peer.clone());
     let heard = t.admission.heard_announce(&bob.peer, announce, ms(0));
@@ -350,6 +352,7 @@ fn as_many_announcements_are_heard_as_may_be_and_one_more_is_not() {
         kind: Kind::Player,
         session: None,
         member: false,
+        needs_vote: false,
     };
     let mut hear = |from: &str, of: &str| {
         let from = node(from, 1).peer;
@@ -535,4 +538,94 @@ fn who_left_is_not_seated_for_what_it_said_before() {
     assert!(!seats_bob(t.step()));
     t.hear(node("bob", 1), Kind::Player);
     assert!(seats_bob(t.step()), "it came back");
+}
+
+#[test]
+fn who_gives_up_loses_the_place_it_was_given_meanwhile_and_who_takes_part_does_not() {
+    let mut t = Table::new(3, &["ann"]);
+    let bob = node("bob", 1);
+    let vacate = Step::Vacate {
+        node: bob.clone(),
+        left: false,
+    };
+    t.hear(bob.clone(), Kind::Player);
+    let give_up = |t: &mut Table| {
+        let heard = t.admission.heard_give_up(&bob.peer, bob.clone(), t.now);
+        assert_eq!(heard, Ok(()));
+    };
+    give_up(&mut t);
+    assert_eq!(t.step(), [], "it is not seated any more");
+    // Its seat was on its way already.
+    t.seat("bob", Kind::Player);
+    assert_eq!(t.step(), [vacate.clone()]);
+    t.membership.learners.insert(bob.clone());
+    assert_eq!(t.step(), [vacate.clone()], "until it is done");
+    // Whoever asks meanwhile is not told that the seats are taken.
+    t.seats.seats.truncate(2);
+    t.hear(node("cyd", 1), Kind::Player);
+    assert_eq!(t.step(), [vacate.clone()]);
+    t.acks("bob", 50);
+    assert!(
+        !t.step().contains(&vacate),
+        "it is in the game: the word was late"
+    );
+    t.dies("bob");
+    assert_eq!(t.step(), [vacate.clone()]);
+    t.hear(bob.clone(), Kind::Player);
+    assert!(!t.step().contains(&vacate), "it wants in again");
+    give_up(&mut t);
+    t.membership.voters.insert(bob.clone());
+    t.membership.learners.remove(&bob);
+    assert!(!t.step().contains(&vacate), "it votes");
+    let another = t.admission.heard_give_up(&bob.peer, node("cyd", 1), ms(0));
+    assert!(matches!(another, Err(NotHeard::NotItsOwn { .. })));
+}
+
+#[test]
+fn as_many_that_give_up_are_noted_as_may_be_and_one_more_is_not() {
+    let mut t = Table::new(1, &["ann"]);
+    let names: Vec<_> = (0..=ANNOUNCED_MAX).map(|n| format!("p{n}")).collect();
+    let (last, rest) = names.split_last().unwrap();
+    let mut give_up = |name: &str| {
+        let node = node(name, 1);
+        t.admission.heard_give_up(&node.peer.clone(), node, ms(0))
+    };
+    for name in rest {
+        assert_eq!(give_up(name), Ok(()));
+    }
+    let max = ANNOUNCED_MAX;
+    assert_eq!(give_up(last), Err(NotHeard::TooMany { max }));
+    assert_eq!(give_up("p0"), Ok(()));
+    // Time makes room.
+    t.now = t.timing.admit_within;
+    t.step();
+    let last = node(last, 1);
+    let noted = t.admission.heard_give_up(&last.peer.clone(), last, t.now);
+    assert_eq!(noted, Ok(()));
+}
+
+#[test]
+fn who_needs_a_vote_is_refused_at_once_where_servers_vote_and_takes_no_seat() {
+    let mut t = Table::new(2, &[]);
+    t.seats.core = [node("ann", 1)].into();
+    t.membership.voters = t.seats.core.clone();
+    let bob = node("bob", 1);
+    t.connected.insert(bob.peer.clone());
+    let mut announce = Announce {
+        node: bob.clone(),
+        kind: Kind::Player,
+        session: None,
+        member: false,
+        needs_vote: true,
+    };
+    let heard = t
+        .admission
+        .heard_announce(&bob.peer, announce.clone(), t.now);
+    assert_eq!(heard, Ok(()));
+    assert_eq!(t.step(), [answer(bob.clone(), Verdict::CoreVotes)]);
+    announce.needs_vote = false;
+    let heard = t.admission.heard_announce(&bob.peer, announce, t.now);
+    assert_eq!(heard, Ok(()));
+    let kind = Kind::Player;
+    assert_eq!(t.step(), [Step::Seat { node: bob, kind }]);
 }

@@ -66,12 +66,16 @@ pub use disk::{Disk, FileDisk};
 /// Largest vote, in bytes.
 pub const VOTE_BYTES_MAX: usize = 4 << 10;
 
+/// Largest list of members in a snapshot, in bytes: more than all that can be members take.
+pub const MEMBERSHIP_BYTES_MAX: usize = 256 << 10;
+
 /// What a durable log may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurableOptions {
     /// A segment that has this many bytes is followed by a new one.
     pub segment_bytes: u64,
-    /// Largest snapshot, membership and state together.
+    /// Largest state in a snapshot, in bytes. At least `Limits::snapshot_bytes_max`: a session does
+    /// not open on a log that takes less than its node.
     pub snapshot_bytes_max: usize,
 }
 
@@ -303,15 +307,23 @@ impl LogStore for DurableLog {
     }
 
     fn save_snapshot(&self, snapshot: StoredSnapshot) -> BoxFuture<'static, Result<(), LogError>> {
-        let len = snapshot
-            .membership
-            .len()
-            .saturating_add(snapshot.state.len());
         let max = self.shared.options.snapshot_bytes_max;
         self.ask(
-            |_| within("a snapshot", len, max).map(|()| snapshot),
+            |_| {
+                within(
+                    "a list of members",
+                    snapshot.membership.len(),
+                    MEMBERSHIP_BYTES_MAX,
+                )?;
+                within("a snapshot", snapshot.state.len(), max)?;
+                Ok(snapshot)
+            },
             Job::Snapshot,
         )
+    }
+
+    fn snapshot_bytes_max(&self) -> Option<usize> {
+        Some(self.shared.options.snapshot_bytes_max)
     }
 
     fn load_snapshot(&self) -> BoxFuture<'static, Result<Option<StoredSnapshot>, LogError>> {

@@ -20,7 +20,7 @@ use super::entries::Entries;
 use super::files::{Files, TEMPORARY, failed};
 use super::format::{self, Cell, SNAPSHOT_HEAD_BYTES};
 use super::writer::{Kept, Writer};
-use super::{DurableOptions, Memory, Shared, VOTE_BYTES_MAX};
+use super::{DurableOptions, MEMBERSHIP_BYTES_MAX, Memory, Shared, VOTE_BYTES_MAX, within};
 
 /// Opens what is there.
 pub(super) async fn recover(
@@ -57,8 +57,13 @@ pub(super) async fn recover(
     let purged = read_cell(&files, &names, Cell::Purged, 16).await?;
     let snapshot_max = options
         .snapshot_bytes_max
-        .saturating_add(SNAPSHOT_HEAD_BYTES);
+        .saturating_add(SNAPSHOT_HEAD_BYTES + MEMBERSHIP_BYTES_MAX);
     let snapshot = read_cell(&files, &names, Cell::Snapshot, snapshot_max).await?;
+    let snapshot = snapshot.as_ref().map(format::decode_snapshot).transpose()?;
+    if let Some(snapshot) = &snapshot {
+        let (len, max) = (snapshot.state.len(), options.snapshot_bytes_max);
+        within("the snapshot", len, max)?;
+    }
     let purged = purged.as_ref().map(format::decode_position).transpose()?;
     let (kept, records) = read_log(&mut files, firsts, purged).await?;
 
@@ -75,7 +80,7 @@ pub(super) async fn recover(
     let memory = Memory {
         entries,
         vote,
-        snapshot: snapshot.as_ref().map(format::decode_snapshot).transpose()?,
+        snapshot,
         identity,
         stats: LogStats {
             syncs: files.syncs,
@@ -106,7 +111,7 @@ async fn read_cell(
     if cell == Cell::Snapshot && bytes.len() > max {
         // At least this long: no more of it was read. The others have no limit that may differ, and
         // fail their check.
-        let max = content_max - SNAPSHOT_HEAD_BYTES;
+        let max = content_max - SNAPSHOT_HEAD_BYTES - MEMBERSHIP_BYTES_MAX;
         return Err(LogError::TooLarge {
             what: "the snapshot",
             len: max.saturating_add(1),
