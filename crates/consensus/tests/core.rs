@@ -309,7 +309,7 @@ async fn two_games_on_the_same_connections_know_nothing_of_each_other() {
     let [said, heard, elsewhere] =
         [&ann_red, &bob_red, &bob_blue].map(|session| session.app_channel("chat").unwrap());
     let (mut heard, mut elsewhere) = (heard.incoming().unwrap(), elsewhere.incoming().unwrap());
-    said.broadcast(b"red only");
+    said.broadcast(b"red only").unwrap();
     assert_eq!(&heard.recv().await.unwrap().frame[..], b"red only");
     assert!(elsewhere.try_recv().is_none());
     // One game's end is not the other's.
@@ -328,7 +328,7 @@ async fn players_on_servers_speak_to_each_other_and_to_one_alone() {
     let [ann, bob] = [0, 1].map(|n| table.players[n].app_channel("chat").unwrap());
     let server = table.servers[0].app_channel("chat").unwrap();
     let (mut to_bob, mut to_server) = (bob.incoming().unwrap(), server.incoming().unwrap());
-    assert_eq!(ann.broadcast(b"hello"), 4);
+    assert_eq!(ann.broadcast(b"hello"), Ok(4));
     ann.send_to(&peer("bob"), b"psst").unwrap();
     assert_eq!(&to_bob.recv().await.unwrap().frame[..], b"hello");
     assert_eq!(&to_bob.recv().await.unwrap().frame[..], b"psst");

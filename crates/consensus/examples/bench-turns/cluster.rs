@@ -215,7 +215,7 @@ impl Cluster {
                 while !stop.load(Ordering::Relaxed) {
                     tick.tick().await;
                     for _ in 0..FLOOD_BURST {
-                        channel.broadcast(&[7; FLOOD_BYTES]);
+                        let _ = channel.broadcast(&[7; FLOOD_BYTES]);
                     }
                 }
             });

@@ -550,6 +550,18 @@ impl Node {
         members.into_iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
     }
 
+    /// The peers that are members, this one among them: by our own log, or, before it names any, by
+    /// who welcomed this node.
+    pub(crate) fn members(&self) -> BTreeSet<PeerId> {
+        let membership = self.engine.status().borrow().membership.clone();
+        let peer = |node: &NodeId| node.peer.clone();
+        if membership.voters.is_empty() {
+            return guard(&self.trusted).iter().map(peer).collect();
+        }
+        let members = membership.voters.iter().chain(&membership.learners);
+        members.map(peer).collect()
+    }
+
     /// Counts frames of the lobby and the app lane whose sender is not known here, or may not say
     /// that.
     pub(crate) fn count_not_member(&self, frames: u64) {

@@ -1,12 +1,14 @@
 //! The application's own traffic beside the game: named, best effort, never relayed.
 //!
 //! Invariants
-//! - a frame goes to the peers it was sent to and to nobody else;
+//! - a frame goes to the members it was sent to and to nobody else, whoever is on the fabric;
 //! - an unread channel fills its own queue, drops its oldest frames and counts them: nothing else
 //!   waits for it;
-//! - a frame for a channel nobody opened is dropped.
+//! - a frame for a channel nobody has open is dropped;
+//! - a channel is open as long as a handle or its reader is there, and one of each name is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::fabric::{FRAME_BYTES_MAX, Inbound, Lane, Links, Overflow, Receiver, SendError};
 use crate::fabric::{Pusher, queue};
 use crate::ids::{NAME_BYTES_MAX, PeerId};
+use crate::node::Node;
 
 /// A channel that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +29,8 @@ pub enum ChannelError {
         /// Bytes given.
         len: usize,
     },
-    /// As many channels are open as may be.
+    /// As many channels are open as may be. One is free again once all its handles and its reader
+    /// are dropped.
     #[error("at most {max} channels are open at a time: drop one first")]
     TooMany {
         /// Channels allowed.
@@ -38,17 +42,45 @@ pub enum ChannelError {
         /// Its name.
         name: String,
     },
+    /// The session is closed.
+    #[error("the session is closed")]
+    Closed,
+}
+
+/// A frame of an app channel that was certainly not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelSendError {
+    /// The peer is no member of the game, as far as this node knows.
+    #[error("{0} is no member of the game")]
+    NotMember(PeerId),
+    /// The session is closed.
+    #[error("the session is closed")]
+    Closed,
+    /// The fabric did not take it.
+    #[error(transparent)]
+    Fabric(#[from] SendError),
 }
 
 struct Open {
     push: Pusher<Inbound>,
-    /// The reading half, until somebody takes it.
+    /// The reading half, unless somebody has it.
     reader: Option<Receiver<Inbound>>,
+    not_sent: Arc<AtomicU64>,
+    /// Handles and readers there are.
+    users: usize,
+}
+
+#[derive(Default)]
+struct State {
+    open: BTreeMap<String, Open>,
+    closed: bool,
 }
 
 struct Shared {
+    node: Arc<Node>,
     links: Links,
-    open: Mutex<BTreeMap<String, Open>>,
+    state: Mutex<State>,
     unknown: AtomicU64,
     channels_max: usize,
     frames_max: usize,
@@ -59,39 +91,61 @@ struct Shared {
 pub(crate) struct Channels(Arc<Shared>);
 
 impl Channels {
-    pub(crate) fn new(links: Links, channels_max: usize, frames_max: usize) -> Self {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        links: Links,
+        channels_max: usize,
+        frames_max: usize,
+    ) -> Self {
         Self(Arc::new(Shared {
+            node,
             links,
-            open: Mutex::default(),
+            state: Mutex::default(),
             unknown: AtomicU64::new(0),
             channels_max,
             frames_max,
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Open>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn open(&self, name: &str) -> Result<AppChannel, ChannelError> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(ChannelError::Name { len: name.len() });
         }
-        let mut open = self.lock();
+        let mut state = self.lock();
+        if state.closed {
+            return Err(ChannelError::Closed);
+        }
         let max = self.0.channels_max;
-        if !open.contains_key(name) {
-            if open.len() >= max {
+        if !state.open.contains_key(name) {
+            if state.open.len() >= max {
                 return Err(ChannelError::TooMany { max });
             }
             let bytes_max = FRAME_BYTES_MAX.saturating_mul(4);
             let (push, reader) = queue(self.0.frames_max, bytes_max, Overflow::DropOldest);
-            let reader = Some(reader);
-            open.insert(name.to_owned(), Open { push, reader });
+            let opened = Open {
+                push,
+                reader: Some(reader),
+                not_sent: Arc::default(),
+                users: 0,
+            };
+            state.open.insert(name.to_owned(), opened);
         }
-        Ok(AppChannel {
-            channels: self.clone(),
-            name: Arc::from(name),
-        })
+        let Some(open) = state.open.get_mut(name) else {
+            unreachable!("it was there, or has just been opened")
+        };
+        open.users += 1;
+        Ok(AppChannel(Arc::new(Handle {
+            push: open.push.clone(),
+            not_sent: open.not_sent.clone(),
+            user: User {
+                channels: self.clone(),
+                name: Arc::from(name),
+            },
+        })))
     }
 
     /// Puts a frame that arrived into its channel.
@@ -101,8 +155,9 @@ impl Channels {
         let name = named
             .filter(|len| *len > 0 && frame.len() > *len)
             .and_then(|len| std::str::from_utf8(&frame[1..=len]).ok());
-        let open = self.lock();
-        let Some((name, channel)) = name.and_then(|name| Some((name, open.get(name)?))) else {
+        let state = self.lock();
+        let Some((name, channel)) = name.and_then(|name| Some((name, state.open.get(name)?)))
+        else {
             self.0.unknown.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -117,78 +172,198 @@ impl Channels {
         );
     }
 
-    /// Frames for channels nobody opened here.
+    /// Frames for channels nobody has open here.
     pub(crate) fn unknown(&self) -> u64 {
         self.0.unknown.load(Ordering::Relaxed)
     }
 
+    /// Ends every channel: no frame comes or goes any more.
     pub(crate) fn close(&self) {
-        for channel in self.lock().values() {
+        let mut state = self.lock();
+        state.closed = true;
+        for channel in state.open.values() {
             channel.push.close();
         }
     }
 }
 
-/// One named channel of a session. Clones and later openings of the name are the same channel.
-#[derive(Clone)]
-pub struct AppChannel {
+/// One of those that keep a channel open. The channel goes with the last of them.
+struct User {
     channels: Channels,
     name: Arc<str>,
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let mut state = self.channels.lock();
+        let Some(open) = state.open.get_mut(&*self.name) else {
+            return;
+        };
+        open.users -= 1;
+        if open.users == 0 {
+            state.open.remove(&*self.name);
+        }
+    }
+}
+
+struct Handle {
+    push: Pusher<Inbound>,
+    not_sent: Arc<AtomicU64>,
+    user: User,
+}
+
+/// One named channel of a session. Clones and later openings of the name are the same channel, as
+/// long as one of them or its reader is there; a channel opened after that is a new one.
+#[derive(Clone)]
+pub struct AppChannel(Arc<Handle>);
+
+impl fmt::Debug for AppChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "app channel {:?}", self.name())
+    }
 }
 
 impl AppChannel {
     /// The channel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.user.name
     }
 
-    fn frame(&self, payload: &[u8]) -> Bytes {
-        let mut frame = BytesMut::with_capacity(1 + self.name.len() + payload.len());
+    /// The payload with the channel's name before it, if it may be sent at all.
+    fn frame(&self, payload: &[u8]) -> Result<Bytes, ChannelSendError> {
+        if self.0.user.channels.lock().closed {
+            return Err(ChannelSendError::Closed);
+        }
+        let name = self.name();
+        let len = 1 + name.len() + payload.len();
+        if len > FRAME_BYTES_MAX {
+            return Err(SendError::TooLarge { len }.into());
+        }
+        let mut frame = BytesMut::with_capacity(len);
         // A name has at most 255 bytes: `Channels::open` checked it.
-        frame.put_u8(self.name.len() as u8);
-        frame.put_slice(self.name.as_bytes());
+        frame.put_u8(name.len() as u8);
+        frame.put_slice(name.as_bytes());
         frame.put_slice(payload);
-        frame.freeze()
+        Ok(frame.freeze())
     }
 
-    /// Sends to every connected peer, best effort; answers how many took it.
-    pub fn broadcast(&self, payload: &[u8]) -> usize {
-        let frame = self.frame(payload);
-        self.channels.0.links.broadcast(Lane::App, &frame)
-    }
-
-    /// Sends to one peer and to nobody else, best effort.
+    /// Sends to every other member of the game, players, spectators and the witness, best effort;
+    /// answers how many it was sent to. For each that is not connected or whose queue is full,
+    /// [`not_sent`](Self::not_sent) grows by one. A peer that is no member gets nothing.
     ///
     /// # Errors
     ///
-    /// [`SendError`] when the frame was certainly not sent.
-    pub fn send_to(&self, to: &PeerId, payload: &[u8]) -> Result<(), SendError> {
-        self.channels
-            .0
-            .links
-            .send(to, Lane::App, self.frame(payload))
+    /// [`ChannelSendError`] when the frame may not be sent at all.
+    pub fn broadcast(&self, payload: &[u8]) -> Result<usize, ChannelSendError> {
+        let frame = self.frame(payload)?;
+        let Shared { node, links, .. } = &*self.0.user.channels.0;
+        let mut members = node.members();
+        members.remove(links.local());
+        let took = |peer: &&PeerId| links.send(peer, Lane::App, frame.clone()).is_ok();
+        let sent = members.iter().filter(took).count();
+        self.count_not_sent((members.len() - sent) as u64);
+        Ok(sent)
     }
 
-    /// Takes what arrives. A channel has one reader; frames that come before wait, up to the limit.
+    /// Sends to one member and to nobody else, best effort.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::ReaderTaken`] the second time.
-    pub fn incoming(&self) -> Result<Receiver<Inbound>, ChannelError> {
-        let mut open = self.channels.lock();
-        let reader = open
-            .get_mut(&*self.name)
-            .and_then(|open| open.reader.take());
-        reader.ok_or_else(|| ChannelError::ReaderTaken {
-            name: self.name.to_string(),
+    /// [`ChannelSendError`] when the frame was certainly not sent.
+    pub fn send_to(&self, to: &PeerId, payload: &[u8]) -> Result<(), ChannelSendError> {
+        let frame = self.frame(payload)?;
+        let Shared { node, links, .. } = &*self.0.user.channels.0;
+        if to != links.local() && !node.members().contains(to) {
+            return Err(ChannelSendError::NotMember(to.clone()));
+        }
+        let sent = links.send(to, Lane::App, frame);
+        self.count_not_sent(u64::from(sent.is_err()));
+        Ok(sent?)
+    }
+
+    fn count_not_sent(&self, frames: u64) {
+        self.0.not_sent.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Takes what arrives, until it is dropped. A channel has one reader at a time; frames that
+    /// come while there is none wait, up to the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::ReaderTaken`] while another reads.
+    pub fn incoming(&self) -> Result<ChannelReader, ChannelError> {
+        let User { channels, name } = &self.0.user;
+        let mut state = channels.lock();
+        // The channel is open: this handle is one of its users.
+        let open = state.open.get_mut(&**name);
+        let taken = open.and_then(|open| {
+            let receiver = open.reader.take()?;
+            open.users += 1;
+            Some(receiver)
+        });
+        let receiver = taken.ok_or_else(|| ChannelError::ReaderTaken {
+            name: name.to_string(),
+        })?;
+        Ok(ChannelReader {
+            receiver: Some(receiver),
+            user: User {
+                channels: channels.clone(),
+                name: name.clone(),
+            },
         })
     }
 
-    /// Frames dropped because nobody read them in time.
+    /// Frames that arrived and were dropped because nobody read them in time.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        let open = self.channels.lock();
-        open.get(&*self.name).map_or(0, |open| open.push.dropped())
+        self.0.push.dropped()
+    }
+
+    /// Frames for members that the fabric did not take.
+    #[must_use]
+    pub fn not_sent(&self) -> u64 {
+        self.0.not_sent.load(Ordering::Relaxed)
+    }
+}
+
+/// The frames that arrive on an [`AppChannel`]. When it is dropped, another may read: what it left
+/// waits for that one as long as the channel is open.
+pub struct ChannelReader {
+    /// There until this is dropped.
+    receiver: Option<Receiver<Inbound>>,
+    user: User,
+}
+
+impl fmt::Debug for ChannelReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reader of app channel {:?}", self.user.name)
+    }
+}
+
+impl ChannelReader {
+    /// The next frame, or `None` when the session is closed. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Inbound> {
+        self.receiver.as_mut()?.recv().await
+    }
+
+    /// The next frame, if one is there.
+    pub fn try_recv(&mut self) -> Option<Inbound> {
+        self.receiver.as_mut()?.try_recv()
+    }
+
+    /// Frames that arrived and were dropped because nobody read them in time.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.receiver.as_ref().map_or(0, Receiver::dropped)
+    }
+}
+
+impl Drop for ChannelReader {
+    fn drop(&mut self) {
+        let mut state = self.user.channels.lock();
+        if let Some(open) = state.open.get_mut(&*self.user.name) {
+            open.reader = self.receiver.take();
+        }
     }
 }

@@ -35,7 +35,7 @@ pub use bootstrap::{
 };
 #[cfg(feature = "testkit")]
 pub(crate) use bootstrap::{enter, host, resume};
-pub use channels::{AppChannel, ChannelError};
+pub use channels::{AppChannel, ChannelError, ChannelReader, ChannelSendError};
 pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
 pub use identity::LogOwner;
 pub use node_view::{NodeState, NodeView, Waiting};
@@ -367,7 +367,12 @@ async fn open<G: Game>(
         channel_frames_max,
         ..
     } = config.limits;
-    let channels = channels::Channels::new(links.clone(), channels_max, channel_frames_max);
+    let channels = channels::Channels::new(
+        node.clone(),
+        links.clone(),
+        channels_max,
+        channel_frames_max,
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
@@ -474,16 +479,17 @@ impl<G: Game> GameSession<G> {
         NodeView::new(self.node.clone(), self.place.clone())
     }
 
-    /// A named channel for the application's own traffic: best effort, bounded, never relayed.
+    /// A named channel for the application's own traffic between members: best effort, bounded,
+    /// never relayed. It is open until its last handle and its reader are dropped.
     ///
     /// # Errors
     ///
-    /// [`ChannelError`] when the name is none, or too many are open.
+    /// [`ChannelError`] when the name is none, too many are open, or the session is closed.
     pub fn app_channel(&self, name: &str) -> Result<AppChannel, ChannelError> {
         self.channels.open(name)
     }
 
-    /// App frames that arrived for channels nobody opened here.
+    /// App frames that arrived for channels nobody had open here.
     #[must_use]
     pub fn unclaimed_app_frames(&self) -> u64 {
         self.channels.unknown()

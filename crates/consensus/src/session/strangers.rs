@@ -152,7 +152,10 @@ async fn well_formed_frames_of_a_peer_that_is_no_member_are_dropped_and_counted_
     assert!(chat.try_recv().is_none());
     assert_eq!(ann.unclaimed_app_frames(), 0);
     let (_, bob) = &sessions[1];
-    bob.app_channel("chat").unwrap().broadcast(b"hello");
+    bob.app_channel("chat")
+        .unwrap()
+        .broadcast(b"hello")
+        .unwrap();
     let got = chat.recv().await.unwrap();
     assert_eq!((got.from, &got.frame[..]), (peer("bob"), &b"hello"[..]));
 
