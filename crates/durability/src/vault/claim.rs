@@ -262,7 +262,11 @@ pub(super) fn standing(standing: Standing) -> VaultError {
 
 impl Inner {
     /// What a checkpoint is that only its name is known of.
-    pub(super) async fn identify(&self, room: RoomId, name: ObjectName) -> Result<ObjectRef, VaultError> {
+    pub(super) async fn identify(
+        &self,
+        room: RoomId,
+        name: ObjectName,
+    ) -> Result<ObjectRef, VaultError> {
         let max = Sealer::bytes_max(self.raw_max);
         let blob = self.got(&name.key(room), max).await?;
         let digest = sha256(&blob.bytes);

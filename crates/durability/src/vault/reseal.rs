@@ -144,7 +144,12 @@ impl Inner {
                     Ok(twin) => {
                         twins.insert(name, twin);
                     }
-                    Err(error) => out.problem(&key, error)?,
+                    // It may have been pruned since it was listed.
+                    Err(error) if self.is_current(&key).await?.is_some() => {
+                        out.problem(&key, error)?;
+                    }
+                    Err(error) if error.is_outage() => return Err(error),
+                    Err(_) => {}
                 },
             }
         }
@@ -152,11 +157,14 @@ impl Inner {
         if let Some(object) = &head.object {
             next.object = twins.get(&object.name).or(Some(object)).copied();
         }
-        let moves = next.object != head.object
-            || self.is_current(&names::head(room)).await? == Some(false);
+        let moves =
+            next.object != head.object || self.is_current(&names::head(room)).await? == Some(false);
         if moves {
             next.nonce = self.sealer.draw()?;
-            if !self.replace_head(head, &next, version, now_ms, &twins).await? {
+            if !self
+                .replace_head(head, &next, version, now_ms, &twins)
+                .await?
+            {
                 return Ok(None);
             }
             out.records += 1;
@@ -282,9 +290,8 @@ impl Inner {
         }
         // The room went on: nobody looks for that parking any more.
         self.delete(&entries).await?;
-        let is_over = found.is_none_or(|(found, _)| {
-            matches!(found.standing, Standing::Expired | Standing::Ended)
-        });
+        let is_over = found
+            .is_none_or(|(found, _)| matches!(found.standing, Standing::Expired | Standing::Ended));
         if is_over {
             // What whoever ended it has not seen. An owner's pruning takes them otherwise.
             let made: Vec<Key> = twins.values().map(|twin| twin.name.key(room)).collect();
@@ -352,7 +359,9 @@ impl Inner {
             };
             let claim = Claim { base, ..claim };
             let sealed = self.sealer.seal(&place, &claim.encode())?;
-            let put = self.store.put(key, sealed, Condition::Matches(blob.version));
+            let put = self
+                .store
+                .put(key, sealed, Condition::Matches(blob.version));
             match put.await {
                 Ok(_) => return Ok(true),
                 Err(StoreError::Precondition) => {}

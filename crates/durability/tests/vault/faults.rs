@@ -25,7 +25,9 @@ const REQUESTS_MAX: u64 = 60;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Calls again until it is done, as a caller may after errors that pass.
-pub async fn persist<T>(mut call: impl AsyncFnMut() -> Result<T, VaultError>) -> Result<T, VaultError> {
+pub async fn persist<T>(
+    mut call: impl AsyncFnMut() -> Result<T, VaultError>,
+) -> Result<T, VaultError> {
     let mut last = call().await;
     for _ in 0..3 {
         match last {

@@ -7,8 +7,8 @@ use cabinet_durability::seal::{Keyring, Sealing};
 use cabinet_durability::{Resealed, Retention, Standing, SweepPolicy, Vault, VaultError};
 
 use crate::between::{self, kept, taken};
-use crate::faulty::Fault;
 use crate::faults::{self, FAULTS, STOPS, persist};
+use crate::faulty::Fault;
 use crate::support::{
     Bucket, NOW, failure, head_key, header, key, live, opened, pack, park, room, state, write,
 };
@@ -34,12 +34,18 @@ async fn parked_again(bucket: &Bucket) {
     let lease = live(&a, room(1), b"first").await;
     let people = header("g", 1, &["ada"]);
     let packed = pack(&lease, b"parked before");
-    lease.park(&packed, people, NOW).await.expect("it is parked");
+    lease
+        .park(&packed, people, NOW)
+        .await
+        .expect("it is parked");
     let parked = opened(&b, room(1)).await;
     let lease = b.take(&parked, NOW).await.expect("it is nobody's");
     let packed = pack(&lease, b"parked");
     let people = header("g", 2, &["ada", "bob"]);
-    lease.park(&packed, people, NOW).await.expect("it is parked");
+    lease
+        .park(&packed, people, NOW)
+        .await
+        .expect("it is parked");
 }
 
 /// Room 2 was taken, and set aside before its new owner wrote anything: the newest there is of it is
@@ -159,14 +165,20 @@ async fn parked_again_in(bucket: &Bucket, a: &Vault) {
     let lease = live(a, room(5), b"first").await;
     let people = header("g", 1, &["ada"]);
     let packed = pack(&lease, b"parked before");
-    lease.park(&packed, people, NOW).await.expect("it is parked");
+    lease
+        .park(&packed, people, NOW)
+        .await
+        .expect("it is parked");
     let lease = b
         .take(&opened(&b, room(5)).await, NOW)
         .await
         .expect("it is nobody's");
     let packed = pack(&lease, b"parked");
     let people = header("g", 2, &["ada", "bob"]);
-    lease.park(&packed, people, NOW).await.expect("it is parked");
+    lease
+        .park(&packed, people, NOW)
+        .await
+        .expect("it is parked");
 }
 
 #[tokio::test]
@@ -481,7 +493,10 @@ async fn without_the_key_or_the_head_or_any_keys_it_says_so() {
     let stranger = keyed(&bucket, "stranger", &[3, 2]);
     assert_eq!(failure(stranger.reseal(room(1), NOW).await), "unreadable");
     let operator = operator(&bucket);
-    assert_eq!(failure(operator.reseal(room(9), NOW).await), "no checkpoint");
+    assert_eq!(
+        failure(operator.reseal(room(9), NOW).await),
+        "no checkpoint"
+    );
     let keyless = bucket.process_with("dev", Sealing::UnsealedForDevelopment, |_| {});
     assert_eq!(failure(keyless.reseal(room(1), NOW).await), "key required");
     assert_eq!(failure(keyless.reseal_residents().await), "key required");
