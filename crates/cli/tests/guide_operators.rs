@@ -10,7 +10,7 @@ use cabinet_durability::seal::{Keyring, MasterKey, Sealing};
 use cabinet_durability::store::DirStore;
 use cabinet_durability::{Header, OwnerId, RoomIds, Vault, VaultOptions};
 use cabinet_host::{GameOptions, Host, HostOptions, MemoryServices, Mode, RoomConfig, Seed};
-use common::{fixture, state_of};
+use common::{fixture, reference, state_of};
 
 const GUIDE: &str = include_str!("../../../docs/guide-operators.md");
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -71,7 +71,13 @@ fn every_command_of_the_guide_runs() {
         .filter_map(|block| block.split("```").next())
         .flat_map(str::lines)
         .collect();
-    assert_eq!(commands.len(), 9, "{commands:?}");
+    assert_eq!(commands.len(), 15, "{commands:?}");
+    let left = folder.path().join("reference/snapshots");
+    fs::create_dir_all(&left).unwrap();
+    let old = reference::room(9);
+    let record = reference::record(old, "tour", &reference::snapshot());
+    fs::write(left.join(old.to_string()), reference::sealed(&record)).unwrap();
+    fs::write(folder.path().join("reference-key"), reference::KEY).unwrap();
     let program = env!("CARGO_BIN_EXE_cabinet");
     let script = commands
         .join("\n")
@@ -92,4 +98,6 @@ fn every_command_of_the_guide_runs() {
         out.contains("screens after 3 wakes") && out.contains("1 expired"),
         "{out}"
     );
+    assert!(out.contains("\n2 records sealed under key 2"), "{out}");
+    assert!(out.contains("\n1 rooms imported"), "{out}");
 }

@@ -3,148 +3,18 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cabinet_cli::rooms;
-use cabinet_durability::seal::{Keyring, MasterKey, Sealing};
 use cabinet_durability::store::{
     Answer, Blob, BlobStore, Condition, DirStore, Key, Page, StoreError, Version, Want,
 };
-use cabinet_durability::{Header, Member, OwnerId, RoomId, RoomIds, Vault, VaultOptions};
-use cabinet_host::{
-    GameOptions, Host, HostOptions, MemoryServices, Mode, Player, RoomConfig, Seed,
-};
 use clap::Parser as _;
-use common::{Ran, cabinet, fixture, state_of};
-
-const SECRET: &str = "3f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c573f9a0c57";
-const NOW_MS: u64 = 1_700_000_000_000;
-
-/// A folder with a store in it, the keys, a live room and a parked one.
-struct Place {
-    folder: tempfile::TempDir,
-    live: RoomId,
-    parked: RoomId,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("keys"), format!("# now\n1 {SECRET}\n")).unwrap();
-        let mut ids = RoomIds::default();
-        let (live, parked) = (ids.next(NOW_MS, [1; 8]), ids.next(NOW_MS, [2; 8]));
-        let place = Self {
-            folder,
-            live,
-            parked,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.unwrap().block_on(place.fill());
-        place
-    }
-
-    async fn fill(&self) {
-        let store = Arc::new(DirStore::open(self.store()).unwrap());
-        let sealing = Sealing::Keys(Keyring::new(MasterKey::from_hex(1, SECRET).unwrap()));
-        let options = VaultOptions::new(OwnerId::named("node"));
-        let vault = Vault::open(store, sealing, options).unwrap();
-        let wasm = fs::read(fixture("tour.wasm")).unwrap();
-        let mut load = GameOptions::default();
-        load.deadline = std::time::Duration::from_secs(60);
-        let game = Host::new(HostOptions::default())
-            .unwrap()
-            .load(&wasm, &load)
-            .unwrap();
-        let mut room = game.room(
-            RoomConfig {
-                mode: Mode::Private,
-                capacity: 2,
-                min_players: 1,
-                seed: Seed::Set(7),
-                resident: false,
-                deadline: None,
-                heartbeat: None,
-            },
-            Box::new(MemoryServices::new()),
-        );
-        let now = i64::try_from(NOW_MS).unwrap() * 1_000_000;
-        let player = Player {
-            account: "ada".to_owned(),
-            handle: "Ada\u{1b}[31m".to_owned(),
-            conn: "c".to_owned(),
-            kind: cabinet_host::Kind::Member,
-            character: cabinet_host::Character::default(),
-        };
-        let _ = room.start(now);
-        let _ = room.join(now, player);
-        let lease = vault.create(self.live, NOW_MS).await.unwrap();
-        for beat in 1..3 {
-            let _ = room.wake(now + beat * 50_000_000);
-            let packed = lease.pack(
-                lease.next_epoch(),
-                game.digest(),
-                &state_of(&mut room),
-                NOW_MS,
-            );
-            lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
-        }
-        let lease = vault.create(self.parked, NOW_MS).await.unwrap();
-        let packed = lease.pack(
-            lease.next_epoch(),
-            game.digest(),
-            &state_of(&mut room),
-            NOW_MS,
-        );
-        let roster = vec![Member {
-            account: "ada".to_owned(),
-            handle: "Ada\u{1b}[31m".to_owned(),
-        }];
-        let slug = "tour".to_owned();
-        let header = Header {
-            slug,
-            at: now,
-            roster,
-        };
-        lease.park(&packed.unwrap(), header, NOW_MS).await.unwrap();
-    }
-
-    fn store(&self) -> PathBuf {
-        self.folder.path().join("store")
-    }
-
-    fn rooms(&self, args: &[&str]) -> Ran {
-        let all = [&["rooms", "--store", "store", "--key-file", "keys"], args].concat();
-        cabinet(self.folder.path(), &all)
-    }
-
-    /// Every file of the store, and what is in it.
-    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut files = Vec::new();
-        let mut folders = vec![self.store()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    files.push((path.clone(), fs::read(path).unwrap()));
-                }
-            }
-        }
-        files.sort();
-        files
-    }
-}
-
-fn one_line(ran: &Ran) -> &str {
-    assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{ran:?}");
-    assert!(!ran.stderr.contains(&SECRET[..8]), "{ran:?}");
-    &ran.stderr
-}
+use common::place::{Place, SECRET, one_line};
+use common::reference;
+use common::{cabinet, fixture};
 
 #[test]
 fn an_operator_sees_every_room_and_what_is_in_it() {
@@ -307,13 +177,16 @@ struct Line {
 #[test]
 fn every_command_that_reads_works_on_a_store_that_refuses_writes() {
     let place = Place::new();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let (live, parked) = (place.live.to_string(), place.parked.to_string());
     let keys = place.folder.path().join("keys");
     let out = place.folder.path().join("out");
+    let record = place.folder.path().join("record");
+    let blob = reference::snapshot();
+    fs::write(
+        &record,
+        reference::record(reference::room(1), "tour", &blob),
+    )
+    .unwrap();
     let game = fixture("tour.wasm");
     for command in [
         &["list"][..],
@@ -322,15 +195,22 @@ fn every_command_that_reads_works_on_a_store_that_refuses_writes() {
         &["dump", &parked, "--out", out.to_str().unwrap()],
         &["diff", &parked, &parked],
         &["restore", &parked, game.to_str().unwrap()],
-        // It only says what it would do.
-        &["sweep"],
+        // These only say what they would do.
+        &["sweep", "--deep"],
+        &["reseal"],
+        &[
+            "import",
+            record.to_str().unwrap(),
+            game.to_str().unwrap(),
+            "--reference-unsealed",
+        ],
     ] {
         let line = [&["rooms", "--key-file", keys.to_str().unwrap()], command].concat();
         let args = Line::try_parse_from(line)
             .unwrap_or_else(|error| panic!("{error}"))
             .args;
         let store = Arc::new(Refusing(DirStore::open(place.store()).unwrap()));
-        let outcome = runtime.block_on(rooms::run_on(store, &args));
+        let outcome = rooms::run_on(store, &args);
         assert_eq!(
             outcome,
             Ok(cabinet_cli::outcome::Outcome::Good),
@@ -353,7 +233,9 @@ fn garbage_is_one_line_that_says_what_to_do() {
     let parked = place.parked.to_string();
     let parked_at = format!("{parked}@9");
     let named = format!("{parked}@x");
-    for (args, wanted) in [
+    fs::write(folder.join("empty"), "\n").unwrap();
+    let tour = fixture("tour.wasm").to_str().unwrap().to_owned();
+    let table = [
         (&["rooms", "list"][..], "--store URL"),
         (&["rooms", "list", "--store", "nowhere"], "no such folder"),
         (&["rooms", "list", "--store", "ftp://x"], "s3://BUCKET"),
@@ -456,14 +338,123 @@ fn garbage_is_one_line_that_says_what_to_do() {
             "wasm",
         ),
         (&["rooms", "sweep", "--parked-for", "0"], "parked-for"),
+        (
+            &["rooms", "reseal", "--store", "store", "--unsealed"],
+            "no key to seal under",
+        ),
+        (&["rooms", "reseal", "--store", "store"], "--key-file FILE"),
         (&["smoke", "none.wasm"], "none.wasm"),
         (
             &["smoke", "binary", "--script", "binary"],
             "smoke.yaml:1: not UTF-8",
         ),
         (&["smoke", "keys", "--check", "--update"], "cannot be used"),
-    ] {
-        let ran = cabinet(folder, args);
+    ];
+    let on_the_store = [
+        (on_store(&["reseal", "x"]), "unexpected argument"),
+        (on_store(&["import"]), "required"),
+        (on_store(&["import", "keys", &tour]), "--reference-key"),
+        (
+            on_store(&["import", "nowhere", &tour, "--reference-key", "binary"]),
+            "nothing to import",
+        ),
+        (
+            on_store(&["import", "nowhere", &tour, "--reference-unsealed"]),
+            "needs --reference-key FILE",
+        ),
+        (
+            on_store(&["import", "s3://", &tour, "--reference-key", "binary"]),
+            "no bucket",
+        ),
+        (
+            on_store(&["import", "store", &tour, "--reference-key", "binary"]),
+            "under snapshots/",
+        ),
+        (
+            on_store(&["import", "binary", &tour, "--reference-key", "none"]),
+            "none: ",
+        ),
+        (
+            on_store(&["import", "binary", &tour, "--reference-key", "empty"]),
+            "no key in it",
+        ),
+        (
+            on_store(&["import", "binary", &tour, "--reference-key", "keys"]),
+            "seal does not hold",
+        ),
+        (
+            on_store(&["import", "binary", &tour, "--reference-unsealed"]),
+            "--room ROOM",
+        ),
+        (
+            on_store(&[
+                "import",
+                "binary",
+                &tour,
+                "--reference-unsealed",
+                "--room",
+                "x",
+            ]),
+            "no room's id",
+        ),
+        (
+            on_store(&[
+                "import",
+                "binary",
+                &tour,
+                "--reference-unsealed",
+                "--room",
+                &parked,
+            ]),
+            "not compressed as a snapshot is",
+        ),
+        (
+            on_store(&[
+                "import",
+                "binary",
+                &tour,
+                "--reference-unsealed",
+                "--slug",
+                "NO",
+            ]),
+            "--slug NO",
+        ),
+        (
+            on_store(&["import", "binary", "keys", "--reference-unsealed"]),
+            "wasm",
+        ),
+        (
+            on_store(&[
+                "import",
+                "binary",
+                &tour,
+                "--reference-unsealed",
+                "--reference-key",
+                "keys",
+            ]),
+            "cannot be used",
+        ),
+        (
+            on_store(&["restore", &parked, &tour, "--play"]),
+            "needs a terminal",
+        ),
+        (
+            on_store(&["restore", &parked, &tour, "--play", "--json"]),
+            "no --json",
+        ),
+        (
+            on_store(&["restore", &parked, &tour, "--play", "--wakes", "2"]),
+            "cannot be used",
+        ),
+        (on_store(&["restore", "x", &tour, "--play"]), "no room's id"),
+        (
+            on_store(&["restore", &parked, &tour, "--color", "pink"]),
+            "pink",
+        ),
+    ];
+    let all = table.iter().map(|(args, wanted)| (args.to_vec(), *wanted));
+    for (args, wanted) in all.chain(on_the_store) {
+        let ran = cabinet(folder, &args);
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
         assert!(ran.stderr.contains(wanted), "{args:?}: {ran:?}");
         assert!(!ran.stderr.contains(&SECRET[8..16]), "{args:?}: {ran:?}");
@@ -472,4 +463,10 @@ fn garbage_is_one_line_that_says_what_to_do() {
             one_line(&ran);
         }
     }
+}
+
+/// What follows `cabinet rooms` on the store of a place.
+fn on_store<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let on = ["--store", "store", "--key-file", "keys"];
+    [&["rooms"], words, &on].concat()
 }

@@ -76,6 +76,6 @@ pub use names::{ObjectName, RoomObject};
 pub use retention::{Floor, Retention};
 pub use vault::{
     Audit, Checkpoint, FINDINGS_MAX, Finding, FloorAnswer, Floors, Lease, Packed, ParkedEntry,
-    ParkedRoom, ParkedRooms, ResidentPointer, SweepPolicy, Swept, Vault, VaultError, VaultOptions,
-    Written,
+    ParkedRoom, ParkedRooms, Resealed, ResidentPointer, SweepPolicy, Swept, Vault, VaultError,
+    VaultOptions, Written,
 };

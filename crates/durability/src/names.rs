@@ -82,8 +82,10 @@ pub(crate) fn probes() -> Key {
     Key::known("v1/probe".into())
 }
 
+pub(crate) const RESIDENTS: &str = "v1/residents/";
+
 pub(crate) fn resident(pseudonym: &str) -> Key {
-    Key::known(format!("v1/residents/{pseudonym}"))
+    Key::known(format!("{RESIDENTS}{pseudonym}"))
 }
 
 /// A line of an index.

@@ -11,6 +11,7 @@
 //! the bucket can put one sealed record in another's place. What the records say of themselves is
 //! checked here; a checkpoint says nothing of its room.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -242,6 +243,18 @@ pub struct ReferenceRooms {
     pub foreign: u64,
 }
 
+/// A room of which the reference host left something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReferenceRoom {
+    /// The room.
+    pub room: RoomId,
+    /// It is parked: that record counts, whatever checkpoints there are.
+    pub parked: bool,
+    /// There is a pointer to its newest checkpoint.
+    pub checkpointed: bool,
+}
+
 /// Reads the reference host's bucket.
 pub struct ReferenceStore {
     store: Arc<dyn BlobStore>,
@@ -346,6 +359,46 @@ impl ReferenceStore {
         out.rooms
             .sort_by_key(|(room, header)| std::cmp::Reverse((header.at, *room)));
         Ok(out)
+    }
+
+    /// Every room that has a parked record or a pointer, by id. Names only: nothing is proven.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Unavailable`].
+    pub async fn rooms(&self) -> Result<Vec<ReferenceRoom>, ReferenceError> {
+        const PREFIX: &str = "snapshots/";
+        let mut rooms: BTreeMap<RoomId, ReferenceRoom> = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .store
+                .list(PREFIX, after.as_deref(), PAGE_KEYS_MAX)
+                .await
+                .map_err(ReferenceError::Unavailable)?;
+            for entry in &page.entries {
+                let name = &entry.key.as_str()[PREFIX.len()..];
+                let (first, rest) = match name.split_once('/') {
+                    Some((first, rest)) => (first, Some(rest)),
+                    None => (name, None),
+                };
+                let Ok(room) = first.parse::<RoomId>() else {
+                    continue;
+                };
+                let found = rooms.entry(room).or_insert(ReferenceRoom {
+                    room,
+                    parked: false,
+                    checkpointed: false,
+                });
+                found.parked |= rest.is_none();
+                found.checkpointed |= rest == Some("latest");
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        let named = |found: &ReferenceRoom| found.parked || found.checkpointed;
+        Ok(rooms.into_values().filter(named).collect())
     }
 
     fn open_parked(&self, room: RoomId, sealed: &Bytes) -> Result<ParkedRecord, Damage> {

@@ -9,7 +9,7 @@ pub mod meter;
 pub mod session;
 pub mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -124,9 +124,18 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     if args.bench_first_frame {
         return bench(table, args.look.caps(), began, loaded, from_cache);
     }
-    let (over, signal) = play(table, args.look.caps())?;
+    at_the_table(table, args.look, args.record.as_deref())
+}
+
+/// Plays an open room in the terminal until somebody leaves or it is over. `record` is where it is
+/// recorded to, for messages.
+///
+/// # Errors
+/// When the terminal cannot be had, the recording is not whole, or a signal ended it.
+pub fn at_the_table(table: Table, look: Look, record: Option<&Path>) -> Result<Outcome, Problem> {
+    let (over, signal) = play(table, look.caps())?;
     let outcome = tell(&over);
-    if let (Err(reason), Some(path)) = (over.recorded, &args.record) {
+    if let (Err(reason), Some(path)) = (over.recorded, record) {
         let what = format!("the recording {} is not whole: {reason}", path.display());
         return Err(Problem::new(what));
     }
@@ -276,7 +285,7 @@ impl Status {
 }
 
 /// Says how a room ended: its result, or why it failed.
-fn tell(over: &Over) -> Outcome {
+pub fn tell(over: &Over) -> Outcome {
     let ending = &over.ending;
     if let Some(failure) = failure_of(ending) {
         eprintln!("cabinet: the game failed");

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cabinet_host::{Frame, Game, GameOptions, Input, Mode};
+use cabinet_host::{Frame, Game, GameOptions, Input, Mode, Player};
 use cabinet_rooms::host_keys::{self, HostKey};
+use cabinet_rooms::keeper::RoomState;
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::services::{StoreAdmin, wait_for};
 use cabinet_rooms::{
-    EndReason, Ending, InputError, Listing, Registry, RoomHandle, RoomSpec, Runtime,
+    EndReason, Ending, InputError, Listing, Registry, Resume, RoomHandle, RoomSpec, Runtime,
     RuntimeOptions, Seat,
 };
 use cabinet_wire::ROSTER_CAP;
@@ -85,20 +86,64 @@ pub fn seat_count(asked: Option<u16>, min_players: u16, max_players: u16) -> u16
     asked.unwrap_or(min_players).clamp(1, most)
 }
 
+/// Who sits in a room that goes on: those who were in it last, else everybody who ever was, else one
+/// who is new; as many as the game admits.
+fn players_of(state: &RoomState, max_players: u16) -> Vec<Player> {
+    let known = if state.roster.is_empty() {
+        &state.joined
+    } else {
+        &state.roster
+    };
+    if known.is_empty() {
+        return vec![player_of(1)];
+    }
+    let most = match max_players {
+        0 => ROSTER_CAP,
+        most => ROSTER_CAP.min(most.into()),
+    };
+    known.iter().take(most).cloned().collect()
+}
+
 impl Table {
     /// Opens a room of `game`, which came from the file `artifact`, and seats everybody.
     ///
     /// # Errors
     /// [`NotOpened`].
     pub fn open(game: Game, artifact: &Path, setup: &Setup) -> Result<Self, NotOpened> {
+        Self::begin(game, artifact, setup, None)
+    }
+
+    /// Goes on with a room that was stored, and seats those who were in it last. Nothing of it is
+    /// written anywhere.
+    ///
+    /// # Errors
+    /// [`NotOpened`].
+    pub fn resume(game: Game, artifact: &Path, state: RoomState) -> Result<Self, NotOpened> {
+        Self::begin(game, artifact, &Setup::default(), Some(state))
+    }
+
+    fn begin(
+        game: Game,
+        artifact: &Path,
+        setup: &Setup,
+        state: Option<RoomState>,
+    ) -> Result<Self, NotOpened> {
         let meta = game.meta();
         let seats = seat_count(setup.seats, meta.min_players, meta.max_players);
+        let players = match &state {
+            Some(state) => players_of(state, meta.max_players),
+            None => (1..=seats).map(player_of).collect(),
+        };
         let (meta_heartbeat, features) = (meta.heartbeat_ms, meta.ctx_features);
         let digest = game.digest();
         let fallback = setup.heartbeat.unwrap_or(GameOptions::default().heartbeat);
 
+        let mut listing = Listing::new(game);
+        if let Some(state) = &state {
+            listing = listing.with_slug(state.slug.clone());
+        }
         let listed = Registry::new()
-            .add(Listing::new(game))
+            .add(listing)
             .map_err(|error| Problem::about("cannot list the game", &error))?;
         let slug = listed.slug().as_str().to_owned();
         let store = MemoryStore::new();
@@ -159,28 +204,35 @@ impl Table {
         let waits = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Problem::about("cannot wait for a room", &error))?;
-        let room = runtime
-            .open(&listed, spec)
-            .map_err(|error| Problem::about("cannot open a room", &error))?;
+        let opened = match state {
+            None => runtime.open(&listed, spec),
+            Some(state) => {
+                spec.joined = state.joined;
+                spec.roster = state.roster;
+                let snapshot = Resume::Snapshot(Box::new(state.snapshot));
+                runtime.resume(&listed, snapshot, spec)
+            }
+        };
+        let room = opened.map_err(|error| Problem::about("cannot open a room", &error))?;
         let mut table = Self {
             _runtime: runtime,
             waits,
             room,
-            seats: Vec::with_capacity(seats.into()),
+            seats: Vec::with_capacity(players.len()),
             meter,
             log,
             tap,
         };
-        table.seat_everybody(seats)?;
+        table.seat_everybody(players)?;
         Ok(table)
     }
 
-    fn seat_everybody(&mut self, seats: u16) -> Result<(), NotOpened> {
+    fn seat_everybody(&mut self, players: Vec<Player>) -> Result<(), NotOpened> {
         if let Err(ending) = self.waits.block_on(self.room.started()) {
             return Err(NotOpened::Ended(self.over(ending)));
         }
-        for seat in 1..=seats {
-            match self.waits.block_on(self.room.join(player_of(seat))) {
+        for (seat, player) in (1..).zip(players) {
+            match self.waits.block_on(self.room.join(player)) {
                 Ok(taken) => self.seats.push(taken),
                 Err(error) => {
                     if let Some(ending) = self.ending_if_over() {

@@ -4,8 +4,10 @@
 //! something are given one that only notes what they would do ([`store::DryRun`]), until `--write`.
 //! Keys come from a file and are in no message.
 
+pub mod import;
 pub mod keys;
 mod look;
+mod reseal;
 mod snapshots;
 pub mod store;
 
@@ -20,9 +22,11 @@ use cabinet_rooms::{Clock as _, SystemClock};
 use serde_json::json;
 
 use crate::outcome::{Outcome, Problem};
+use crate::play::Look;
 use store::{DryRun, ReadOnly};
 
-/// Look after rooms that are stored: list, show, verify, dump, compare, restore, sweep.
+/// Look after rooms that are stored: list, show, verify, dump, compare, restore, re-seal, import,
+/// sweep.
 ///
 /// Reads only, unless --write is given. The store is a folder, file:///FOLDER or
 /// s3://BUCKET/PREFIX?region=REGION&endpoint=URL with credentials in AWS_ACCESS_KEY_ID and
@@ -74,8 +78,8 @@ pub enum What {
         /// Another.
         b: String,
     },
-    /// Restore a checkpoint in this process, let it wake, and print what players see. Nothing in the
-    /// store changes.
+    /// Restore a checkpoint in this process, let it wake, and print what players see; or play on from
+    /// it. Nothing in the store changes.
     Restore {
         /// The room's id, and @EPOCH for one that is not the newest.
         room: String,
@@ -85,7 +89,23 @@ pub enum What {
         /// How often the room wakes first.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
         wakes: u32,
+        /// Play on from it in the terminal, as everybody who was in the room.
+        #[arg(long, conflicts_with = "wakes")]
+        play: bool,
+        /// What the terminal can show, with --play.
+        #[command(flatten)]
+        look: Look,
     },
+    /// Seal everything under the first key of the key file, so that the others can be dropped. Rooms
+    /// that some process has are left to it.
+    Reseal {
+        /// Do it. Without this, say what would be done.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Take in rooms that the reference host left: parked, under their ids, in the format of this
+    /// store. A room that is there is never written over.
+    Import(import::Args),
     /// Let rooms that were parked too long expire, and remove what leads nowhere.
     Sweep {
         /// Do it. Without this, say what would be done.
@@ -94,7 +114,7 @@ pub enum What {
         /// Days a room may be parked.
         #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         parked_for: u32,
-        /// Look through all players' entries and all checkpoints too.
+        /// Look through all players' entries and all checkpoints too, also old ones of parked rooms.
         #[arg(long)]
         deep: bool,
     },
@@ -110,21 +130,46 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         .clone()
         .or_else(|| std::env::var("CABINET_STORE").ok());
     let url = url.ok_or_else(|| Problem::new("no store: give --store URL or set CABINET_STORE"))?;
-    let store = store::open(&url, args.unsealed)?;
+    run_on(store::open(&url, args.unsealed)?, args)
+}
+
+/// Runs the command on a store that is open. Not from within a tokio runtime.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_on(store: Arc<dyn BlobStore>, args: &Args) -> Result<Outcome, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Problem::about("no runtime", &error))?;
-    runtime.block_on(run_on(store, args))
+    if let What::Restore {
+        room,
+        game,
+        play: true,
+        look,
+        ..
+    } = &args.what
+    {
+        let vault = vault(Arc::new(ReadOnly(store)), args, OWNER)?;
+        let which = which(room)?;
+        if args.json {
+            return Err(Problem::new("--play has no --json: it needs a terminal"));
+        }
+        let stored = runtime.block_on(snapshots::read(&vault, &which))?;
+        drop(runtime);
+        return snapshots::play(stored, game, *look);
+    }
+    runtime.block_on(on_store(store, args))
 }
 
-/// Runs the command on a store that is open.
-///
-/// # Errors
-/// As for [`run`].
-pub async fn run_on(store: Arc<dyn BlobStore>, args: &Args) -> Result<Outcome, Problem> {
-    let vault = |store| vault(store, args);
-    let looked_at = || vault(Arc::new(ReadOnly(Arc::clone(&store))));
+async fn on_store(store: Arc<dyn BlobStore>, args: &Args) -> Result<Outcome, Problem> {
+    let looked_at = || vault(Arc::new(ReadOnly(Arc::clone(&store))), args, OWNER);
+    let dry = Arc::new(DryRun::new(Arc::clone(&store)));
+    // What is to be written goes to the store, or is only noted.
+    let written = |write: bool, owner| {
+        let noted: Arc<dyn BlobStore> = dry.clone();
+        vault(if write { Arc::clone(&store) } else { noted }, args, owner)
+    };
     match &args.what {
         What::List => look::list(&looked_at()?, args.json).await,
         What::Show { room } => look::show(&looked_at()?, room_id(room)?, args.json).await,
@@ -135,8 +180,22 @@ pub async fn run_on(store: Arc<dyn BlobStore>, args: &Args) -> Result<Outcome, P
         What::Diff { a, b } => {
             snapshots::diff(&looked_at()?, &which(a)?, &which(b)?, args.json).await
         }
-        What::Restore { room, game, wakes } => {
-            snapshots::restore(&looked_at()?, &which(room)?, game, *wakes, args.json).await
+        What::Restore {
+            room, game, wakes, ..
+        } => snapshots::restore(&looked_at()?, &which(room)?, game, *wakes, args.json).await,
+        What::Reseal { write } => {
+            let Sealing::Keys(ring) = sealing(args)? else {
+                let what =
+                    "--unsealed has no key to seal under; give --key-file FILE, the new key first";
+                return Err(Problem::new(what));
+            };
+            let key = ring.current().id();
+            let vault = written(*write, OWNER)?;
+            reseal::reseal(&vault, key, &dry, *write, args.json).await
+        }
+        What::Import(import) => {
+            let vault = written(import.write, IMPORT_OWNER)?;
+            import::import(&vault, import, &dry, args.json).await
         }
         What::Sweep {
             write,
@@ -146,16 +205,16 @@ pub async fn run_on(store: Arc<dyn BlobStore>, args: &Args) -> Result<Outcome, P
             let mut policy = SweepPolicy::default();
             policy.parked_for = Duration::from_secs(u64::from(*parked_for) * 24 * 60 * 60);
             policy.deep = *deep;
-            let dry = Arc::new(DryRun::new(Arc::clone(&store)));
-            let vault = if *write {
-                vault(store)?
-            } else {
-                vault(dry.clone())?
-            };
+            let vault = written(*write, OWNER)?;
             sweep(&vault, &policy, &dry, *write, args.json).await
         }
     }
 }
+
+/// The name in what these commands write.
+const OWNER: &str = "cabinet rooms";
+/// The name in what an import leaves when it is stopped, by which the next one knows it.
+const IMPORT_OWNER: &str = "cabinet rooms import";
 
 async fn sweep(
     vault: &Vault,
@@ -173,6 +232,7 @@ async fn sweep(
             "erased": swept.erased,
             "entries": swept.entries,
             "orphans": swept.orphans,
+            "pruned": swept.pruned,
             "damaged": swept.damaged,
             "failed": swept.failed,
             "would": notes,
@@ -183,12 +243,13 @@ async fn sweep(
             println!("would {note}");
         }
         println!(
-            "{}{} expired, {} erased, {} entries and {} checkpoints that lead nowhere removed, {} damaged, {} failed",
+            "{}{} expired, {} erased, {} entries and {} checkpoints that lead nowhere removed, {} old ones of parked rooms, {} damaged, {} failed",
             if write { "" } else { "with --write: " },
             swept.expired,
             swept.erased,
             swept.entries,
             swept.orphans,
+            swept.pruned,
             swept.damaged,
             swept.failed
         );
@@ -197,18 +258,21 @@ async fn sweep(
     Ok(if whole { Outcome::Good } else { Outcome::Bad })
 }
 
-fn vault(store: Arc<dyn BlobStore>, args: &Args) -> Result<Vault, Problem> {
+fn vault(store: Arc<dyn BlobStore>, args: &Args, owner: &str) -> Result<Vault, Problem> {
+    let options = VaultOptions::new(OwnerId::named(owner));
+    Vault::open(store, sealing(args)?, options).map_err(about_store)
+}
+
+fn sealing(args: &Args) -> Result<Sealing, Problem> {
     let named = std::env::var_os("CABINET_KEY_FILE").map(PathBuf::from);
-    let sealing = match args.key_file.clone().or(named) {
-        _ if args.unsealed => Sealing::UnsealedForDevelopment,
-        Some(path) => Sealing::Keys(keys::read(&path)?),
+    match args.key_file.clone().or(named) {
+        _ if args.unsealed => Ok(Sealing::UnsealedForDevelopment),
+        Some(path) => Ok(Sealing::Keys(keys::read(&path)?)),
         None => {
             let what = "no keys: give --key-file FILE or set CABINET_KEY_FILE (or --unsealed for a folder of development)";
-            return Err(Problem::new(what));
+            Err(Problem::new(what))
         }
-    };
-    let options = VaultOptions::new(OwnerId::named("cabinet rooms"));
-    Vault::open(store, sealing, options).map_err(about_store)
+    }
 }
 
 /// A room, and one of its checkpoints.

@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 
 use super::{Which, about_store, shown};
 use crate::artifact::Artifact;
+use crate::host_cache;
 use crate::outcome::{Outcome, Problem};
+use crate::play::table::{NotOpened, Table};
+use crate::play::{Look, at_the_table, tell};
 use crate::smoke::render;
+use crate::term::tty::Tty;
 
 /// Pages of a difference that are listed; the rest are counted.
 const PAGES_SHOWN: usize = 100;
@@ -244,6 +248,37 @@ pub(super) async fn restore(
     Ok(Outcome::Good)
 }
 
+/// Plays on from a checkpoint, which stays as it is.
+pub(super) fn play(
+    (checkpoint, state): (Checkpoint, RoomState),
+    game: &Path,
+    look: Look,
+) -> Result<Outcome, Problem> {
+    if !Tty::is_there() {
+        let what =
+            "--play needs a terminal for its keys and its screen; --wakes N prints what is seen";
+        return Err(Problem::new(what));
+    }
+    let artifact = Artifact::resolve(game)?;
+    let loaded = host_cache::host()?
+        .load(&artifact.wasm, &GameOptions::default())
+        .map_err(|error| Problem::about(game.display(), &error))?;
+    if loaded.digest() != checkpoint.artifact {
+        let what = format!(
+            "{}: the game is artifact {}, the room is of {}; give that version",
+            game.display(),
+            loaded.digest(),
+            checkpoint.artifact
+        );
+        return Err(Problem::new(what));
+    }
+    match Table::resume(loaded, &artifact.path, state) {
+        Ok(table) => at_the_table(table, look, None),
+        Err(NotOpened::Problem(problem)) => Err(problem),
+        Err(NotOpened::Ended(over)) => Ok(tell(&over)),
+    }
+}
+
 fn rows(frame: &Frame) -> Vec<String> {
     render::text(frame).lines().map(str::to_owned).collect()
 }
@@ -261,7 +296,7 @@ fn screens(room: &Room) -> Vec<(String, Frame)> {
     everyone.into_iter().chain(members).collect()
 }
 
-async fn read(vault: &Vault, which: &Which) -> Result<(Checkpoint, RoomState), Problem> {
+pub(super) async fn read(vault: &Vault, which: &Which) -> Result<(Checkpoint, RoomState), Problem> {
     let room = which.room;
     let checkpoint = match which.epoch {
         None => vault.latest(room, None).await,

@@ -1,6 +1,11 @@
 //! What the test files share: the program, run, the games of `fixtures`, and a room's state.
 #![allow(dead_code)] // Each test file takes what it needs.
 
+pub mod place;
+pub mod reference;
+#[cfg(unix)]
+pub mod terminal;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,17 +42,32 @@ pub fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What a keeper writes of a room, with nobody and nothing in its lists.
+/// What a keeper writes of a room, whose members are all who were ever in it.
 pub fn state_of(room: &mut cabinet_host::Room) -> Vec<u8> {
     let mut bytes = b"CABT".to_vec();
     bytes.extend(1_u32.to_le_bytes());
     bytes.push(0);
-    bytes.extend(4_u16.to_le_bytes());
-    bytes.extend(b"tour");
+    text(&mut bytes, "tour");
     bytes.extend(5_i64.to_le_bytes());
-    for _ in 0..3 {
-        bytes.extend(0_u32.to_le_bytes());
+    for _ in ["joined", "roster"] {
+        bytes.extend((room.members().len() as u32).to_le_bytes());
+        for member in room.members() {
+            text(&mut bytes, &member.account);
+            text(&mut bytes, &member.handle);
+            text(&mut bytes, &member.conn);
+            bytes.push(member.kind as u8);
+            text(&mut bytes, &member.character.glyph);
+            bytes.extend(member.character.ink);
+            bytes.extend(member.character.bg);
+            bytes.push(member.character.ascii_fallback);
+        }
     }
+    bytes.extend(0_u32.to_le_bytes());
     bytes.extend(room.snapshot().unwrap().payload().unwrap());
     bytes
+}
+
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend((text.len() as u16).to_le_bytes());
+    bytes.extend(text.as_bytes());
 }

@@ -18,7 +18,7 @@ use crate::planted::{Bug, tests as planted};
 pub(super) type Seen = BTreeMap<&'static str, u64>;
 
 /// Everything a run of enough seeds must have seen.
-const MUST_SEE: [&str; 18] = [
+const MUST_SEE: [&str; 19] = [
     "acknowledged",
     "claimed",
     "clock jumped",
@@ -35,6 +35,7 @@ const MUST_SEE: [&str; 18] = [
     "pruned",
     "read",
     "rebuilt",
+    "resealed",
     "taken",
     "tampered",
 ];

@@ -26,6 +26,8 @@ const WRITERS: usize = 3;
 const READER: usize = 4;
 /// Sets up, and looks at the end.
 const QUIET: usize = 5;
+/// Seals the room under another key, whenever nobody has it.
+const OPERATOR: usize = 6;
 const ARTIFACT: ArtifactDigest = ArtifactDigest([7; 32]);
 
 struct World {
@@ -76,8 +78,24 @@ impl World {
     }
 
     fn vault(&self, process: usize, seed: u64) -> Vault {
-        let ring =
-            Keyring::new(MasterKey::new(1, *b"0123456789abcdef0123456789abcdef").expect("a key"));
+        let ids: &[u32] = match process {
+            OPERATOR => &[2, 1],
+            _ => &[1, 2],
+        };
+        self.vault_with(process, seed, ids)
+    }
+
+    /// A process with these keys, the first of which seals.
+    fn vault_with(&self, process: usize, seed: u64, ids: &[u32]) -> Vault {
+        let key = |id: &u32| {
+            let mut bytes = *b"0123456789abcdef0123456789abcdef";
+            bytes[0] ^= *id as u8;
+            MasterKey::new(*id, bytes).expect("a key")
+        };
+        let mut ring = Keyring::new(key(&ids[0]));
+        for id in &ids[1..] {
+            ring = ring.with_older(key(id)).expect("another key");
+        }
         let mut options = VaultOptions::new(OwnerId::named(&format!("process {process}")));
         options.entropy = Arc::new(SeededEntropy::new(seed));
         options.checkpoint_bytes_max = 1 << 20;
@@ -241,6 +259,45 @@ async fn park(world: &World, who: usize, lease: &Lease) -> bool {
         Err(error) => {
             world.expects("parking", &error);
             matches!(error, VaultError::Fenced { .. })
+        }
+    }
+}
+
+/// The operator, who does not know how the room is.
+async fn reseals(world: Rc<World>, vault: Vault, times: usize) {
+    for _ in 0..times {
+        match vault.reseal(world.room, world.clock.get()).await {
+            Ok(done) => {
+                if done.records > 0 {
+                    world.saw("resealed");
+                }
+                if !done.problems.is_empty() {
+                    world.breaks(format!("sealing anew: {:?}", done.problems));
+                }
+            }
+            Err(error) => world.expects("sealing anew", &error),
+        }
+    }
+}
+
+/// A room nobody has is all under the new key, whatever the night was: whoever has only that reads
+/// it.
+async fn resealed(world: Rc<World>, operator: Vault, new_key: Vault) {
+    let done = operator.reseal(world.room, world.clock.get()).await;
+    let done = match done {
+        Ok(done) if done.problems.is_empty() => done,
+        other => return world.breaks(format!("sealing anew in the morning: {other:?}")),
+    };
+    if done.standing == Some(Standing::Live) {
+        return;
+    }
+    if done.waiting > 0 {
+        world.breaks(format!("not all is sealed anew: {done:?}"));
+    }
+    reads(Rc::clone(&world), new_key.clone(), 1).await;
+    for name in new_key.checkpoints(world.room).await.expect("it lists") {
+        if let Err(error) = new_key.checkpoint(world.room, &name).await {
+            world.breaks(format!("{name:?} is not under the new key: {error:?}"));
         }
     }
 }
@@ -504,13 +561,18 @@ fn play(world: &Rc<World>, seed: u64) -> Result<(), String> {
         tasks.spawn(who, life(Rc::clone(world), who, vault(who)));
     }
     tasks.spawn(READER, reads(Rc::clone(world), vault(READER), 8));
+    let times = world.below(12);
+    tasks.spawn(OPERATOR, reseals(Rc::clone(world), vault(OPERATOR), times));
     let mut respawns = world.below(5);
     let mut old_head = None;
     loop {
         tasks.settle();
         verdict()?;
         if world.percent(2) {
-            let who = 1 + world.below(WRITERS);
+            let who = match world.below(WRITERS + 1) {
+                0 => OPERATOR,
+                writer => writer,
+            };
             if tasks.has(who) {
                 world.saw("crashed");
                 tasks.crash(who);
@@ -518,7 +580,12 @@ fn play(world: &Rc<World>, seed: u64) -> Result<(), String> {
             }
             if respawns > 0 && !tasks.has(who) {
                 respawns -= 1;
-                tasks.spawn(who, life(Rc::clone(world), who, vault(who)));
+                match who {
+                    OPERATOR => {
+                        tasks.spawn(who, reseals(Rc::clone(world), vault(who), 4));
+                    }
+                    _ => tasks.spawn(who, life(Rc::clone(world), who, vault(who))),
+                }
             }
         }
         if world.percent(2) {
@@ -544,6 +611,13 @@ fn play(world: &Rc<World>, seed: u64) -> Result<(), String> {
         }
     }
     world.sim.lock().trouble = 0;
+    if world.percent(50) {
+        let new_key = world.vault_with(QUIET, seed ^ 2, &[2]);
+        let operator = vault(OPERATOR);
+        tasks.spawn(QUIET, resealed(Rc::clone(world), operator, new_key));
+        world.settle(&mut tasks);
+        verdict()?;
+    }
     if world.percent(70) {
         tasks.spawn(QUIET, morning(Rc::clone(world), vault(QUIET)));
         world.settle(&mut tasks);

@@ -13,6 +13,7 @@ mod keys;
 mod record;
 
 pub use keys::{KEYS_MAX, KeyError, Keyring, MasterKey};
+pub(crate) use record::claimed_key;
 pub use record::{
     HEADER_BYTES, Kind, MAGIC, Place, RECORD_VERSION, TAG_BYTES, Unverified, Verified, Wanted,
 };

@@ -385,6 +385,13 @@ impl Unverified {
     }
 }
 
+/// The key a record claims to be sealed under, from its first [`HEADER_BYTES`]: nothing of it is
+/// proven. `None` when they are no record's.
+pub(crate) fn claimed_key(first: &[u8]) -> Option<u32> {
+    let header = Header::decode(first.first_chunk::<HEADER_BYTES>()?).ok()?;
+    Some(header.key)
+}
+
 /// A record whose seal holds, where it belongs.
 pub struct Verified {
     header: Header,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::claim::CLAIM_BYTES_MAX;
 use super::{Checkpoint, Inner, MISSING, Vault, VaultError, sha256};
 use crate::codec::TEXT_BYTES_MAX;
 use crate::head::{Claim, HEAD_BYTES_MAX, Head, Standing};
@@ -20,8 +21,6 @@ use crate::store::{Key, PAGE_KEYS_MAX, StoreError, Want};
 
 /// What is found wrong, at most; the rest is counted.
 pub const FINDINGS_MAX: usize = 10_000;
-/// Bytes of a claim at most.
-const CLAIM_BYTES_MAX: u64 = 1 << 10;
 /// Everything of ours lies under this.
 const OURS: &str = "v1/";
 
@@ -192,7 +191,7 @@ impl Vault {
 }
 
 impl Inner {
-    async fn open_checkpoint(
+    pub(super) async fn open_checkpoint(
         &self,
         room: RoomId,
         name: &ObjectName,
@@ -242,7 +241,7 @@ impl Inner {
             rooms.entry(room).or_default().objects.push(object);
             return self.audit_room_object(key, room, object).await;
         }
-        if let Some(pseudonym) = name.strip_prefix("v1/residents/") {
+        if let Some(pseudonym) = name.strip_prefix(names::RESIDENTS) {
             audit.records += 1;
             return self.audit_resident(key, pseudonym).await;
         }
@@ -293,13 +292,8 @@ impl Inner {
     async fn audit_resident(&self, key: &Key, pseudonym: &str) -> Result<(), VaultError> {
         let max = TEXT_BYTES_MAX as u64;
         let bytes = self.whole(key, Sealer::bytes_max(max)).await?;
-        let claimed = crate::seal::Unverified::parse(bytes.clone()).map_err(VaultError::opening)?;
-        let wanted = Wanted::any(Kind::Resident, claimed.claimed().room);
-        let opened = self.sealer.open(bytes, &wanted, max);
-        let (_, body) = opened.map_err(VaultError::opening)?;
-        let slug =
-            std::str::from_utf8(&body).map_err(|_| VaultError::corrupt("resident pointer"))?;
-        let names = self.sealer.pseudonyms(super::residents::SLUG, slug);
+        let (_, slug) = self.open_resident(bytes)?;
+        let names = self.sealer.pseudonyms(super::residents::SLUG, &slug);
         if names.iter().any(|name| name == pseudonym) {
             Ok(())
         } else {
@@ -322,7 +316,7 @@ impl Inner {
         }
     }
 
-    async fn whole(&self, key: &Key, max: u64) -> Result<Bytes, VaultError> {
+    pub(super) async fn whole(&self, key: &Key, max: u64) -> Result<Bytes, VaultError> {
         match self.store.get(key, Want::Whole { max }).await {
             Ok(Some(blob)) => Ok(blob.bytes),
             // It went since it was listed.

@@ -1,5 +1,6 @@
 //! Taking a room: a new one, a dead process's, one whose head was lost.
 
+use bytes::Bytes;
 use cabinet_wire::ArtifactDigest;
 
 use super::lease::Lease;
@@ -15,7 +16,7 @@ use crate::store::{Blob, Condition, Key, StoreError, Version, Want};
 /// head was lost end below it.
 const REBUILD_GAP: u64 = 1 << 20;
 /// Bytes of a claim's record body at most.
-const CLAIM_BYTES_MAX: u64 = 1 << 10;
+pub(super) const CLAIM_BYTES_MAX: u64 = 1 << 10;
 
 impl Vault {
     /// Takes a new room: one whose id was made just now. Two requests.
@@ -261,7 +262,11 @@ pub(super) fn standing(standing: Standing) -> VaultError {
 
 impl Inner {
     /// What a checkpoint is that only its name is known of.
-    async fn identify(&self, room: RoomId, name: ObjectName) -> Result<ObjectRef, VaultError> {
+    pub(super) async fn identify(
+        &self,
+        room: RoomId,
+        name: ObjectName,
+    ) -> Result<ObjectRef, VaultError> {
         let max = Sealer::bytes_max(self.raw_max);
         let blob = self.got(&name.key(room), max).await?;
         let digest = sha256(&blob.bytes);
@@ -297,11 +302,20 @@ impl Inner {
         let key = names::claim(room, fence);
         let max = Sealer::bytes_max(CLAIM_BYTES_MAX);
         let blob = self.got(&key, max).await?;
+        self.open_claim(room, fence, blob.bytes)
+    }
+
+    pub(super) fn open_claim(
+        &self,
+        room: RoomId,
+        fence: Fence,
+        bytes: Bytes,
+    ) -> Result<Claim, VaultError> {
         let mut wanted = Wanted::any(Kind::Claim, room);
         wanted.fence = Some(fence);
         let (place, body) = self
             .sealer
-            .open(blob.bytes, &wanted, CLAIM_BYTES_MAX)
+            .open(bytes, &wanted, CLAIM_BYTES_MAX)
             .map_err(VaultError::opening)?;
         let claim = Claim::decode(&body).ok_or_else(|| VaultError::corrupt("claim"))?;
         let epoch = claim.base.map_or(Epoch::NONE, |object| object.name.epoch);

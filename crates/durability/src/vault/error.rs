@@ -51,6 +51,9 @@ pub enum VaultError {
     /// Somebody else resumed the room first.
     #[error("the room has been resumed already")]
     AlreadyResumed,
+    /// The store has a room of that id, or had.
+    #[error("the store has that room already")]
+    AlreadyThere,
     /// The account was not in the room.
     #[error("the account was not in the room")]
     NotAMember,

@@ -205,7 +205,9 @@ impl Lease {
             return Ok(Written::Superseded);
         }
         seen.put_ms = packed.object.name.at_ms;
-        self.put_object(packed).await?;
+        self.inner
+            .create_object(&packed.object.name.key(self.room), &packed.bytes)
+            .await?;
         if planted(Bug::DeleteBeforeAdvance)
             && let Some(old) = seen.head.object
         {
@@ -267,7 +269,9 @@ impl Lease {
             return Err(overtaken());
         }
         seen.put_ms = packed.object.name.at_ms;
-        self.put_object(packed).await?;
+        self.inner
+            .create_object(&packed.object.name.key(self.room), &packed.bytes)
+            .await?;
         // Before the head: a parked room that nobody finds would be lost, an entry for a room that
         // is not parked is not shown.
         let entries = self
@@ -349,42 +353,6 @@ impl Lease {
             .collect();
         self.inner.delete(&gone).await?;
         Ok(gone.len())
-    }
-
-    /// Creates the checkpoint's object, once. One of the same name is our own earlier attempt if
-    /// its bytes are.
-    async fn put_object(&self, packed: &Packed) -> Result<(), VaultError> {
-        let store = &self.inner.store;
-        let key = packed.object.name.key(self.room);
-        let mut last = None;
-        for _ in 0..LOOKS_MAX {
-            let put = store
-                .put(&key, packed.bytes.clone(), Condition::Absent)
-                .await;
-            match put {
-                Ok(_) => return Ok(()),
-                Err(StoreError::Precondition) => {
-                    let max = packed.object.bytes;
-                    let there = match store.get(&key, Want::Whole { max }).await {
-                        Err(StoreError::TooLarge { .. }) => None,
-                        got => got?,
-                    };
-                    if there.is_some_and(|blob| blob.bytes == packed.bytes) {
-                        return Ok(());
-                    }
-                    return Err(StoreError::Unavailable(
-                        "other bytes are under the checkpoint's name; the next attempt has another"
-                            .into(),
-                    )
-                    .into());
-                }
-                Err(error @ (StoreError::Ambiguous(_) | StoreError::Conflict)) => {
-                    last = Some(error);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(last.unwrap_or(StoreError::Conflict).into())
     }
 
     /// Replaces the head by its successor, for as long as the room is ours.
@@ -487,6 +455,38 @@ fn overtaken() -> VaultError {
 }
 
 impl Inner {
+    /// Creates a checkpoint's object, once. One of the same name is our own earlier attempt if its
+    /// bytes are.
+    pub(super) async fn create_object(&self, key: &Key, bytes: &Bytes) -> Result<(), VaultError> {
+        let mut last = None;
+        for _ in 0..LOOKS_MAX {
+            let put = self.store.put(key, bytes.clone(), Condition::Absent).await;
+            match put {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Precondition) => {
+                    let max = bytes.len() as u64;
+                    let there = match self.store.get(key, Want::Whole { max }).await {
+                        Err(StoreError::TooLarge { .. }) => None,
+                        got => got?,
+                    };
+                    if there.is_some_and(|blob| blob.bytes == *bytes) {
+                        return Ok(());
+                    }
+                    return Err(StoreError::Unavailable(
+                        "other bytes are under the checkpoint's name; the next attempt has another"
+                            .into(),
+                    )
+                    .into());
+                }
+                Err(error @ (StoreError::Ambiguous(_) | StoreError::Conflict)) => {
+                    last = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.unwrap_or(StoreError::Conflict).into())
+    }
+
     /// Deletes what the store has of a room that is over or expired; the head last but one, then the
     /// entries it is found by.
     pub(super) async fn erase(&self, head: &Head) -> Result<(), VaultError> {

@@ -14,8 +14,10 @@
 mod audit;
 mod claim;
 mod error;
+mod import;
 mod lease;
 mod parked;
+mod reseal;
 mod residents;
 mod sweep;
 
@@ -32,6 +34,7 @@ pub use audit::{Audit, FINDINGS_MAX, Finding};
 pub use error::VaultError;
 pub use lease::{Lease, Packed, Written};
 pub use parked::{ParkedEntry, ParkedRoom, ParkedRooms};
+pub use reseal::Resealed;
 pub use residents::ResidentPointer;
 pub use sweep::{SweepPolicy, Swept};
 

@@ -98,37 +98,49 @@ impl Vault {
         account: Option<&str>,
         artifact: Option<ArtifactDigest>,
     ) -> Result<ParkedRoom, VaultError> {
-        let head = self.inner.read_head_and_surroundings(room).await?;
-        let (head, version) = head.ok_or(VaultError::NoCheckpoint)?;
-        let header = head.header.as_ref();
-        // Before anything else is said of the room; a live one has no header to ask.
-        if let (Some(account), Some(header)) = (account, header)
-            && !header.has(account)
-        {
-            return Err(VaultError::NotAMember);
-        }
-        let object = match (head.standing, head.object) {
-            (Standing::Parked, Some(object)) => object,
-            (Standing::Live | Standing::Ended, _) => return Err(VaultError::AlreadyResumed),
-            (other, _) => return Err(standing(other)),
-        };
-        check_artifact(&object, artifact)?;
-        match self.inner.read_object(room, &object).await {
-            Err(VaultError::Corrupt { what: MISSING, .. }) => {
-                // Somebody may have resumed the room since, gone on, and deleted what is old.
-                match self.inner.read_head(room).await? {
-                    Some((now, _)) if now.fence == head.fence => Err(VaultError::corrupt(MISSING)),
-                    Some((now, _)) if now.standing == Standing::Expired => Err(VaultError::Expired),
-                    _ => Err(VaultError::AlreadyResumed),
+        for _ in 0..LOOKS_MAX {
+            let head = self.inner.read_head_and_surroundings(room).await?;
+            let (head, version) = head.ok_or(VaultError::NoCheckpoint)?;
+            let header = head.header.as_ref();
+            // Before anything else is said of the room; a live one has no header to ask.
+            if let (Some(account), Some(header)) = (account, header)
+                && !header.has(account)
+            {
+                return Err(VaultError::NotAMember);
+            }
+            let object = match (head.standing, head.object) {
+                (Standing::Parked, Some(object)) => object,
+                (Standing::Live | Standing::Ended, _) => return Err(VaultError::AlreadyResumed),
+                (other, _) => return Err(standing(other)),
+            };
+            check_artifact(&object, artifact)?;
+            match self.inner.read_object(room, &object).await {
+                Err(VaultError::Corrupt { what: MISSING, .. }) => {
+                    match self.inner.read_head(room).await? {
+                        // It was sealed under another key meanwhile, and has another name.
+                        Some((now, _))
+                            if same_parking(&now, &head) && now.object != head.object => {}
+                        Some((now, _)) if now.fence == head.fence => {
+                            return Err(VaultError::corrupt(MISSING));
+                        }
+                        // Somebody resumed the room since, went on, and deleted what is old.
+                        Some((now, _)) if now.standing == Standing::Expired => {
+                            return Err(VaultError::Expired);
+                        }
+                        _ => return Err(VaultError::AlreadyResumed),
+                    }
+                }
+                checkpoint => {
+                    return Ok(ParkedRoom {
+                        head,
+                        version,
+                        checkpoint: checkpoint?,
+                        takes: Mutex::default(),
+                    });
                 }
             }
-            checkpoint => Ok(ParkedRoom {
-                head,
-                version,
-                checkpoint: checkpoint?,
-                takes: Mutex::default(),
-            }),
         }
+        Err(VaultError::busy())
     }
 
     /// Takes a parked room that was read. Of everybody who tries exactly one succeeds. After an
@@ -157,7 +169,7 @@ impl Vault {
                 Some((seen, version))
             } else {
                 match seen.standing {
-                    Standing::Parked if seen.object == parked.head.object => {}
+                    Standing::Parked if same_parking(&seen, &parked.head) => {}
                     Standing::Parked | Standing::Live | Standing::Ended => {
                         return Err(VaultError::AlreadyResumed);
                     }
@@ -285,16 +297,17 @@ pub(super) const ACCOUNT: &str = "account";
 impl Inner {
     /// The index entries of a room that is about to be parked.
     pub(super) fn parked_entries(&self, room: RoomId, epoch: Epoch, header: &Header) -> Vec<Key> {
-        let players = accounts(header).into_iter().filter_map(|account| {
-            let name = self
-                .sealer
-                .pseudonyms(ACCOUNT, account)
-                .into_iter()
-                .next()?;
-            Some(names::player(&name, room, epoch))
-        });
         std::iter::once(names::parked(room, epoch))
-            .chain(players)
+            .chain(self.players_now(room, epoch, header))
+            .collect()
+    }
+
+    /// The players' entries of a parking, under the current key.
+    pub(super) fn players_now(&self, room: RoomId, epoch: Epoch, header: &Header) -> Vec<Key> {
+        let name = |account| self.sealer.pseudonyms(ACCOUNT, account).into_iter().next();
+        accounts(header)
+            .into_iter()
+            .filter_map(|account| Some(names::player(&name(account)?, room, epoch)))
             .collect()
     }
 
@@ -309,6 +322,13 @@ impl Inner {
             .map(|name| names::player(&name, head.room, head.epoch()))
             .collect()
     }
+}
+
+/// Whether two heads of a room are of one parking. What is sealed under another key has another
+/// name and the same place.
+fn same_parking(a: &Head, b: &Head) -> bool {
+    let is_parked = a.standing == Standing::Parked && b.standing == Standing::Parked;
+    is_parked && a.fence == b.fence && a.epoch() == b.epoch()
 }
 
 /// The accounts of a roster, each once. The empty one is nobody's.

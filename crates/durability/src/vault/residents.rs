@@ -1,8 +1,9 @@
 //! Which room is the resident one of a game.
 
+use bytes::Bytes;
 use cabinet_wire::ArtifactDigest;
 
-use super::{Vault, VaultError};
+use super::{Inner, Vault, VaultError};
 use crate::codec::TEXT_BYTES_MAX;
 use crate::head::HeadError;
 use crate::ids::{Epoch, Fence, RoomId};
@@ -40,21 +41,12 @@ impl Vault {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let verified = Unverified::parse(blob.bytes)
-                .and_then(|record| {
-                    // The room is what is asked for; the slug inside must be the one asked about.
-                    let wanted = Wanted::any(Kind::Resident, record.claimed().room);
-                    record.verify(&inner.sealer, &wanted)
-                })
-                .map_err(VaultError::opening)?;
-            let body = verified
-                .decode(TEXT_BYTES_MAX as u64)
-                .map_err(VaultError::opening)?;
-            if body != slug.as_bytes() {
+            let (room, of) = inner.open_resident(blob.bytes)?;
+            if of != slug {
                 return Err(VaultError::corrupt("resident pointer of another game"));
             }
             return Ok(Some(ResidentPointer {
-                room: verified.place().room,
+                room,
                 key,
                 version: blob.version,
             }));
@@ -79,14 +71,7 @@ impl Vault {
         if slug.len() > TEXT_BYTES_MAX {
             return Err(HeadError::Text(slug.len()).into());
         }
-        let place = Place {
-            kind: Kind::Resident,
-            room,
-            epoch: Epoch::NONE,
-            fence: Fence::NONE,
-            artifact: ArtifactDigest([0; 32]),
-        };
-        let sealed = inner.sealer.seal(&place, slug.as_bytes())?;
+        let sealed = inner.seal_resident(room, slug)?;
         let pseudonyms = inner.sealer.pseudonyms(SLUG, slug);
         // There is one for each key, and there is a key.
         let current = names::resident(pseudonyms.first().map_or("", String::as_str));
@@ -114,5 +99,34 @@ impl Vault {
             },
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Inner {
+    /// The room a pointer names, and the slug inside it, which must be the one asked about.
+    pub(super) fn open_resident(&self, bytes: Bytes) -> Result<(RoomId, String), VaultError> {
+        let verified = Unverified::parse(bytes)
+            .and_then(|record| {
+                // The room is what is asked for.
+                let wanted = Wanted::any(Kind::Resident, record.claimed().room);
+                record.verify(&self.sealer, &wanted)
+            })
+            .map_err(VaultError::opening)?;
+        let body = verified
+            .decode(TEXT_BYTES_MAX as u64)
+            .map_err(VaultError::opening)?;
+        let slug = String::from_utf8(body).map_err(|_| VaultError::corrupt("resident pointer"))?;
+        Ok((verified.place().room, slug))
+    }
+
+    pub(super) fn seal_resident(&self, room: RoomId, slug: &str) -> Result<Bytes, VaultError> {
+        let place = Place {
+            kind: Kind::Resident,
+            room,
+            epoch: Epoch::NONE,
+            fence: Fence::NONE,
+            artifact: ArtifactDigest([0; 32]),
+        };
+        Ok(self.sealer.seal(&place, slug.as_bytes())?)
     }
 }

@@ -10,6 +10,7 @@ use super::{Inner, Put, Vault, VaultError};
 use crate::head::{Head, Standing};
 use crate::ids::RoomId;
 use crate::names::{self, IndexEntry, RoomObject};
+use crate::retention::Retention;
 use crate::store::{Condition, DELETE_KEYS_MAX, Key, Want};
 
 /// What a sweep takes away.
@@ -26,6 +27,9 @@ pub struct SweepPolicy {
     /// Whether all players' entries and all rooms' checkpoints are looked through for such that lead
     /// nowhere. Reads every name in the store. Default no.
     pub deep: bool,
+    /// Which old checkpoints of a parked room a deep sweep keeps beside the one its head names. A live
+    /// room's are its owner's to prune ([`Lease::prune`](crate::Lease::prune)).
+    pub keep: Retention,
 }
 
 impl Default for SweepPolicy {
@@ -36,6 +40,7 @@ impl Default for SweepPolicy {
             expired_for: 30 * DAY,
             grace: Duration::from_secs(60 * 60),
             deep: false,
+            keep: Retention::default(),
         }
     }
 }
@@ -52,6 +57,8 @@ pub struct Swept {
     pub entries: usize,
     /// Checkpoints without a room.
     pub orphans: usize,
+    /// Old checkpoints and claims of parked rooms.
+    pub pruned: usize,
     /// Rooms whose head cannot be read; they are left alone.
     pub damaged: usize,
     /// Rooms that could not be swept now.
@@ -336,6 +343,33 @@ impl Inner {
         }
     }
 
+    /// Checkpoints of a parked room that its head does not name. What goes is below any head there
+    /// will be, whoever takes the room meanwhile.
+    async fn prune_parked(
+        &self,
+        room: RoomId,
+        policy: &SweepPolicy,
+        now_ms: u64,
+        swept: &mut Swept,
+    ) -> Result<(), VaultError> {
+        // A head that does not read was counted where an index names it.
+        let head = match self.read_head(room).await {
+            Ok(Some((head, _))) if head.standing == Standing::Parked => head,
+            Err(error) if error.is_outage() => return Err(error),
+            _ => return Ok(()),
+        };
+        let listed = self.list_room(room).await?;
+        let gone: Vec<Key> = policy
+            .keep
+            .deletable(&head, &listed, now_ms)
+            .into_iter()
+            .map(|object| Self::object_key(room, object))
+            .collect();
+        self.delete(&gone).await?;
+        swept.pruned += gone.len();
+        Ok(())
+    }
+
     /// Checkpoints whose room has no head: written late by somebody who was fenced, after the room
     /// was over.
     async fn sweep_orphans(
@@ -366,6 +400,7 @@ impl Inner {
             after = Some(format!("{}~", names::of_room(room)));
             let head = self.store.get(&names::head(room), Want::First(1)).await?;
             if head.is_some() {
+                self.prune_parked(room, policy, now_ms, swept).await?;
                 continue;
             }
             let listed = self.list_room(room).await?;

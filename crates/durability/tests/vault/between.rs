@@ -16,7 +16,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const REQUESTS_MAX: u64 = 60;
 
 /// Runs `case` for every place. It says whether what was to come between did.
-async fn everywhere(mut case: impl AsyncFnMut(u64) -> bool) {
+pub async fn everywhere(mut case: impl AsyncFnMut(u64) -> bool) {
     let mut n = 0;
     while case(n).await {
         n += 1;
@@ -26,7 +26,7 @@ async fn everywhere(mut case: impl AsyncFnMut(u64) -> bool) {
 }
 
 /// Keeps what a future comes to.
-fn kept<T: Send + 'static>(
+pub fn kept<T: Send + 'static>(
     doing: impl Future<Output = T> + Send + 'static,
 ) -> (Between, Arc<Mutex<Option<T>>>) {
     let out = Arc::new(Mutex::new(None));
@@ -38,7 +38,7 @@ fn kept<T: Send + 'static>(
     (between, out)
 }
 
-fn taken<T>(out: &Mutex<Option<T>>) -> T {
+pub fn taken<T>(out: &Mutex<Option<T>>) -> T {
     let done = out.lock().expect("nobody panics with it").take();
     done.expect("it came between")
 }

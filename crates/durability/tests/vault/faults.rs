@@ -10,7 +10,7 @@ use crate::support::{
     Bucket, GAME, NOW, failure, header, live, opened, pack, park, room, state, write,
 };
 
-const FAULTS: [Fault; 7] = [
+pub const FAULTS: [Fault; 7] = [
     Fault::NotDone,
     Fault::DoneReplyLost,
     Fault::NotDoneReplyLost,
@@ -19,13 +19,15 @@ const FAULTS: [Fault; 7] = [
     Fault::DoneLate(3),
     Fault::DoneLate(9),
 ];
-const STOPS: [Fault; 2] = [Fault::Stop, Fault::StopAfter];
+pub const STOPS: [Fault; 2] = [Fault::Stop, Fault::StopAfter];
 /// More requests than any call here makes.
 const REQUESTS_MAX: u64 = 60;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Calls again until it is done, as a caller may after errors that pass.
-async fn persist<T>(mut call: impl AsyncFnMut() -> Result<T, VaultError>) -> Result<T, VaultError> {
+pub async fn persist<T>(
+    mut call: impl AsyncFnMut() -> Result<T, VaultError>,
+) -> Result<T, VaultError> {
     let mut last = call().await;
     for _ in 0..3 {
         match last {
@@ -38,7 +40,7 @@ async fn persist<T>(mut call: impl AsyncFnMut() -> Result<T, VaultError>) -> Res
 
 /// Runs `case` with every fault at every request. It makes a bucket and says whether the request
 /// that was to go wrong was made at all.
-async fn everywhere(faults: &[Fault], mut case: impl AsyncFnMut(u64, Fault) -> bool) {
+pub async fn everywhere(faults: &[Fault], mut case: impl AsyncFnMut(u64, Fault) -> bool) {
     for fault in faults {
         let mut n = 0;
         while case(n, *fault).await {

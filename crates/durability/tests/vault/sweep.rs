@@ -231,3 +231,39 @@ async fn a_policy_sets_its_own_times() {
     a.sweep(&policy, NOW + 1_002).await.expect("it sweeps");
     assert_eq!(bucket.keys("").await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn old_checkpoints_of_a_parked_room_go_in_a_deep_sweep_and_a_live_rooms_stay() {
+    let bucket = Bucket::new();
+    let a = bucket.process("a");
+    let lease = live(&a, room(1), b"live").await;
+    let parking = live(&a, room(2), b"parking").await;
+    for n in 0..6 {
+        write(&lease, &[n]).await;
+        write(&parking, &[n]).await;
+    }
+    let packed = crate::support::pack(&parking, b"parked");
+    parking
+        .park(&packed, header("g", 1, &["ada"]), NOW)
+        .await
+        .expect("it is parked");
+    let before = bucket.keys("").await;
+    let later = NOW + HOUR_MS;
+    let shallow = a.sweep(&SweepPolicy::default(), later).await;
+    assert_eq!(shallow.expect("it sweeps").pruned, 0);
+    let young = a.sweep(&deep(), NOW + 1_000).await;
+    assert_eq!(young.expect("it sweeps").pruned, 0);
+    assert_eq!(bucket.keys("").await, before);
+    // Eight, of which four are kept.
+    let swept = a.sweep(&deep(), later).await.expect("it sweeps");
+    assert_eq!(swept.pruned, 4);
+    assert_eq!(bucket.checkpoints(room(2)).await.len(), 4);
+    assert_eq!(bucket.checkpoints(room(1)).await.len(), 7);
+    let mut only = deep();
+    only.keep.keep_last = 1;
+    let swept = a.sweep(&only, later).await.expect("it sweeps");
+    assert_eq!(swept.pruned, 3);
+    let parked = crate::support::opened(&a, room(2)).await;
+    assert_eq!(parked.checkpoint().bytes, b"parked");
+    assert_eq!(state(&a, room(1)).await, [5]);
+}

@@ -31,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use drain::{DrainReport, Drained};
 pub use reclaim::{Reclaimed, ReclaimedRoom};
+pub use reference::{ReferenceState, ReferenceStateError, state_of_reference};
 pub use residents::{Resident, ResidentRoom};
 pub use resume::{PlayersRooms, ResumeError};
 pub(crate) use state::encode as encode_state;

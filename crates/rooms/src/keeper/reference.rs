@@ -2,11 +2,13 @@
 
 use cabinet_durability::reference::{ReferenceError, ReferenceStore};
 use cabinet_durability::{RoomId, VaultError};
-use cabinet_host::{Sck1, Sck1Error};
+use cabinet_host::{CaptureError, Game, NoServices, Player, RestoreError, Sck1, Sck1Error};
+use cabinet_wire::{ArtifactDigest, Lifecycle};
 
 use super::resume::{ResumeError, offered, started};
-use super::{KeepError, Keeper, error_line};
-use crate::registry::Registry;
+use super::{KeepError, Keeper, StateError, encode_state, error_line};
+use crate::captures::Captured;
+use crate::registry::{GameSlug, Registry};
 use crate::room::RoomHandle;
 use crate::runtime::{Resume, RoomSpec, Runtime};
 
@@ -112,6 +114,94 @@ impl Keeper {
             }
         }
     }
+}
+
+/// A room of the reference host in Cabinet's own bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ReferenceState {
+    /// What a checkpoint of it holds.
+    pub bytes: Vec<u8>,
+    /// Who was in it last.
+    pub roster: Vec<Player>,
+}
+
+/// A room of the reference host cannot go on here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReferenceStateError {
+    /// Its snapshot does not read.
+    #[error("the reference host's snapshot")]
+    Blob(#[source] Sck1Error),
+    /// It is of another game, or of another version of this one.
+    #[error("the room is of artifact {stored}, the game is {game}")]
+    OtherGame {
+        /// What the room runs.
+        stored: ArtifactDigest,
+        /// What was given.
+        game: ArtifactDigest,
+    },
+    /// The game had ended it.
+    #[error("the room was over")]
+    Over,
+    /// The game does not take its state.
+    #[error("the room could not be restored")]
+    Restore(#[source] RestoreError),
+    /// It was restored, and cannot be captured.
+    #[error("the room could not be captured")]
+    Capture(#[source] CaptureError),
+    /// It does not fit a checkpoint.
+    #[error("the room's state")]
+    State(#[source] StateError),
+}
+
+/// What a keeper would write of a room of the reference host, which is resumable then: for tools
+/// that move rooms while nobody plays. Runs what makes an instance of the game ready, and none of
+/// its callbacks. `at` is when it was parked, Unix nanoseconds.
+///
+/// # Errors
+/// [`ReferenceStateError`].
+pub fn state_of_reference(
+    game: &Game,
+    slug: &GameSlug,
+    room: RoomId,
+    blob: &[u8],
+    at: i64,
+) -> Result<ReferenceState, ReferenceStateError> {
+    let blob = Sck1::decode(blob, game.snapshot_bytes_max()).map_err(ReferenceStateError::Blob)?;
+    let (stored, digest) = (blob.artifact, game.digest());
+    if stored != digest {
+        let game = digest;
+        return Err(ReferenceStateError::OtherGame { stored, game });
+    }
+    if blob.ended {
+        return Err(ReferenceStateError::Over);
+    }
+    let mut restored = game
+        .restore_sck1(&blob, false, Box::new(NoServices))
+        .map_err(ReferenceStateError::Restore)?;
+    drop(blob);
+    let roster = restored.last_roster();
+    // Whoever comes back joins.
+    restored.set_members(Vec::new());
+    let snapshot = restored.snapshot().map_err(ReferenceStateError::Capture)?;
+    let captured = Captured {
+        room,
+        slug: slug.clone(),
+        lifecycle: Lifecycle::Resumable,
+        roster,
+        joined: Vec::new(),
+        at,
+        callbacks: 0,
+        posts: Vec::new(),
+        snapshot,
+    };
+    let mut bytes = Vec::new();
+    encode_state(&captured, &mut bytes).map_err(ReferenceStateError::State)?;
+    Ok(ReferenceState {
+        bytes,
+        roster: captured.roster,
+    })
 }
 
 fn of_reference(error: ReferenceError) -> ResumeError {

@@ -1,0 +1,357 @@
+//! `cabinet rooms import`: rooms of the reference host, parked here in our own format.
+//!
+//! A room is converted with the game it runs, because the reference's snapshots hold less than ours;
+//! rooms of other games are left for another run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cabinet_conformance::error_line;
+use cabinet_conformance::files;
+use cabinet_durability::reference::{
+    self, OBJECT_BYTES_MAX, ReferenceError, ReferenceKey, ReferenceRoom, ReferenceStore,
+    open_sealed,
+};
+use cabinet_durability::store::DirStore;
+use cabinet_durability::{Header, Member, RoomId, Vault, VaultError};
+use cabinet_host::{Game, GameOptions, Player};
+use cabinet_rooms::keeper::{ReferenceStateError, state_of_reference};
+use cabinet_rooms::{GameSlug, Listing};
+use serde_json::{Value, json};
+
+use super::store::DryRun;
+use super::{now_ms, room_id, shown, store};
+use crate::artifact::Artifact;
+use crate::host_cache;
+use crate::outcome::{Outcome, Problem};
+
+/// Bytes of the reference's key at most.
+const MAX_KEY_BYTES: usize = 64 << 10;
+
+/// What to take in, and how.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the reference host left: a folder or a bucket with its `snapshots/`, or a file that is
+    /// one record or one SCK1 snapshot.
+    #[arg(value_name = "FROM")]
+    from: String,
+    /// The game the rooms run: a .wasm file, or a folder that is built first.
+    #[arg(value_name = "FILE|DIR")]
+    game: PathBuf,
+    /// A file with the key the records are sealed under, byte for byte; one line feed at its end
+    /// does not count.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "reference_unsealed"
+    )]
+    reference_key: Option<PathBuf>,
+    /// FROM is a file that carries no seal, and you vouch for it.
+    #[arg(long, conflicts_with = "reference_key")]
+    reference_unsealed: bool,
+    /// Only this room; a snapshot does not say of which room it is, so this does.
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
+    /// The slug of rooms whose record does not say one. Default: the game's own.
+    #[arg(long, value_name = "SLUG")]
+    slug: Option<String>,
+    /// Do it. Without this, say what would be done.
+    #[arg(long)]
+    pub(super) write: bool,
+}
+
+/// A room of the reference, with its seal off.
+struct Found {
+    room: RoomId,
+    /// What the record says; `None` of a checkpoint.
+    header: Option<Header>,
+    blob: Bytes,
+}
+
+/// What became of the rooms.
+#[derive(Default)]
+struct Report {
+    imported: Vec<Value>,
+    there: Vec<RoomId>,
+    others: Vec<RoomId>,
+    refused: Vec<(RoomId, String)>,
+}
+
+/// Takes rooms in.
+pub(super) async fn import(
+    vault: &Vault,
+    args: &Args,
+    dry: &DryRun,
+    json: bool,
+) -> Result<Outcome, Problem> {
+    let only = args.room.as_deref().map(room_id).transpose()?;
+    let key = args.reference_key.as_deref().map(read_key).transpose()?;
+    let artifact = Artifact::resolve(&args.game)?;
+    let game = host_cache::host()?
+        .load(&artifact.wasm, &GameOptions::default())
+        .map_err(|error| Problem::about(args.game.display(), &error))?;
+    let slug = match &args.slug {
+        None => Listing::new(game.clone()).slug().clone(),
+        Some(slug) => slug
+            .parse()
+            .map_err(|error| Problem::about(format!("--slug {slug}"), &error))?,
+    };
+    let mut report = Report::default();
+    let taker = Taker {
+        vault,
+        game: &game,
+        slug: &slug,
+    };
+    let from = Path::new(args.from.strip_prefix("file://").unwrap_or(&args.from));
+    let is_single = from.is_file();
+    if is_single {
+        let found = read_file(from, key.as_ref(), only)?;
+        taker.take(found, &mut report).await?;
+        if let Some((room, what)) = report.refused.pop() {
+            return Err(Problem::new(format!("{}: room {room}: {what}", args.from)));
+        }
+    } else {
+        let key = key.ok_or_else(|| {
+            let what = "--reference-unsealed takes a file; a folder or a bucket needs --reference-key FILE";
+            Problem::new(what)
+        })?;
+        let reference = open(&args.from, from, key)?;
+        let rooms = reference.rooms().await;
+        let mut rooms = rooms.map_err(|error| Problem::about(&args.from, &error))?;
+        rooms.retain(|found| only.is_none_or(|only| found.room == only));
+        if rooms.is_empty() {
+            let what = format!(
+                "{}: no room of the reference host there; it keeps them under snapshots/",
+                args.from
+            );
+            return Err(Problem::new(what));
+        }
+        for found in rooms {
+            match read(&reference, found).await {
+                Ok(found) => taker.take(found, &mut report).await?,
+                Err(ReferenceError::Unavailable(error)) => {
+                    return Err(Problem::about(&args.from, &error));
+                }
+                Err(error) => report.refused.push((found.room, error_line(&error))),
+            }
+        }
+    }
+    tell(&report, &dry.notes(), args.write, json);
+    let asked_for_one = is_single || only.is_some();
+    let none = asked_for_one && report.imported.is_empty();
+    Ok(if report.refused.is_empty() && !none {
+        Outcome::Good
+    } else {
+        Outcome::Bad
+    })
+}
+
+struct Taker<'a> {
+    vault: &'a Vault,
+    game: &'a Game,
+    slug: &'a GameSlug,
+}
+
+impl Taker<'_> {
+    async fn take(&self, found: Found, report: &mut Report) -> Result<(), Problem> {
+        let room = found.room;
+        let header = found.header;
+        let slug: GameSlug = match &header {
+            None => self.slug.clone(),
+            Some(header) => match header.slug.parse() {
+                Ok(slug) => slug,
+                Err(error) => {
+                    report.refused.push((room, error_line(&error)));
+                    return Ok(());
+                }
+            },
+        };
+        let now = now_ms();
+        let now_nanos = i64::try_from(u128::from(now) * 1_000_000).unwrap_or(i64::MAX);
+        let at = header.as_ref().map_or(now_nanos, |header| header.at);
+        let state = match state_of_reference(self.game, &slug, room, &found.blob, at) {
+            Ok(state) => state,
+            Err(ReferenceStateError::OtherGame { .. }) => {
+                report.others.push(room);
+                return Ok(());
+            }
+            Err(error) => {
+                report.refused.push((room, error_line(&error)));
+                return Ok(());
+            }
+        };
+        let is_parked = header.is_some();
+        let header = header.unwrap_or_else(|| Header {
+            slug: slug.as_str().to_owned(),
+            at,
+            roster: state.roster.iter().map(member).collect(),
+        });
+        let players = header.roster.len();
+        let artifact = self.game.digest();
+        let imported = self.vault.import(room, artifact, &state.bytes, header, now);
+        match imported.await {
+            Ok(()) => report.imported.push(json!({
+                "room": room.to_string(),
+                "game": slug.as_str(),
+                "from": if is_parked { "parked" } else { "checkpoint" },
+                "players": players,
+                "bytes": state.bytes.len(),
+            })),
+            Err(VaultError::AlreadyThere) => report.there.push(room),
+            Err(error @ (VaultError::Unavailable(_) | VaultError::Floors(_))) => {
+                let what = error_line(&error);
+                return Err(Problem::new(format!(
+                    "the store: {what}; run it again, what is done is done"
+                )));
+            }
+            Err(error) => report.refused.push((room, error_line(&error))),
+        }
+        Ok(())
+    }
+}
+
+fn member(player: &Player) -> Member {
+    Member {
+        account: player.account.clone(),
+        handle: player.handle.clone(),
+    }
+}
+
+async fn read(reference: &ReferenceStore, found: ReferenceRoom) -> Result<Found, ReferenceError> {
+    let room = found.room;
+    if found.parked {
+        let (header, blob) = reference.parked(room).await?;
+        let header = Some(header);
+        return Ok(Found { room, header, blob });
+    }
+    let (_, blob) = reference.latest(room).await?;
+    Ok(Found {
+        room,
+        header: None,
+        blob,
+    })
+}
+
+/// The bucket or folder of the reference.
+fn open(url: &str, folder: &Path, key: ReferenceKey) -> Result<ReferenceStore, Problem> {
+    let store: Arc<dyn cabinet_durability::store::BlobStore> = if url.starts_with("s3://") {
+        store::open(url, false)?
+    } else if folder.is_dir() {
+        let opened = DirStore::reference_layout(folder);
+        Arc::new(opened.map_err(|error| Problem::about(folder.display(), &error))?)
+    } else {
+        let what = format!(
+            "{url}: nothing to import; name a folder, a file, or s3://BUCKET/PREFIX?region=REGION"
+        );
+        return Err(Problem::new(what));
+    };
+    Ok(ReferenceStore::new(store, key))
+}
+
+/// One record, or one snapshot, in a file.
+fn read_file(
+    path: &Path,
+    key: Option<&ReferenceKey>,
+    only: Option<RoomId>,
+) -> Result<Found, Problem> {
+    let shown = path.display();
+    let limit = usize::try_from(OBJECT_BYTES_MAX).unwrap_or(usize::MAX);
+    let bytes = files::read_up_to(path, limit);
+    let bytes = Bytes::from(bytes.map_err(|error| Problem::new(error_line(&error)))?);
+    let about = |damage: reference::Damage| Problem::about(&shown, &damage);
+    let bytes = match key {
+        Some(key) => open_sealed(key, &bytes).map_err(about)?,
+        None => bytes,
+    };
+    if bytes.starts_with(&reference::MAGIC.to_le_bytes()) {
+        let record = reference::import_unsealed(&bytes).map_err(about)?;
+        let room: RoomId = record
+            .room
+            .parse()
+            .map_err(|error| Problem::about(format!("{shown}: its room"), &error))?;
+        if only.is_some_and(|only| only != room) {
+            return Err(Problem::new(format!(
+                "{shown}: it is of room {room}; leave --room out"
+            )));
+        }
+        return Ok(Found {
+            room,
+            header: Some(record.header),
+            blob: record.body,
+        });
+    }
+    let room = only.ok_or_else(|| {
+        Problem::new(format!(
+            "{shown}: not a parked room's record; if it is a snapshot, give its room with --room ROOM"
+        ))
+    })?;
+    Ok(Found {
+        room,
+        header: None,
+        blob: bytes,
+    })
+}
+
+/// The reference's key, as it was given. No byte of it is in any message.
+fn read_key(path: &Path) -> Result<ReferenceKey, Problem> {
+    let bytes = files::read_up_to(path, MAX_KEY_BYTES);
+    let bytes = bytes.map_err(|error| Problem::new(error_line(&error)))?;
+    let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    if key.is_empty() {
+        let what = format!(
+            "{}: no key in it; want the bytes the reference host seals under",
+            path.display()
+        );
+        return Err(Problem::new(what));
+    }
+    Ok(ReferenceKey::new(key))
+}
+
+fn tell(report: &Report, would: &[String], write: bool, json: bool) {
+    let ids = |rooms: &[RoomId]| rooms.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if json {
+        let refused = report.refused.iter();
+        let refused: Vec<Value> = refused
+            .map(|(room, problem)| json!({ "room": room.to_string(), "problem": problem }))
+            .collect();
+        let told = json!({
+            "written": write,
+            "imported": report.imported,
+            "there": ids(&report.there),
+            "others": ids(&report.others),
+            "refused": refused,
+            "would": would,
+        });
+        println!("{told}");
+        return;
+    }
+    for note in would {
+        println!("would {note}");
+    }
+    for one in &report.imported {
+        let text = |field: &str| shown(one[field].as_str().unwrap_or(""));
+        println!(
+            "{}  {}  {}  {} players  {} bytes",
+            text("room"),
+            text("game"),
+            text("from"),
+            one["players"],
+            one["bytes"]
+        );
+    }
+    for room in &report.there {
+        println!("{room}: the store has that room already");
+    }
+    for (room, problem) in &report.refused {
+        println!("{room}: {}", shown(problem));
+    }
+    println!(
+        "{}{} rooms imported, {} there already, {} of other games, {} refused",
+        if write { "" } else { "with --write: " },
+        report.imported.len(),
+        report.there.len(),
+        report.others.len(),
+        report.refused.len()
+    );
+}
