@@ -177,12 +177,12 @@ async fn sweep(
             "failed": swept.failed,
             "would": notes,
         });
-        println!("{told}");
+        outln!("{told}");
     } else {
         for note in &notes {
-            println!("would {note}");
+            outln!("would {note}");
         }
-        println!(
+        outln!(
             "{}{} expired, {} erased, {} entries and {} checkpoints that lead nowhere removed, {} damaged, {} failed",
             if write { "" } else { "with --write: " },
             swept.expired,
