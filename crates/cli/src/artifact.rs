@@ -41,8 +41,17 @@ impl Artifact {
         if about.is_dir() {
             return Self::built(named);
         }
-        let parent = named.parent().filter(|dir| !dir.as_os_str().is_empty());
-        Self::read(named, parent.unwrap_or(Path::new(".")))
+        Self::file(named)
+    }
+
+    /// Reads the module in a file, and builds nothing: for a path that came out of a file and not from
+    /// whoever runs the program.
+    ///
+    /// # Errors
+    /// A [`Problem`] when the file is no module.
+    pub fn file(path: &Path) -> Result<Self, Problem> {
+        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        Self::read(path, parent.unwrap_or(Path::new(".")))
     }
 
     fn read(path: &Path, dir: &Path) -> Result<Self, Problem> {

@@ -17,7 +17,7 @@ use cabinet_wire::meta::ControlInput;
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 
 mod watch;
 
@@ -117,7 +117,9 @@ fn once(args: &Args) -> Result<Outcome, Problem> {
         }
     };
     let shrunk = match failure(&found.report) {
-        Some(verdict) if args.shrink => Some(reduced(&checker, &found.script, verdict)),
+        Some(verdict) if args.shrink => {
+            Some(reduced(&checker, &found.script, verdict, args.deadline))
+        }
         _ => None,
     };
     tell(args, &artifact, &found, shrunk.as_ref())?;
@@ -142,7 +144,7 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
     let first = args
         .seed
         .unwrap_or_else(|| now.unwrap_or_default().as_secs());
-    eprintln!("{scripts} random scripts, `--seed {first}` makes the same again");
+    errln!("{scripts} random scripts, `--seed {first}` makes the same again");
     let meta = checker.game().meta();
     let runes: Vec<char> = meta
         .controls
@@ -163,7 +165,7 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
         }
         let failed = !report.ok;
         if failed {
-            eprintln!(
+            errln!(
                 "script {} of {scripts} fails; `--random 1 --seed {seed}` makes it",
                 nth + 1
             );
@@ -191,9 +193,18 @@ fn failure(report: &Report) -> Option<&'static str> {
 }
 
 /// The shortest script that fails the verdict that `script` fails.
-fn reduced(checker: &Checker, script: &Script, verdict: &str) -> Shrunk {
-    eprintln!("reducing {} steps that fail: {verdict}", script.steps.len());
-    shrink(script, SHRINK_TRIES_MAX, &mut |candidate| {
+///
+/// It says the deadline it failed with, so that it fails wherever it is run.
+fn reduced(
+    checker: &Checker,
+    script: &Script,
+    verdict: &str,
+    deadline: Option<Duration>,
+) -> Shrunk {
+    errln!("reducing {} steps that fail: {verdict}", script.steps.len());
+    let mut script = script.clone();
+    script.setup.deadline = script.setup.deadline.or(deadline);
+    shrink(&script, SHRINK_TRIES_MAX, &mut |candidate| {
         failure(&checker.check(candidate)) == Some(verdict)
     })
 }
@@ -223,7 +234,7 @@ fn tell(
                 "shortest": shrunk.complete })
         };
         add("shrunk", shrunk.map(script));
-        return say(format_args!("{object}\n"));
+        return say(format_args!("{}\n", outcome::json(&object)));
     }
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     say(format_args!(

@@ -3,18 +3,20 @@
 //! The keys are those the game declares and the host's own. Values live in a durable store's
 //! directory; without one the command tells what there is to set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use cabinet_conformance::error_line;
 use cabinet_host::{GameOptions, Host, HostOptions};
+use cabinet_rooms::GameSlug;
 use cabinet_rooms::host_keys::{DEADLINE_MS, HEARTBEAT_MS, HostKey};
-use cabinet_rooms::services::durable::{DurableOptions, DurableStore};
-use cabinet_rooms::services::{ConfigStore, StoreAdmin, wait_for};
+use cabinet_rooms::services::durable::{DurableOptions, DurableStore, look_config};
+use cabinet_rooms::services::{StoreAdmin, wait_for};
 use cabinet_wire::ConfigType;
 use cabinet_wire::meta::ConfigSpecOwned;
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 
 /// Arguments of `cabinet config`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +26,8 @@ Examples:
   cabinet config game.wasm --store /var/lib/cabinet/store speed=2
   cabinet config game.wasm --store /var/lib/cabinet/store host.deadline_ms
 
-A value that is set applies to rooms made from then on. The store must not be open elsewhere.")]
+A value that is set applies to rooms made from then on. The store must not be open elsewhere. A look
+writes nothing, and works where nothing may be written.")]
 pub struct Args {
     /// A game's module, or its directory, which is built first.
     #[arg(value_name = "GAME")]
@@ -36,9 +39,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// What the platform calls the game, when that is not its own name: `ada/chess`.
-    #[arg(long, value_name = "SLUG")]
+    #[arg(long, value_name = "SLUG", value_parser = platform_slug)]
     slug: Option<String>,
-    /// Print a JSON object.
+    /// Print a JSON object: `slug`, `applies` and the `keys`.
     #[arg(long)]
     json: bool,
 }
@@ -76,68 +79,60 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         acceptable(spec, value)
             .map_err(|why| Problem::new(format!("{} cannot be {value:?}: {why}", spec.key)))?;
     }
-    let store = match &args.store {
-        // Opening makes a directory that is not there: right for a host, not for a look.
-        Some(dir) if value.is_none() && !dir.is_dir() => {
-            return Err(Problem::new(format!("{}: no such store", dir.display())));
+    let set = match (&args.store, value, &keys[..]) {
+        (Some(dir), Some(value), [spec]) => {
+            keep(dir, slug, &spec.key, value)?;
+            vec![Some(value.to_owned())]
         }
-        Some(dir) => Some(
-            DurableStore::open(dir, &DurableOptions::default())
-                .map_err(|error| Problem::about("--store", &error))?,
-        ),
-        None if value.is_some() => {
+        (None, Some(_), _) => {
             return Err(Problem::new(
                 "name the store the value is kept in with --store DIR",
             ));
         }
-        None => None,
+        (Some(dir), ..) => {
+            let names: Vec<&[u8]> = keys.iter().map(|spec| spec.key.as_bytes()).collect();
+            let found = look_config(dir, slug, &names)
+                .map_err(|error| Problem::about("--store", &error))?;
+            let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+            found.into_iter().map(|value| value.map(text)).collect()
+        }
+        (None, None, _) => vec![None; keys.len()],
     };
-    let told = show_or_set(args, slug, &keys, value, store.as_ref());
-    if let Some(store) = store {
-        store.close();
-    }
-    told.map(|()| Outcome::Good)
-}
-
-fn show_or_set(
-    args: &Args,
-    slug: &str,
-    keys: &[ConfigSpecOwned],
-    value: Option<&str>,
-    store: Option<&DurableStore>,
-) -> Result<(), Problem> {
-    if let (Some(value), Some(store), [spec]) = (value, store, keys) {
-        let bytes = Some(value.as_bytes());
-        wait_for(|reply| store.set_config(slug, spec.key.as_bytes(), bytes, reply))
-            .map_err(|error| Problem::about("the value was not kept", &error))?;
-        if !args.json {
-            say(format_args!(
-                "{} of {slug} is {value:?} for rooms made from now on\n",
-                Plain(&spec.key)
-            ))?;
-            return Ok(());
+    let rows = keys.iter().zip(set);
+    if args.json {
+        let keys: Vec<Value> = rows
+            .map(|(spec, set)| as_json(spec, set.as_deref()))
+            .collect();
+        let told = json!({ "slug": slug, "applies": "rooms made from now on", "keys": keys });
+        say(format_args!("{}\n", outcome::json(&told)))?;
+    } else if let (Some(value), Some(spec)) = (value, keys.first()) {
+        say(format_args!(
+            "{} of {slug} is {value:?} for rooms made from now on\n",
+            Plain(&spec.key)
+        ))?;
+    } else {
+        for (spec, set) in rows {
+            say(as_text(spec, set.as_deref()))?;
         }
     }
-    let mut rows = Vec::new();
-    for spec in keys {
-        let set = match store {
-            Some(store) => {
-                wait_for(|reply| ConfigStore::get(store, slug, spec.key.as_bytes(), reply))
-                    .map_err(|error| Problem::about("the store cannot be read", &error))?
-            }
-            None => None,
-        };
-        let set = set.map(|value| String::from_utf8_lossy(&value).into_owned());
-        rows.push((spec, set));
-    }
-    if args.json {
-        let rows = rows.iter().map(|(spec, set)| as_json(spec, set.as_deref()));
-        return say(format_args!("{}\n", Value::from_iter(rows)));
-    }
-    for (spec, set) in rows {
-        say(as_text(spec, set.as_deref()))?;
-    }
-    Ok(())
+    Ok(Outcome::Good)
+}
+
+/// Keeps a value in the store of a directory, which is made when there is none.
+fn keep(dir: &Path, slug: &str, key: &str, value: &str) -> Result<(), Problem> {
+    let store = DurableStore::open(dir, &DurableOptions::default())
+        .map_err(|error| Problem::about("--store", &error))?;
+    let bytes = Some(value.as_bytes());
+    let kept = wait_for(|reply| store.set_config(slug, key.as_bytes(), bytes, reply));
+    store.close();
+    kept.map_err(|error| Problem::about("the value was not kept", &error))
+}
+
+/// A game's name as a platform may call it: its own, or that after its author's and a slash.
+fn platform_slug(text: &str) -> Result<String, String> {
+    let slug = text.parse::<GameSlug>();
+    slug.map(|slug| slug.as_str().to_owned())
+        .map_err(|error| error_line(&error))
 }
 
 /// Text from a game, fit for a terminal.
@@ -195,7 +190,10 @@ fn bounds(key: &str) -> Option<(u16, u16)> {
 }
 
 /// Whether the key may have the value; else why not.
-fn acceptable(spec: &ConfigSpecOwned, value: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What its values are.
+pub(crate) fn acceptable(spec: &ConfigSpecOwned, value: &str) -> Result<(), String> {
     if let Some((least, most)) = bounds(&spec.key) {
         let within = value
             .parse()
@@ -250,6 +248,14 @@ mod tests {
         assert!(takes(HostKey::Deadline, "10") && takes(HostKey::Deadline, "2000"));
         assert!(!takes(HostKey::Deadline, "9") && !takes(HostKey::Deadline, "2001"));
         assert!(takes(HostKey::Resident, "true") && !takes(HostKey::Resident, "on"));
+    }
+
+    #[test]
+    fn a_platforms_name_is_a_slug_or_two() {
+        assert!(platform_slug("chess").is_ok() && platform_slug("ada/chess").is_ok());
+        for bad in ["", "/chess", "ada/", "a/b/c", "Not A\x1b[31m Slug!"] {
+            assert!(platform_slug(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cabinet_conformance::diff::{Side, diff};
 
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 
 /// Arguments of `cabinet diff`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,10 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         Problem::about(path.display(), &error)
     })?;
     if args.json {
-        say(format_args!("{}\n", serde_json::json!(found)))?;
+        say(format_args!(
+            "{}\n",
+            outcome::json(&serde_json::json!(found))
+        ))?;
     } else {
         match &found {
             Some(found) => say(found)?,

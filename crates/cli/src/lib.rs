@@ -9,11 +9,23 @@
 //! it could not be looked at: a bad argument, a file that is not what it should be.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// Both panic when nobody reads; `outln!` and `errln!` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// As `println!`, but a reader that went away ends nothing: see [`outcome::line`].
+macro_rules! outln {
+    ($($arg:tt)*) => { $crate::outcome::line(format_args!($($arg)*)) };
+}
+
+/// As `eprintln!`, but a stderr that is gone ends nothing.
+macro_rules! errln {
+    ($($arg:tt)*) => { $crate::outcome::warn(format_args!($($arg)*)) };
+}
 
 pub mod artifact;
 pub mod check;
@@ -90,7 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
-                eprintln!("cabinet: {}", argument_problem(&error));
+                errln!("cabinet: {}", argument_problem(&error));
                 return ExitCode::from(Outcome::Unusable.code());
             }
             // Nobody is left to tell when the terminal is gone.
@@ -98,10 +110,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    match dispatch(cli.command) {
+    let told = dispatch(cli.command).and_then(|outcome| match outcome::lost() {
+        Some(problem) => Err(problem.clone()),
+        None => Ok(outcome),
+    });
+    match told {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(problem) => {
-            eprintln!("cabinet: {problem}");
+            errln!("cabinet: {problem}");
             ExitCode::from(Outcome::Unusable.code())
         }
     }

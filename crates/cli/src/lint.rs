@@ -22,7 +22,7 @@ use serde_json::json;
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 
 /// Violations told at most.
 const TOLD_MAX: usize = 50;
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
 fn tell(as_json: bool, violations: &BTreeSet<String>, advice: &[String]) -> Result<(), Problem> {
     if as_json {
         let object = json!({ "violations": violations, "advice": advice });
-        return say(format_args!("{object}\n"));
+        return say(format_args!("{}\n", outcome::json(&object)));
     }
     for violation in violations.iter().take(TOLD_MAX) {
         say(format_args!("width: {violation}\n"))?;

@@ -14,7 +14,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 
 /// Fields in the order they are printed; others follow in alphabetical order.
 const ORDER: &[&str] = &[
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     }
     let text = serde_json::to_string_pretty(&Ordered(&value))
         .map_err(|error| Problem::new(error_line(&error)))?;
-    say(format_args!("{}\n", escaped(&text)))?;
+    say(format_args!("{}\n", outcome::json_escaped(&escaped(&text))))?;
     Ok(Outcome::Good)
 }
 

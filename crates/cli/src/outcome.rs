@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::sync::OnceLock;
 
 /// What a command found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Problem {
     pub fn new(text: impl AsRef<str>) -> Self {
         let mut line = String::with_capacity(text.as_ref().len());
         for c in text.as_ref().chars() {
-            if c.is_control() {
+            if draws(c) {
                 line.extend(c.escape_default());
             } else {
                 line.push(c);
@@ -78,6 +79,59 @@ pub fn say(text: impl fmt::Display) -> Result<(), Problem> {
     }
 }
 
+/// JSON on one line, safe on a terminal: what would draw there is written as `\uXXXX`, which means
+/// the same to whoever parses it.
+#[must_use]
+pub fn json(value: &serde_json::Value) -> String {
+    json_escaped(&value.to_string())
+}
+
+/// The same for JSON that is text already. Such characters stand in strings only.
+#[must_use]
+pub fn json_escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Line ends of indented JSON are its own.
+        if draws(c) && c != '\n' {
+            // All of them are in the first plane. Writing to a string does not fail.
+            let _ = fmt::Write::write_fmt(&mut out, format_args!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a terminal does something else with a character than show it where it stands: controls of
+/// both kinds, and breaks of line and marks of direction, which are no controls to Unicode.
+fn draws(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What stdout answered that was no broken pipe: the first such line.
+static LOST: OnceLock<Problem> = OnceLock::new();
+
+/// A line for stdout, in the middle of a command: what cannot be written is kept for [`lost`], so
+/// that the command ends as it would have.
+pub fn line(text: fmt::Arguments<'_>) {
+    if let Err(problem) = say(format_args!("{text}\n")) {
+        // One is enough to say.
+        let _ = LOST.set(problem);
+    }
+}
+
+/// A line for stderr. Nobody is left to tell when that is gone.
+pub fn warn(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Why not all of [`line`] was written.
+#[must_use]
+pub fn lost() -> Option<&'static Problem> {
+    LOST.get()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +140,19 @@ mod tests {
     fn a_problem_is_one_line_whatever_it_says() {
         let problem = Problem::new("a\nb\x1b[2J\u{9b}c");
         assert_eq!(problem.to_string(), "a\\nb\\u{1b}[2J\\u{9b}c");
+    }
+
+    #[test]
+    fn json_draws_nothing_and_means_the_same() {
+        let value = serde_json::json!({ "a": "x\u{9b}2J\u{202e}\u{7f}\u{2066}\u{200f}é日" });
+        let text = json(&value);
+        assert_eq!(text, r#"{"a":"x\u009b2J\u202e\u007f\u2066\u200fé日"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+        let indented = serde_json::to_string_pretty(&value).unwrap();
+        assert_eq!(json_escaped(&indented).lines().count(), 3);
     }
 
     #[test]

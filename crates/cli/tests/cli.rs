@@ -111,6 +111,9 @@ fn garbage_anywhere_gives_one_line_and_exit_code_2() {
         &["config", game, "host.deadline_ms=200"],
         &["config", game, "--store", "missing"],
         &["config", game, "--store", "text.wasm"],
+        &["config", game, "--store", "hollow"],
+        &["config", game, "--slug", "Not A\x1b[31m Slug!"],
+        &["config", game, "--slug", "ada/"],
         &["lint"],
         &["lint", "text.wasm"],
         &["lint", game, "--script", "bad.script"],
@@ -240,6 +243,111 @@ fn a_configured_value_is_kept_and_shown() {
         shown.contains("number 10 to 2000, default \"100\", set to \"200\""),
         "{shown}"
     );
+}
+
+#[test]
+fn a_look_at_what_is_configured_writes_nothing() {
+    let dir = bench();
+    let set = [
+        "config",
+        "ok-smallest.wasm",
+        "--store",
+        "kept",
+        "host.deadline_ms=200",
+        "--json",
+    ];
+    let told: serde_json::Value =
+        serde_json::from_str(&stdout(&cabinet(dir.path(), &set))).unwrap();
+    assert_eq!(told["applies"], "rooms made from now on");
+    assert_eq!(told["keys"][0]["set"], "200");
+    let kept = dir.path().join("kept");
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(&kept)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (std::fs::read(&path).unwrap(), path))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let look = ["config", "ok-smallest.wasm", "--store", "kept", "--json"];
+    let output = cabinet(dir.path(), &look);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(told["slug"], "ok-smallest");
+    let keys = told["keys"].as_array().unwrap();
+    let deadline = keys.iter().find(|key| key["key"] == "host.deadline_ms");
+    assert_eq!(deadline.unwrap()["set"], "200");
+    assert!(files() == before, "a look changed the store");
+    let hollow = ["config", "ok-smallest.wasm", "--store", "hollow"];
+    assert_eq!(cabinet(dir.path(), &hollow).status.code(), Some(2));
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("hollow"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+/// Whoever reads no further has read enough; a disk that is full is said, once.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_nobody_takes_ends_no_command_in_a_panic() {
+    let dir = bench();
+    let (tour, script) = (fixture("tour.wasm"), dir.path().join("smoke.yaml"));
+    let tour = tour.to_str().unwrap();
+    std::fs::write(
+        &script,
+        "seed: 1\nseats: 1\nsteps:\n  - advance: 100ms\n  - shot: begin\n",
+    )
+    .unwrap();
+    std::fs::create_dir(dir.path().join("rooms")).unwrap();
+    let commands: &[&[&str]] = &[
+        &["check", tour],
+        &["meta", tour],
+        &["lint", tour],
+        &["config", tour],
+        &["smoke", tour, "--script", "smoke.yaml"],
+        &["smoke", tour, "--script", "smoke.yaml", "--json"],
+        &["rooms", "list", "--store", "rooms", "--unsealed"],
+        &["version"],
+        &["completions", "bash"],
+    ];
+    for args in commands {
+        let full = || {
+            std::fs::File::options()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+        };
+        let run = |out: std::process::Stdio, err: std::process::Stdio| {
+            std::process::Command::new(env!("CARGO_BIN_EXE_cabinet"))
+                .args(*args)
+                .current_dir(dir.path())
+                .env("XDG_CACHE_HOME", dir.path().join("cache"))
+                .stdout(out)
+                .stderr(err)
+                .output()
+                .unwrap()
+        };
+        let output = run(full().into(), std::process::Stdio::piped());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("cannot write to stdout"), "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{args:?}: {said}");
+        assert_eq!(
+            run(full().into(), full().into()).status.code(),
+            Some(2),
+            "{args:?}"
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(writer.into(), std::process::Stdio::piped());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
+        assert!(!said.contains("roken pipe"), "{args:?}: {said}");
+    }
 }
 
 #[test]

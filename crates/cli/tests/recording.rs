@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cabinet_cli::play::table::end_of;
-use cabinet_cli::recording::format::decode;
+use cabinet_cli::recording::format::{Writer, decode};
 use cabinet_cli::recording::tap::Tap;
 use cabinet_cli::recording::{Answer, Header, Recording, player_of};
 use cabinet_cli::replay::machine::Machine;
@@ -379,4 +379,43 @@ fn a_recording_that_was_forged_runs_and_says_that_it_went_another_way() {
     assert_eq!(diverged(&|one| drop(one.callbacks.remove(0))), Some(0));
     assert_eq!(diverged(&|one| one.callbacks.swap(0, 1)), Some(0));
     assert!(diverged(&|one| one.header.seed = 2).is_some());
+}
+
+/// Whoever made a recording wrote the path in it. Somebody who only looks at one runs no build script.
+#[test]
+fn the_path_in_a_recording_is_read_and_never_built() {
+    let (recording, _) = play(&load("tour.wasm"), 1, Some(1), &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().join("project");
+    std::fs::create_dir_all(project.join("src")).unwrap();
+    let manifest = "[package]\nname = \"evil\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    std::fs::write(project.join("Cargo.toml"), manifest).unwrap();
+    std::fs::write(project.join("go.mod"), "module evil\n").unwrap();
+    std::fs::write(project.join("src/lib.rs"), "").unwrap();
+    let header = Header {
+        path: project.to_str().unwrap().to_owned(),
+        ..recording.header.clone()
+    };
+    let (mut writer, mut bytes) = (Writer::new(), Vec::new());
+    writer.header(&header, &mut bytes).unwrap();
+    for callback in &recording.callbacks {
+        writer.callback(callback, &mut bytes).unwrap();
+    }
+    let file = dir.path().join("a.cabp");
+    std::fs::write(&file, bytes).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cabinet"))
+        .arg("replay")
+        .arg(&file)
+        .args(["--frame", "0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("name the game: cabinet replay FILE GAME"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let made = std::fs::read_dir(&project).unwrap().count();
+    assert_eq!(made, 3, "something was built");
 }

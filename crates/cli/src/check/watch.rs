@@ -30,9 +30,9 @@ pub(super) fn run(
     watcher.watch(dir, depth).map_err(cannot)?;
     loop {
         if let Err(problem) = check() {
-            eprintln!("cabinet: {problem}");
+            errln!("cabinet: {problem}");
         }
-        eprintln!("watching {}; stop with Ctrl-C", root.display());
+        errln!("watching {}; stop with Ctrl-C", root.display());
         wait(&events, &root)?;
     }
 }

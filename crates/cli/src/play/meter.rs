@@ -85,6 +85,17 @@ impl Recorder for Meter {
     }
 }
 
+/// Whether what happens is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nobody asked.
+    Not,
+    /// It is.
+    Going,
+    /// It was, until the file could take no more.
+    Stopped,
+}
+
 /// The status line.
 #[must_use]
 pub fn status_line(
@@ -92,7 +103,7 @@ pub fn status_line(
     seat: usize,
     seats: usize,
     over: bool,
-    recording: bool,
+    recording: Recorded,
 ) -> String {
     let mut line = format!(" seat {}/{seats}", seat + 1);
     // Writing to a string does not fail.
@@ -103,9 +114,11 @@ pub fn status_line(
         short_bytes(figures.memory_bytes),
         figures.frame_bytes
     );
-    if recording {
-        line.push_str("  REC");
-    }
+    line.push_str(match recording {
+        Recorded::Not => "",
+        Recorded::Going => "  REC",
+        Recorded::Stopped => "  REC STOPPED",
+    });
     line.push_str(if over {
         "  OVER: any key leaves"
     } else {
@@ -184,10 +197,12 @@ mod tests {
             frame_bytes: 512,
         };
         assert_eq!(
-            status_line(figures, 0, 2, false, true),
+            status_line(figures, 0, 2, false, Recorded::Going),
             " seat 1/2  p99 1.2 ms  mem 1.1 MiB  512 B/frame  REC  Ctrl-C leave  Ctrl-T seat"
         );
-        let line = status_line(Figures::default(), 0, 1, true, false);
+        let line = status_line(figures, 0, 2, false, Recorded::Stopped);
+        assert!(line.contains("B/frame  REC STOPPED  Ctrl-C"), "{line}");
+        let line = status_line(Figures::default(), 0, 1, true, Recorded::Not);
         assert_eq!(
             line,
             " seat 1/1  p99 0 us  mem 0 B  0 B/frame  OVER: any key leaves"

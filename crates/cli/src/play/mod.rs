@@ -22,7 +22,7 @@ use crate::artifact::Artifact;
 use crate::host_cache;
 use crate::outcome::{Outcome, Problem};
 use crate::term::caps::{Caps, Depth};
-use crate::term::keys::{Decoder, ESCAPE_WAIT};
+use crate::term::keys::Decoder;
 use crate::term::layout::{Screen, Size};
 use crate::term::paint::Painter;
 use crate::term::tty::{Told, Tty};
@@ -225,8 +225,8 @@ fn sit(
         if !out.is_empty() {
             tty.write(&out)?;
         }
-        let wait = if decoder.is_waiting() {
-            ESCAPE_WAIT
+        let wait = if let Some(patience) = decoder.patience() {
+            patience.min(STATUS_EVERY)
         } else if session.is_waiting() {
             OFFER_EVERY
         } else {
@@ -254,7 +254,8 @@ fn sit(
             }
             next = from.try_recv().ok();
         }
-        if decoder.is_waiting() && typed_at.elapsed() >= ESCAPE_WAIT {
+        let patience = decoder.patience();
+        if patience.is_some_and(|patience| typed_at.elapsed() >= patience) {
             decoder.flush(&mut presses);
         }
     }
@@ -275,8 +276,7 @@ impl Status {
         if old || of != self.of {
             let (seat, over) = of;
             let figures = table.meter().figures();
-            self.line =
-                meter::status_line(figures, seat, session.seats(), over, table.is_recorded());
+            self.line = meter::status_line(figures, seat, session.seats(), over, table.recorded());
             self.of = of;
             self.renewed = Some(Instant::now());
         }
@@ -288,10 +288,10 @@ impl Status {
 pub fn tell(over: &Over) -> Outcome {
     let ending = &over.ending;
     if let Some(failure) = failure_of(ending) {
-        eprintln!("cabinet: the game failed");
-        eprintln!("{failure}");
+        errln!("cabinet: the game failed");
+        errln!("{failure}");
         for line in &over.log {
-            eprintln!("  log       {line}");
+            errln!("  log       {line}");
         }
         return Outcome::Bad;
     }
@@ -304,8 +304,8 @@ pub fn tell(over: &Over) -> Outcome {
                 .map_or("unknown", cabinet_host::Status::as_str);
             let (handle, metric) = (&standing.player.handle, standing.metric);
             match standing.rank {
-                0 => println!(" -  {handle}  {metric}  {status}"),
-                rank => println!("{rank:2}. {handle}  {metric}  {status}"),
+                0 => outln!(" -  {handle}  {metric}  {status}"),
+                rank => outln!("{rank:2}. {handle}  {metric}  {status}"),
             }
         }
     }
@@ -339,7 +339,7 @@ fn bench(
     }
     let took = began.elapsed();
     let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
-    println!(
+    outln!(
         "{}",
         serde_json::json!({
             "first_frame_ms": millis(took),

@@ -17,9 +17,11 @@ use cabinet_rooms::{
     RuntimeOptions, Seat,
 };
 use cabinet_wire::ROSTER_CAP;
+use cabinet_wire::meta::MetaOwned;
 
 use super::last_log::LastLog;
-use super::meter::Meter;
+use super::meter::{Meter, Recorded};
+use crate::config::acceptable;
 use crate::outcome::Problem;
 use crate::recording::format::{self, TEXT_BYTES_MAX};
 use crate::recording::tap::Tap;
@@ -134,6 +136,7 @@ impl Table {
             Some(state) => players_of(state, meta.max_players),
             None => (1..=seats).map(player_of).collect(),
         };
+        check_config(meta, &setup.config)?;
         let (meta_heartbeat, features) = (meta.heartbeat_ms, meta.ctx_features);
         let digest = game.digest();
         let fallback = setup.heartbeat.unwrap_or(GameOptions::default().heartbeat);
@@ -265,8 +268,12 @@ impl Table {
 
     /// Whether the room is recorded.
     #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.tap.is_some()
+    pub fn recorded(&self) -> Recorded {
+        match &self.tap {
+            None => Recorded::Not,
+            Some(tap) if tap.is_going() => Recorded::Going,
+            Some(_) => Recorded::Stopped,
+        }
     }
 
     /// What a seat, from 0, sees now; and how the room ended, if it did. `waker` is woken when that
@@ -314,6 +321,26 @@ impl Table {
             ending,
         }
     }
+}
+
+/// Refuses what `cabinet config` would: a key that has a type has values of it. A key nobody declared
+/// reaches the guest all the same, as the reference's program lets it; that is said.
+fn check_config(meta: &MetaOwned, config: &[(String, Vec<u8>)]) -> Result<(), Problem> {
+    let host = HostKey::ALL.map(HostKey::spec);
+    for (key, value) in config {
+        let mut declared = meta.config.iter().chain(&host);
+        let Some(spec) = declared.find(|spec| spec.key == *key) else {
+            errln!(
+                "cabinet: warning: {}",
+                Problem::new(format!("--config {key}: the game declares no such key"))
+            );
+            continue;
+        };
+        let text = String::from_utf8_lossy(value);
+        acceptable(spec, &text)
+            .map_err(|why| Problem::new(format!("--config {key} cannot be {text:?}: {why}")))?;
+    }
+    Ok(())
 }
 
 /// What a recording says of an ending.

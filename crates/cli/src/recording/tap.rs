@@ -110,6 +110,12 @@ impl Tap {
         set
     }
 
+    /// Whether what happens still goes to the file: not after it could take no more.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.lock().to.is_some()
+    }
+
     /// The room is over: writes what is left, and waits until it is in the file.
     ///
     /// # Errors

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
 use crate::host_cache;
-use crate::outcome::{Outcome, Problem};
+use crate::outcome::{self, Outcome, Problem};
 use crate::play::Look;
 use crate::recording::format::{self, FILE_BYTES_MAX};
 use crate::recording::{Callback, Recording};
-use crate::term::keys::{Decoder, ESCAPE_WAIT};
+use crate::term::keys::Decoder;
 use crate::term::layout::Screen;
 use crate::term::paint::Painter;
 use crate::term::tty::{Told, Tty};
@@ -69,7 +69,7 @@ const SCREEN: Duration = Duration::from_millis(16);
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let recording = read(&args.recording)?;
     if recording.torn {
-        eprintln!(
+        errln!(
             "cabinet: warning: {} ends in the middle of a record, which is left out",
             args.recording.display()
         );
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     }
     let prints = args.frame.is_some() || args.dump;
     if args.json && !prints {
-        print(&format!("{}\n", summary(&recording)))?;
+        print(&format!("{}\n", outcome::json(&summary(&recording))))?;
         return Ok(Outcome::Good);
     }
     if !prints && !Tty::is_there() {
@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         show(&mut machine, args)?;
     }
     if let Some(callback) = machine.diverged() {
-        eprintln!(
+        errln!(
             "cabinet: the game went another way than when it was recorded, from callback {callback} on: \
              it was recorded by another version of this program, or the file was changed"
         );
@@ -128,19 +128,20 @@ fn read(path: &Path) -> Result<Recording, Problem> {
 }
 
 fn load(args: &Args, recording: &Recording) -> Result<cabinet_host::Game, Problem> {
-    let recorded = PathBuf::from(&recording.header.path);
-    let path = args.game.as_ref().unwrap_or(&recorded);
-    let artifact = Artifact::resolve(path).map_err(|problem| match &args.game {
-        Some(_) => problem,
-        None => Problem::new(format!(
-            "{problem}; name the game: cabinet replay FILE GAME"
-        )),
-    })?;
+    let artifact = match &args.game {
+        Some(path) => Artifact::resolve(path)?,
+        // Whoever made the recording wrote this path: it is read, never built.
+        None => Artifact::file(Path::new(&recording.header.path)).map_err(|problem| {
+            Problem::new(format!(
+                "{problem}; name the game: cabinet replay FILE GAME"
+            ))
+        })?,
+    };
     let mut options = GameOptions::default();
     options.deadline = DEADLINE;
     host_cache::host()?
         .load(&artifact.wasm, &options)
-        .map_err(|error| Problem::about(path.display(), &error))
+        .map_err(|error| Problem::about(artifact.path.display(), &error))
 }
 
 /// What a recording is, for programs.
@@ -204,7 +205,7 @@ fn shown(machine: &Machine, seat: u16, as_json: bool) -> String {
             "seat": seat,
             "rows": rows,
         });
-        return format!("{step}\n");
+        return format!("{}\n", outcome::json(&step));
     }
     let mut text = rows.join("\n");
     text.push('\n');
@@ -285,8 +286,8 @@ fn look(
             tty.write(&out)?;
         }
         let mut wait = view.until_next().unwrap_or(IDLE).clamp(SCREEN, IDLE);
-        if decoder.is_waiting() {
-            wait = wait.min(ESCAPE_WAIT);
+        if let Some(patience) = decoder.patience() {
+            wait = wait.min(patience);
         }
         match from.recv_timeout(wait) {
             Ok(Told::Typed(bytes)) => {
@@ -301,7 +302,8 @@ fn look(
             Ok(Told::HungUp) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if decoder.is_waiting() && typed_at.elapsed() >= ESCAPE_WAIT {
+        let patience = decoder.patience();
+        if patience.is_some_and(|patience| typed_at.elapsed() >= patience) {
             decoder.flush(&mut presses);
         }
         let before = std::mem::replace(&mut now, Instant::now());

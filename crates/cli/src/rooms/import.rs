@@ -323,15 +323,15 @@ fn tell(report: &Report, would: &[String], write: bool, json: bool) {
             "refused": refused,
             "would": would,
         });
-        println!("{told}");
+        outln!("{}", crate::outcome::json(&told));
         return;
     }
     for note in would {
-        println!("would {note}");
+        outln!("would {note}");
     }
     for one in &report.imported {
         let text = |field: &str| shown(one[field].as_str().unwrap_or(""));
-        println!(
+        outln!(
             "{}  {}  {}  {} players  {} bytes",
             text("room"),
             text("game"),
@@ -341,12 +341,12 @@ fn tell(report: &Report, would: &[String], write: bool, json: bool) {
         );
     }
     for room in &report.there {
-        println!("{room}: the store has that room already");
+        outln!("{room}: the store has that room already");
     }
     for (room, problem) in &report.refused {
-        println!("{room}: {}", shown(problem));
+        outln!("{room}: {}", shown(problem));
     }
-    println!(
+    outln!(
         "{}{} rooms imported, {} there already, {} of other games, {} refused",
         if write { "" } else { "with --write: " },
         report.imported.len(),

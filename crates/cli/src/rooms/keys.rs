@@ -8,6 +8,8 @@ use cabinet_durability::seal::{Keyring, MasterKey};
 
 use crate::outcome::Problem;
 
+/// Hex digits of a key.
+const KEY_DIGITS: usize = 64;
 /// Largest key file, bytes.
 const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
 
@@ -17,6 +19,9 @@ const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
 /// # Errors
 /// [`Problem`], which names the line.
 pub fn read(path: &Path) -> Result<Keyring, Problem> {
+    if let Some(problem) = pasted(&path.to_string_lossy()) {
+        return Err(problem);
+    }
     let shown = path.display();
     let mut text = String::new();
     let file = File::open(path).map_err(|error| Problem::about(&shown, &error))?;
@@ -29,6 +34,18 @@ pub fn read(path: &Path) -> Result<Keyring, Problem> {
         return Err(Problem::new(what));
     }
     parse(&text).map_err(|what| Problem::new(format!("{shown}: {what}")))
+}
+
+/// A path that holds the digits of a key was meant to be the key, and is repeated nowhere.
+fn pasted(path: &str) -> Option<Problem> {
+    let mut run = 0;
+    let is_key = path.chars().any(|c| {
+        run = if c.is_ascii_hexdigit() { run + 1 } else { 0 };
+        run >= KEY_DIGITS
+    });
+    is_key.then(|| {
+        Problem::new("that looks like a key and not like a file; write `1 KEY` into a file only you can read, and name that")
+    })
 }
 
 fn parse(text: &str) -> Result<Keyring, String> {
@@ -61,6 +78,20 @@ mod tests {
         let ring = parse(&format!("# new\n2 {new}\n\n  1\t{old}  \n")).unwrap();
         assert_eq!(ring.current().id(), 2);
         assert_eq!(format!("{ring:?}"), "[MasterKey(2), MasterKey(1)]");
+    }
+
+    #[test]
+    fn a_key_given_as_the_files_name_is_not_repeated() {
+        let digits = "0f".repeat(31) + "aa";
+        for path in [digits.clone(), format!("1 {digits}"), format!("./{digits}")] {
+            let told = read(Path::new(&path)).unwrap_err().to_string();
+            assert!(
+                !told.contains("0f0f") && told.contains("looks like a key"),
+                "{told}"
+            );
+        }
+        let one_less = read(Path::new(&digits[1..])).unwrap_err().to_string();
+        assert!(one_less.contains(&digits[1..]), "{one_less}");
     }
 
     #[test]

@@ -26,12 +26,15 @@ pub(super) async fn list(vault: &Vault, json: bool) -> Result<Outcome, Problem> 
         });
     }
     if json {
-        println!("{}", json!({ "rooms": told, "damaged": damaged }));
+        outln!(
+            "{}",
+            crate::outcome::json(&json!({ "rooms": told, "damaged": damaged }))
+        );
     } else {
         for room in &told {
-            println!("{}", line(room));
+            outln!("{}", line(room));
         }
-        println!("{} rooms, {damaged} damaged", told.len());
+        outln!("{} rooms, {damaged} damaged", told.len());
     }
     Ok(if damaged == 0 {
         Outcome::Good
@@ -74,20 +77,23 @@ pub(super) async fn show(vault: &Vault, room: RoomId, json: bool) -> Result<Outc
     let damaged = head["problem"].is_string();
     if json {
         let checkpoints: Vec<Value> = checkpoints.iter().map(checkpoint_json).collect();
-        println!("{}", json!({ "head": head, "checkpoints": checkpoints }));
+        outln!(
+            "{}",
+            crate::outcome::json(&json!({ "head": head, "checkpoints": checkpoints }))
+        );
     } else {
         let fields = head.as_object().into_iter().flatten();
         for (name, value) in fields.filter(|(name, _)| *name != "players") {
             let text = value.as_str().map_or_else(|| value.to_string(), shown);
-            println!("{name:<12} {text}");
+            outln!("{name:<12} {text}");
         }
         for player in head["players"].as_array().into_iter().flatten() {
             let text = |field: &str| shown(player[field].as_str().unwrap_or(""));
-            println!("{:<12} {} ({})", "player", text("account"), text("handle"));
+            outln!("{:<12} {} ({})", "player", text("account"), text("handle"));
         }
         for name in &checkpoints {
             let (epoch, fence, at) = (name.epoch, name.fence, name.at_ms);
-            println!(
+            outln!(
                 "{:<12} @{epoch} under fence {fence}, at {at} ms",
                 "checkpoint"
             );
@@ -142,15 +148,15 @@ pub(super) async fn verify(vault: &Vault, json: bool) -> Result<Outcome, Problem
             "findings": findings.collect::<Vec<Value>>(),
             "more": audit.more,
         });
-        println!("{told}");
+        outln!("{}", crate::outcome::json(&told));
     } else {
         for finding in &audit.findings {
-            println!("{}: {}", shown(&finding.key), error_line(&finding.error));
+            outln!("{}: {}", shown(&finding.key), error_line(&finding.error));
         }
         if audit.more > 0 {
-            println!("and {} more", audit.more);
+            outln!("and {} more", audit.more);
         }
-        println!(
+        outln!(
             "{} records and {} index entries looked at, {} wrong; {} other objects left alone",
             audit.records,
             audit.entries,

@@ -237,12 +237,12 @@ async fn sweep(
             "failed": swept.failed,
             "would": notes,
         });
-        println!("{told}");
+        outln!("{}", crate::outcome::json(&told));
     } else {
         for note in &notes {
-            println!("would {note}");
+            outln!("would {note}");
         }
-        println!(
+        outln!(
             "{}{} expired, {} erased, {} entries and {} checkpoints that lead nowhere removed, {} old ones of parked rooms, {} damaged, {} failed",
             if write { "" } else { "with --write: " },
             swept.expired,

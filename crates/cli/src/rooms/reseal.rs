@@ -107,19 +107,19 @@ fn tell(totals: &Totals, key: u32, would: &[String], write: bool, json: bool) {
             "problems": problems,
             "would": would,
         });
-        println!("{told}");
+        outln!("{}", crate::outcome::json(&told));
         return;
     }
     for note in would {
-        println!("would {note}");
+        outln!("would {note}");
     }
     for (key, problem) in &totals.problems {
-        println!("{}: {}", shown(key), shown(problem));
+        outln!("{}: {}", shown(key), shown(problem));
     }
     for room in &totals.live {
-        println!("{room}: live; its next checkpoints seal it, run this again then");
+        outln!("{room}: live; its next checkpoints seal it, run this again then");
     }
-    println!(
+    outln!(
         "{}{} records sealed under key {key}, of {} rooms looked at; {} records left under older keys, {} not sealed",
         if write { "" } else { "with --write: " },
         totals.records,

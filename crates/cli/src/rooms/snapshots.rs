@@ -79,10 +79,10 @@ pub(super) async fn dump(
             .map_err(|error| failed(&path, error))?;
     }
     if json {
-        println!("{about}");
+        outln!("{about}");
     } else {
         for (name, bytes) in &files {
-            println!("{name}  {} bytes", bytes.len());
+            outln!("{name}  {} bytes", bytes.len());
         }
     }
     Ok(Outcome::Good)
@@ -107,18 +107,18 @@ pub(super) async fn diff(
     let (_, b) = read(vault, b).await?;
     let found = difference(&a.snapshot, &b.snapshot);
     if json {
-        println!(
+        outln!(
             "{}",
-            json!({ "same": found.is_empty(), "differences": found })
+            crate::outcome::json(&json!({ "same": found.is_empty(), "differences": found }))
         );
     } else {
         for line in found.iter().take(PAGES_SHOWN) {
-            println!("{line}");
+            outln!("{line}");
         }
         if found.len() > PAGES_SHOWN {
-            println!("and {} more", found.len() - PAGES_SHOWN);
+            outln!("and {} more", found.len() - PAGES_SHOWN);
         }
-        println!("{} differences", found.len());
+        outln!("{} differences", found.len());
     }
     Ok(if found.is_empty() {
         Outcome::Good
@@ -234,16 +234,19 @@ pub(super) async fn restore(
         let screens: Vec<Value> = screens
             .map(|(who, frame)| json!({ "who": who, "rows": rows(frame) }))
             .collect();
-        println!(
+        outln!(
             "{}",
-            json!({ "room": which.room.to_string(), "wakes": wakes, "screens": screens })
+            crate::outcome::json(
+                &json!({ "room": which.room.to_string(), "wakes": wakes, "screens": screens })
+            )
         );
     } else {
         for (who, frame) in &screens {
-            println!("{}:", shown(who));
-            print!("{}", render::text(frame));
+            outln!("{}:", shown(who));
+            let text = render::text(frame);
+            outln!("{}", text.strip_suffix('\n').unwrap_or(&text));
         }
-        println!("{} screens after {wakes} wakes", screens.len());
+        outln!("{} screens after {wakes} wakes", screens.len());
     }
     Ok(Outcome::Good)
 }

@@ -31,7 +31,13 @@ pub fn open(url: &str, unsealed: bool) -> Result<Arc<dyn BlobStore>, Problem> {
     let path = match url.strip_prefix("file://") {
         Some(path) if path.starts_with('/') => path,
         None if !url.contains("://") && !url.is_empty() => url,
-        _ => return Err(Problem::new(format!("{url}: no store; name {SHAPES}"))),
+        // What follows the scheme may hold a password.
+        _ => {
+            let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+            return Err(Problem::new(format!(
+                "{scheme:?} is no kind of store; name {SHAPES}"
+            )));
+        }
     };
     let path = Path::new(path);
     if !path.is_dir() {

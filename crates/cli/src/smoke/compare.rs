@@ -6,6 +6,8 @@ use cabinet_wire::cell::Cell;
 use cabinet_wire::{COLS, ROWS};
 use unicode_width::UnicodeWidthChar;
 
+use crate::outcome::Problem;
+
 use super::files::Picture;
 use super::render::{self, ATTRS, Style};
 
@@ -65,7 +67,8 @@ pub fn difference(picture: &Picture, committed: &[u8]) -> Vec<String> {
     for row in rows {
         let text = |row: &[Shown]| {
             let text: String = row.iter().map(|cell| &*cell.glyph).collect();
-            text.trim_end().to_owned()
+            // Marks of direction are no controls to Unicode, and turn a line around.
+            Problem::new(text.trim_end()).to_string()
         };
         let (was, is) = (text(&before[row]), text(&now[row]));
         if was != is {
@@ -111,6 +114,12 @@ fn read(bytes: &[u8]) -> Option<Vec<Vec<Shown>>> {
     (rows.len() == ROWS).then_some(rows)
 }
 
+/// Whether these bytes are an ANSI shot file.
+#[must_use]
+pub fn is_shot(bytes: &[u8]) -> bool {
+    read(bytes).is_some()
+}
+
 fn read_row(line: &str) -> Option<Vec<Shown>> {
     let mut row: Vec<Shown> = Vec::new();
     let mut style = Style::default();
@@ -122,6 +131,10 @@ fn read_row(line: &str) -> Option<Vec<Shown>> {
             style = read_style(codes)?;
             rest = after.chars();
             continue;
+        }
+        // No shot has any: what is committed may come from anybody, and is shown.
+        if c.is_control() {
+            return None;
         }
         let joins = c.width() == Some(0)
             || row
@@ -260,6 +273,33 @@ mod tests {
                 "01-a.ansi: what is committed is not a shot file"
             );
         }
+    }
+
+    #[test]
+    fn nothing_committed_draws_on_the_terminal_it_is_shown_on() {
+        let now = picture(&[(0, 0, Cell::of('x'))]);
+        let shot = String::from_utf8(picture(&[(0, 0, Cell::of('y'))]).ansi().1).unwrap();
+        for hostile in [
+            "\x07",
+            "\x08",
+            "\u{9b}2J",
+            "\u{9d}0;pwn\u{9c}",
+            "\r!",
+            "\x0e",
+        ] {
+            let bytes = shot.replacen('y', hostile, 1);
+            assert_eq!(
+                difference(&now, bytes.as_bytes()),
+                ["01-a.ansi: what is committed is not a shot file"],
+                "{hostile:?}"
+            );
+        }
+        let turned = shot.replacen('y', "y\u{202e}", 1);
+        let told = difference(&now, turned.as_bytes()).join("\n");
+        assert!(
+            told.contains("202e") && !told.contains('\u{202e}'),
+            "{told}"
+        );
     }
 
     proptest! {

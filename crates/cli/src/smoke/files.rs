@@ -53,14 +53,15 @@ impl Picture {
     }
 }
 
-/// Whether a file is named like one of a shot: two digits, a dash, one of our endings.
+/// The name without its ending of a file named like one of a shot: two digits or more, a dash, one
+/// of our endings.
 #[must_use]
-pub fn is_shot_file(name: &str) -> bool {
-    let ending = [".ansi", ".txt", ".png"];
-    let [tens, ones, b'-', ..] = name.as_bytes() else {
-        return false;
-    };
-    tens.is_ascii_digit() && ones.is_ascii_digit() && ending.iter().any(|end| name.ends_with(end))
+pub fn stem_of(name: &str) -> Option<&str> {
+    let endings = [".ansi", ".txt", ".png"];
+    let stem = endings.iter().find_map(|end| name.strip_suffix(end))?;
+    let (ordinal, _) = stem.split_once('-')?;
+    let is_ordinal = ordinal.len() >= 2 && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+    is_ordinal.then_some(stem)
 }
 
 fn same(a: &Frame, b: &Frame) -> bool {
@@ -100,7 +101,11 @@ mod tests {
         assert_eq!(names, wanted);
         let (name, text) = pictures[2].text();
         assert_eq!((&*name, &text[..2]), ("02-after.seat2.txt", &b"b\n"[..]));
-        assert!(names.iter().all(|name| is_shot_file(name)));
-        assert!(!is_shot_file("notes.txt") && !is_shot_file("1-a.txt") && !is_shot_file("01-a.md"));
+        assert!(names.iter().all(|name| stem_of(name).is_some()));
+        assert_eq!(stem_of("100-a.seat1.png"), Some("100-a.seat1"));
+        assert_eq!(
+            ["notes.txt", "1-a.txt", "01-a.md", "01.txt"].map(stem_of),
+            [None; 4]
+        );
     }
 }

@@ -27,7 +27,7 @@ pub use parse::{
 pub use yaml::{MAX_DEPTH, MAX_SCRIPT_BYTES};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem};
+use crate::outcome::{self, Outcome, Problem};
 use files::Picture;
 
 /// How long one callback may take. Wide: whether a game keeps its deadline is for `check` to say,
@@ -98,19 +98,21 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         Vec::new()
     };
     if args.json {
-        println!(
+        outln!(
             "{}",
-            json!({ "shots": count, "out": out, "files": written, "removed": removed })
+            outcome::json(
+                &json!({ "shots": count, "out": out.display().to_string(), "files": written, "removed": removed })
+            )
         );
         return Ok(Outcome::Good);
     }
     for name in &written {
-        println!("{name}");
+        outln!("{name}");
     }
     for name in &removed {
-        println!("removed {name}");
+        outln!("removed {name}");
     }
-    println!("smoke: {count} shots → {}", out.display());
+    outln!("smoke: {count} shots → {}", out.display());
     Ok(Outcome::Good)
 }
 
@@ -195,10 +197,15 @@ fn others(out: &Path, made: &[String]) -> Result<Vec<String>, Problem> {
     let mut others = BTreeSet::new();
     for entry in fs::read_dir(out).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if let Some(name) = name.to_str()
-            && files::is_shot_file(name)
-            && !made.contains(name)
-        {
+        let Some(name) = name.to_str().filter(|name| !made.contains(name)) else {
+            continue;
+        };
+        // A name is no proof: what is removed was a shot by its content, or stands beside one.
+        let Some(stem) = files::stem_of(name) else {
+            continue;
+        };
+        let ansi = committed(&out.join(format!("{stem}.ansi")))?;
+        if ansi.is_some_and(|bytes| compare::is_shot(&bytes)) {
             others.insert(name.to_owned());
         }
     }
@@ -246,18 +253,20 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
         let told: Vec<_> = told
             .map(|(shot, lines)| json!({ "shot": shot, "lines": lines }))
             .collect();
-        println!(
+        outln!(
             "{}",
-            json!({ "same": differing.is_empty(), "out": out, "differing": told })
+            outcome::json(
+                &json!({ "same": differing.is_empty(), "out": out.display().to_string(), "differing": told })
+            )
         );
     } else {
         for line in differing.iter().flat_map(|(_, lines)| lines) {
-            println!("{line}");
+            outln!("{line}");
         }
     }
     if differing.is_empty() {
         if !args.json {
-            println!(
+            outln!(
                 "smoke: {} screens as committed in {}",
                 pictures.len(),
                 out.display()
@@ -265,7 +274,7 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
         }
         return Ok(Outcome::Good);
     }
-    eprintln!(
+    errln!(
         "smoke: {} of {} screens differ from {}; if that is meant, run again with --update",
         differing.len(),
         pictures.len(),

@@ -1,14 +1,17 @@
 //! What was typed, from the bytes a terminal sends.
 //!
 //! Bytes come in pieces cut anywhere; a [`Decoder`] keeps what is not whole yet. Only time tells a
-//! bare Escape from the beginning of a longer sequence: when nothing came for [`ESCAPE_WAIT`],
-//! call [`Decoder::flush`].
+//! bare Escape from the beginning of a longer sequence, and a paste whose end was lost from one that
+//! goes on: when nothing came for as long as [`Decoder::patience`] says, call [`Decoder::flush`].
 
 use std::time::Duration;
 
 /// How long the rest of an escape sequence may take. Terminals send sequences whole; a slow line
 /// may cut one.
 pub const ESCAPE_WAIT: Duration = Duration::from_millis(50);
+/// How long a paste may say nothing before it is taken to be over. Without it a line that lost the
+/// end of a paste would never again take a key, not even Ctrl-C.
+pub const PASTE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes kept of one paste; the rest is dropped.
 pub const PASTE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an escape sequence; a longer one is dropped.
@@ -86,16 +89,24 @@ impl Decoder {
         }
     }
 
-    /// Whether [`Decoder::flush`] would do something.
+    /// How long to wait for more bytes before [`Decoder::flush`]; `None` when nothing is begun.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.paste.is_none() && !self.pending.is_empty()
+    pub fn patience(&self) -> Option<Duration> {
+        match (&self.paste, self.pending.is_empty()) {
+            (Some(_), _) => Some(PASTE_WAIT),
+            (None, false) => Some(ESCAPE_WAIT),
+            (None, true) => None,
+        }
     }
 
     /// Nothing more came: what looked like the beginning of a sequence was all there is. An Escape
-    /// is then a key; anything else is dropped.
+    /// is then a key, a paste is what came of it; anything else is dropped.
     pub fn flush(&mut self, out: &mut Vec<Press>) {
-        if !self.is_waiting() {
+        if let Some(paste) = self.paste.take() {
+            // The beginning of the end belongs to no text.
+            self.pending.clear();
+            let text = String::from_utf8_lossy(&paste).into_owned();
+            out.push(Press::Paste(text));
             return;
         }
         if self.pending == [0x1B] {
@@ -313,6 +324,19 @@ mod tests {
             let presses = typed(&bytes);
             assert!(matches!(&presses[..], [Press::Paste(text)] if text.len() == kept));
         }
+    }
+
+    #[test]
+    fn a_paste_whose_end_was_lost_ends_when_nothing_more_comes() {
+        let mut decoder = Decoder::new();
+        let mut out = Vec::new();
+        assert_eq!(decoder.patience(), None);
+        decoder.feed(b"\x1b[200~ab\x1b[20", &mut out);
+        assert_eq!((decoder.patience(), &out[..]), (Some(PASTE_WAIT), &[][..]));
+        decoder.flush(&mut out);
+        decoder.feed(b"\x03\x1b", &mut out);
+        assert_eq!(decoder.patience(), Some(ESCAPE_WAIT));
+        assert_eq!(out, [Press::Paste("ab".into()), Press::Ctrl('c')]);
     }
 
     #[test]

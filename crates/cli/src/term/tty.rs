@@ -135,7 +135,7 @@ fn give_back() {
         let _ = crossterm::terminal::disable_raw_mode();
         let held_back = std::mem::take(&mut *lock(held_back()));
         for text in held_back {
-            eprintln!("{text}");
+            errln!("{text}");
         }
     }
 }

@@ -31,6 +31,7 @@
 //! [redb]: https://docs.rs/redb
 
 mod format;
+mod look;
 mod open;
 mod reads;
 mod scans;
@@ -50,6 +51,7 @@ use std::thread::{self, JoinHandle};
 
 use redb::Database;
 
+pub use self::look::look_config;
 use self::open::Files;
 use self::reads::Read;
 use self::scans::Scan;

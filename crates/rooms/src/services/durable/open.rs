@@ -39,6 +39,12 @@ pub enum OpenError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Its process died, and what it left must be mended by one that may write.
+    #[error("{} was not closed; start its host, or open it for writing once, and look again", path.display())]
+    Unclean {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system failed.
     #[error("cannot open the store in {}", path.display())]
     Io {
@@ -86,6 +92,11 @@ const FILE: &str = "store.redb";
 const UNFINISHED: &str = "store.redb.new";
 const LOCK: &str = "store.lock";
 
+/// The file of a store in this directory.
+pub(super) fn file_in(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
+
 pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<Files, OpenError> {
     let io_at = |path: &Path| {
         let path = path.to_owned();
@@ -93,7 +104,7 @@ pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<Files, OpenEr
     };
     fs::create_dir_all(directory).map_err(io_at(directory))?;
     let lock = lock(directory)?;
-    let path = directory.join(FILE);
+    let path = file_in(directory);
     if !path.try_exists().map_err(io_at(&path))? {
         let unfinished = directory.join(UNFINISHED);
         match fs::remove_file(&unfinished) {
@@ -173,7 +184,10 @@ pub(super) fn initialise(database: &Database) -> Result<(), redb::Error> {
     Ok(transaction.commit()?)
 }
 
-fn check_version(path: &Path, database: &Database) -> Result<(), OpenError> {
+pub(super) fn check_version(
+    path: &Path,
+    database: &impl ReadableDatabase,
+) -> Result<(), OpenError> {
     let read = || -> Result<Option<Vec<u8>>, redb::Error> {
         let meta = database.begin_read()?.open_table(META)?;
         let version = meta.get(FORMAT_KEY)?;
@@ -196,10 +210,10 @@ fn check_version(path: &Path, database: &Database) -> Result<(), OpenError> {
 }
 
 /// Opens, taking a panic over a damaged file for what it is.
-pub(super) fn caught(
+pub(super) fn caught<T>(
     path: &Path,
-    open: impl FnOnce() -> Result<Database, OpenError>,
-) -> Result<Database, OpenError> {
+    open: impl FnOnce() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
     panic::catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
         Err(OpenError::Corrupt {
             path: path.to_owned(),
@@ -217,7 +231,7 @@ pub(super) fn not_opened(path: &Path, error: DatabaseError) -> OpenError {
     }
 }
 
-fn wrong(path: &Path, error: redb::Error) -> OpenError {
+pub(super) fn wrong(path: &Path, error: redb::Error) -> OpenError {
     let path = path.to_owned();
     match error {
         // redb reports a file that is not its own, or ends too early, as an I/O error.
