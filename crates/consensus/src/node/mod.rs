@@ -92,13 +92,13 @@ pub enum ReadError {
 /// Frames this node did not serve.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DroppedFrames {
-    /// Bytes that are no frame.
+    /// Bytes that are no frame, or hold more of something than is ever sent.
     pub malformed: u64,
     /// Of another session.
     pub other_session: u64,
     /// For another life of this peer.
     pub other_life: u64,
-    /// From a node that is no member, or may not ask this.
+    /// From a node that is no member, may not ask this, or speaks for another.
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
