@@ -115,6 +115,7 @@ async fn a_turn_under_load_allocates_a_handful_of_times_on_all_nodes_together() 
         turns(&sequencer, ROUNDS).await;
         let calls = CALLS.get() - before;
         let each = calls as f64 / (ROUNDS * IN_FLIGHT) as f64;
+        println!("{each:.2} allocations for a turn of {who}");
         assert!(each < most, "{each:.2} allocations for a turn of {who}");
     }
     for session in &sessions {

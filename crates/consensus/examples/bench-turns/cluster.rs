@@ -19,6 +19,7 @@ use cabinet_consensus::turns::{ProposeError, TurnError, TurnSequencer};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::load::Caller;
@@ -206,12 +207,14 @@ impl Cluster {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         let mut channels = Vec::new();
-        for session in &self.sessions {
+        for (n, session) in (0..).zip(&self.sessions) {
             let channel = session.app_channel("flood")?;
             channels.push(channel.clone());
             let stop = stop.clone();
+            // Three machines are not in step.
+            let first = Instant::now() + FLOOD_EVERY / NAMES.len() as u32 * n;
             tasks.spawn(async move {
-                let mut tick = tokio::time::interval(Duration::from_millis(2));
+                let mut tick = tokio::time::interval_at(first, FLOOD_EVERY);
                 while !stop.load(Ordering::Relaxed) {
                     tick.tick().await;
                     for _ in 0..FLOOD_BURST {
@@ -245,8 +248,9 @@ impl Cluster {
     }
 }
 
-/// Frames each node sends to each other one every two milliseconds: 5,000 a second.
-const FLOOD_BURST: usize = 10;
+/// Frames each node sends to each other one at a time: 5,000 a second.
+const FLOOD_BURST: usize = 15;
+pub const FLOOD_EVERY: Duration = Duration::from_millis(3);
 const FLOOD_BYTES: usize = 256;
 
 /// A flood that is under way.

@@ -46,9 +46,18 @@ impl Run {
 
 /// The middle one; NaN of nothing.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    ranked(values, 2)
+}
+
+/// The one that a quarter is at most.
+pub fn quarter(values: impl Iterator<Item = f64>) -> f64 {
+    ranked(values, 4)
+}
+
+fn ranked(values: impl Iterator<Item = f64>, part: usize) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get(values.len() / part).copied().unwrap_or(f64::NAN)
 }
 
 /// `in_flight` callers, each of which writes again as soon as it was answered.

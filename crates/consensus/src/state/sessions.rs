@@ -352,7 +352,8 @@ impl Sessions {
             session.results.forget_before(oldest);
         }
         let generation = session.generation;
-        session.results.insert(serial, Answer { generation, kept });
+        let kept = session.results.insert(serial, Answer { generation, kept });
+        debug_assert!(kept, "it was let through, and so is in the window");
         session.results.withhold();
     }
 

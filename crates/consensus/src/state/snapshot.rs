@@ -464,7 +464,9 @@ fn sessions(
             let (serial, generation) = (kept.serial, kept.generation);
             let kept = kept.kept()?;
             let kept = session.results.insert(serial, Answer { generation, kept });
-            if !kept || serial > session.highest {
+            // One that is too old would keep a later one out.
+            let highest = session.highest;
+            if !kept || serial > highest || serial + WINDOW <= highest {
                 return Err(Malformed);
             }
         }
@@ -476,4 +478,38 @@ fn sessions(
         table.insert(client, session);
     }
     Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_read(highest: u64, serials: &[u64]) -> bool {
+        let result = |serial: &u64| KeptMsg {
+            serial: *serial,
+            ..KeptMsg::default()
+        };
+        let session = SessionMsg {
+            client: "ann".to_owned(),
+            owner: "ann".to_owned(),
+            highest,
+            results: serials.iter().map(result).collect(),
+            ..SessionMsg::default()
+        };
+        let owner = OwnerMsg {
+            peer: "ann".to_owned(),
+            ..OwnerMsg::default()
+        };
+        sessions(vec![session], Vec::new(), vec![owner]).is_ok()
+    }
+
+    #[test]
+    fn results_in_the_window_are_read_and_one_past_either_end_of_it_is_not() {
+        assert!(is_read(WINDOW, &[1, WINDOW]));
+        assert!(!is_read(WINDOW + 1, &[1, WINDOW + 1]));
+        assert!(!is_read(WINDOW + 1, &[1]));
+        assert!(is_read(5, &[5]));
+        assert!(!is_read(4, &[5]));
+        assert!(!is_read(u64::MAX, &[u64::MAX]));
+    }
 }
