@@ -548,6 +548,7 @@ fn who_gives_up_loses_the_place_it_was_given_meanwhile_and_who_takes_part_does_n
         node: bob.clone(),
         left: false,
     };
+    let only = [vacate.clone()];
     t.hear(bob.clone(), Kind::Player);
     let give_up = |t: &mut Table| {
         let heard = t.admission.heard_give_up(&bob.peer, bob.clone(), t.now);
@@ -557,20 +558,20 @@ fn who_gives_up_loses_the_place_it_was_given_meanwhile_and_who_takes_part_does_n
     assert_eq!(t.step(), [], "it is not seated any more");
     // Its seat was on its way already.
     t.seat("bob", Kind::Player);
-    assert_eq!(t.step(), std::slice::from_ref(&vacate));
+    assert_eq!(t.step(), only);
     t.membership.learners.insert(bob.clone());
-    assert_eq!(t.step(), std::slice::from_ref(&vacate), "until it is done");
+    assert_eq!(t.step(), only, "until it is done");
     // Whoever asks meanwhile is not told that the seats are taken.
     t.seats.seats.truncate(2);
     t.hear(node("cyd", 1), Kind::Player);
-    assert_eq!(t.step(), std::slice::from_ref(&vacate));
+    assert_eq!(t.step(), only);
     t.acks("bob", 50);
     assert!(
         !t.step().contains(&vacate),
         "it is in the game: the word was late"
     );
     t.dies("bob");
-    assert_eq!(t.step(), std::slice::from_ref(&vacate));
+    assert_eq!(t.step(), only);
     t.hear(bob.clone(), Kind::Player);
     assert!(!t.step().contains(&vacate), "it wants in again");
     give_up(&mut t);
