@@ -8,11 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cabinet_consensus::config::{Compaction, ConfigError, TIME_MAX};
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::Incarnation;
+use cabinet_consensus::log::{LogStore, MemoryLog};
 use cabinet_consensus::session::{
-    CoreOptions, GameSession, HostOptions, JoinError, JoinOptions, ServerCore, game_host,
-    game_join, game_node, game_player, game_server, game_spectate, game_witness,
+    CoreOptions, GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError,
+    ResumeError, ServerCore, SessionConfig, game_host, game_join, game_node, game_player,
+    game_resume, game_server, game_spectate, game_witness,
 };
 use common::{Sum, config, peer, port, sum, until};
 
@@ -203,4 +207,138 @@ async fn who_watches_does_not_vote_after_a_dead_player_was_replaced() {
         eve.node().learners().contains(eve.node().id()) && eve.node().voters().len() == 3
     })
     .await;
+}
+
+/// What every way in answers to these settings.
+async fn opened_with(config: SessionConfig) -> Vec<Option<OpenError>> {
+    fn of_join(tried: Result<Session, JoinError>) -> Option<OpenError> {
+        match tried.err()? {
+            JoinError::Open(error) => Some(error),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    let net = MemoryFabric::new();
+    let at = net.join(peer("ann")).unwrap();
+    let port = || port(&at);
+    let game = || Blueprint::with_snapshots(Sum::default);
+    let core = |name| ServerCore::new([peer(name)]).unwrap();
+    let options = CoreOptions {
+        core: core("ann"),
+        seats: 1,
+        spectators_max: 0,
+    };
+    let config = || config.clone();
+    let roster = [peer("ann")].into();
+    let resumed = match game_resume(port(), game(), config()).await.err() {
+        Some(ResumeError::Open(error)) => Some(error),
+        other => panic!("unexpected {other:?}"),
+    };
+    let hosted = match game_host(port(), game(), hosting(1), config()).await.err() {
+        Some(HostError::Open(error)) => Some(error),
+        other => panic!("unexpected {other:?}"),
+    };
+    let joined = joining;
+    vec![
+        game_node(port(), game(), roster, config()).await.err(),
+        hosted,
+        of_join(game_join(port(), game(), joined(), config()).await),
+        of_join(game_spectate(port(), game(), joined(), config()).await),
+        of_join(game_witness(port(), game(), joined(), config()).await),
+        resumed,
+        game_server(port(), game(), options, config()).await.err(),
+        of_join(game_player(port(), game(), core("srv"), joined(), config()).await),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_way_in_refuses_settings_that_cannot_be_and_begins_nothing() {
+    type Set = fn(&mut SessionConfig);
+    let settings: [Set; 8] = [
+        |config| config.timing.election_max_ms = u64::MAX,
+        |config| config.limits.channels_max = 0,
+        |config| config.admission.alive_within = Duration::ZERO,
+        |config| config.admission.evict_after = Some(Duration::from_millis(10)),
+        |config| config.admission.admit_within = Duration::MAX,
+        |config| config.client_ttl = Duration::ZERO,
+        |config| config.events.events_max = 0,
+        |config| {
+            config.compaction = Some(Compaction {
+                entries: 0,
+                ..Compaction::default()
+            });
+        },
+    ];
+    for (n, set) in settings.into_iter().enumerate() {
+        let log = MemoryLog::new();
+        let mut config = SessionConfig {
+            log: Arc::new(log.clone()),
+            ..config(1)
+        };
+        set(&mut config);
+        let answers = opened_with(config).await;
+        assert_eq!(answers.len(), 8);
+        for answer in answers {
+            assert!(
+                matches!(answer, Some(OpenError::Config(_))),
+                "setting {n}: {answer:?}"
+            );
+        }
+        assert!(log.state().unwrap().identity.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_way_in_is_tried_for_longer_than_a_year() {
+    let net = MemoryFabric::new();
+    let at = net.join(peer("ann")).unwrap();
+    let past = TIME_MAX + Duration::from_nanos(1);
+    let forever = JoinOptions {
+        within: past,
+        ..joining()
+    };
+    let core = ServerCore::new([peer("srv")]).unwrap();
+    let joins = [
+        game_join(port(&at), sum(), forever.clone(), config(1)).await,
+        game_player(port(&at), sum(), core, forever, config(1)).await,
+    ];
+    for joined in joins {
+        let refused = JoinError::Open(OpenError::Config(ConfigError::TooLong {
+            what: "JoinOptions::within",
+            value: past,
+            max: TIME_MAX,
+        }));
+        assert_eq!(joined.err(), Some(refused));
+    }
+    let waiting = HostOptions {
+        claim_wait: past,
+        ..hosting(1)
+    };
+    let patient = HostOptions {
+        within: Some(past),
+        ..hosting(1)
+    };
+    for options in [waiting, patient] {
+        let hosted = game_host(port(&at), sum(), options, config(1)).await.err();
+        let too_long = matches!(
+            hosted,
+            Some(HostError::Open(OpenError::Config(
+                ConfigError::TooLong { .. }
+            )))
+        );
+        assert!(too_long, "{hosted:?}");
+    }
+    // At the limit it is tried, for as long as somebody waits.
+    let year = JoinOptions {
+        within: TIME_MAX,
+        ..joining()
+    };
+    let joined = game_join(port(&at), sum(), year, config(1));
+    let waited = tokio::time::timeout(Duration::from_secs(60), joined).await;
+    assert!(waited.is_err());
+    let options = HostOptions {
+        within: Some(TIME_MAX),
+        ..hosting(1)
+    };
+    let hosted = game_host(port(&at), sum(), options, config(1)).await;
+    assert!(!hosted.unwrap().leave(Duration::MAX).await, "to nobody");
 }

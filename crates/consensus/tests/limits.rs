@@ -196,7 +196,7 @@ async fn a_read_sees_every_acknowledged_turn_and_a_node_cut_off_only_what_was() 
 #[tokio::test(start_paused = true)]
 async fn a_serial_of_a_session_that_ended_is_forgotten_not_played_again_and_the_next_one_is() {
     let table = Table::of(&NAMES, |config| {
-        config.client_ttl = Duration::from_millis(200);
+        config.client_ttl = config.timing.election_max() * 10;
     })
     .await;
     let ann = table.nodes[0].1.sequencer();

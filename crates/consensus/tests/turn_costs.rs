@@ -14,7 +14,9 @@ use cabinet_consensus::log::durable::disk::{Disk, DiskFile, DiskLock};
 use cabinet_consensus::log::durable::{Driver, DurableOptions, FileDisk};
 use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog};
 use cabinet_consensus::raft::Role;
-use cabinet_consensus::session::{GameSession, SessionConfig, TokioClock, game_node};
+use cabinet_consensus::session::{
+    AdmissionTiming, GameSession, SessionConfig, TokioClock, game_node,
+};
 use cabinet_consensus::watch::{self, Watch};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -55,6 +57,11 @@ async fn three(logs: [Arc<dyn LogStore>; 3], timing: Timing) -> Vec<Node> {
         let config = SessionConfig {
             timing,
             log: log.clone(),
+            admission: AdmissionTiming {
+                alive_within: timing.heartbeat() * 3,
+                admit_within: timing.heartbeat() * 6,
+                ..AdmissionTiming::default()
+            },
             ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
         };
         let blueprint = Blueprint::new(Count::default);

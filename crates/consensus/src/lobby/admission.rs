@@ -48,9 +48,10 @@ pub(crate) enum NotHeard {
 /// How patient admission is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionTiming {
-    /// A member that answered within this time counts as alive. More than a few heartbeats.
+    /// A member that answered within this time counts as alive. Three heartbeats at least.
     pub alive_within: Duration,
-    /// A member that did not answer for this long loses its place; with `None`, never.
+    /// A member that did not answer for this long loses its place; with `None`, never. Above
+    /// `alive_within`.
     pub evict_after: Option<Duration>,
     /// How long a node that has a place may do nothing for it: not announce itself, or not get
     /// nearer to the end of the log. Then it loses the place and must announce itself again. Must

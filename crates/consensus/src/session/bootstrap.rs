@@ -16,7 +16,8 @@ use super::asking::Asking;
 use super::attend::{broadcast, connected, send};
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
-use crate::fabric::Port;
+use crate::config::time_fits;
+use crate::fabric::{Links, Port};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::claim::{ClaimAction, HostClaim};
@@ -70,6 +71,14 @@ impl HostOptions {
     }
 }
 
+impl HostOptions {
+    fn validate(&self) -> Result<(), OpenError> {
+        time_fits("claim_wait", self.claim_wait)?;
+        time_fits("HostOptions::within", self.within.unwrap_or_default())?;
+        Ok(())
+    }
+}
+
 /// A game that was not hosted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -120,6 +129,12 @@ impl JoinOptions {
             within: Duration::from_secs(10),
             hosts: BTreeSet::new(),
         }
+    }
+}
+
+impl JoinOptions {
+    pub(super) fn validate(&self) -> Result<(), OpenError> {
+        Ok(time_fits("JoinOptions::within", self.within)?)
     }
 }
 
@@ -255,6 +270,7 @@ pub(crate) async fn host<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, HostError> {
     config.validate(&blueprint)?;
+    options.validate()?;
     places_fit(options.seats as usize, options.spectators_max)?;
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
@@ -475,6 +491,7 @@ pub(crate) async fn enter<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
+    options.validate()?;
     let deadline = Instant::now() + options.within;
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;

@@ -166,6 +166,7 @@ pub async fn game_player<G: Game>(
     config: SessionConfig,
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
+    options.validate()?;
     let local = port.links.local().clone();
     if core.servers().contains(&local) {
         return Err(OpenError::from(PlacementError::InCore(local)).into());

@@ -41,7 +41,7 @@ pub use identity::LogOwner;
 pub use node_view::{NodeState, NodeView, Waiting};
 pub use presence::{Attendee, Presence, PresenceChange};
 
-use crate::config::{Compaction, ConfigError, Limits, Timing};
+use crate::config::{self, Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
 use crate::fabric::{Inbound, Links, Peers, Port, Receiver};
 use crate::game::{Blueprint, Game};
@@ -132,7 +132,8 @@ pub struct SessionConfig {
     pub identity: Identity,
     /// Where the log is kept. The default dies with the process.
     pub log: Arc<dyn LogStore>,
-    /// How long a silent client is remembered, on the game's clock.
+    /// How long a silent client is remembered, on the game's clock: ten upper election timeouts at
+    /// least.
     pub client_ttl: Duration,
     /// A hash of the state is voted on every so many entries; 0 means never.
     pub hash_every: u64,
@@ -198,7 +199,12 @@ impl SessionConfig {
         if self.compaction.is_some() && !blueprint.can_snapshot() {
             return Err(ConfigError::CompactionNeedsSnapshots.into());
         }
-        Ok(())
+        self.admission.validate(&self.timing)?;
+        config::client_ttl_fits(self.client_ttl, &self.timing)?;
+        if let Some(compaction) = &self.compaction {
+            compaction.validate()?;
+        }
+        Ok(self.events.validate()?)
     }
 }
 
@@ -533,7 +539,7 @@ impl<G: Game> GameSession<G> {
     /// node leads, gives its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
     /// whether the others know.
     pub async fn leave(&self, within: Duration) -> bool {
-        let deadline = tokio::time::Instant::now() + within;
+        let deadline = tokio::time::Instant::now() + within.min(config::TIME_MAX);
         let left = tokio::time::timeout_at(deadline, self.say_goodbye(deadline)).await;
         self.close().await;
         left.unwrap_or(false)
