@@ -17,7 +17,7 @@ use super::attend::{broadcast, connected, send};
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::config::time_fits;
-use crate::fabric::{Links, Port};
+use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::claim::{ClaimAction, HostClaim};
