@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     EpochReused,
     /// A lost head is rebuilt from the highest epoch, whoever wrote it.
     RebuildByEpoch,
+    /// What was under an older key goes before a head names what is under the new one.
+    DropBeforeResealed,
 }
 
 #[cfg(not(test))]

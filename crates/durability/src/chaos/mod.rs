@@ -132,3 +132,8 @@ fn an_epoch_that_is_used_again_after_a_reclaim_is_found() {
 fn rebuilding_a_head_by_epoch_alone_is_found() {
     finds(Bug::RebuildByEpoch);
 }
+
+#[test]
+fn dropping_what_is_under_the_older_key_too_early_is_found() {
+    finds(Bug::DropBeforeResealed);
+}

@@ -20,6 +20,7 @@ use crate::codec::TEXT_BYTES_MAX;
 use crate::head::{Claim, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName, RoomObject};
+use crate::planted::{Bug, planted};
 use crate::seal::{HEADER_BYTES, Kind, Place, Sealer, claimed_key};
 use crate::store::{Condition, DELETE_KEYS_MAX, Key, StoreError, Version, Want};
 use cabinet_wire::ArtifactDigest;
@@ -152,6 +153,10 @@ impl Inner {
                     Err(_) => {}
                 },
             }
+        }
+        if planted(Bug::DropBeforeResealed) {
+            let old: Vec<Key> = twins.keys().map(|name| name.key(room)).collect();
+            self.delete(&old).await?;
         }
         let mut next = head.clone();
         if let Some(object) = &head.object {

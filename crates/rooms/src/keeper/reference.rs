@@ -182,8 +182,6 @@ pub fn state_of_reference(
         .map_err(ReferenceStateError::Restore)?;
     drop(blob);
     let roster = restored.last_roster();
-    // Whoever comes back joins.
-    restored.set_members(Vec::new());
     let snapshot = restored.snapshot().map_err(ReferenceStateError::Capture)?;
     let captured = Captured {
         room,
