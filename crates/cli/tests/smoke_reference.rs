@@ -25,6 +25,14 @@ use serde::{Deserialize, Serialize};
 /// What the name of an error begins with, theirs and ours.
 const PREFIXES: [&str; 2] = ["shellcade-kit: ", "cabinet: "];
 
+/// What `refusals.toml` begins with.
+const HEADER: &str = "\
+# Scripts that are not played: what the reference says, and where we say something else on purpose,
+# what. Where it plays what we refuse, `reference` is empty. `CABINET_WRITE_VECTORS=1` with the
+# reference's program writes `reference` anew.
+
+";
+
 /// Shot files by name.
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -257,10 +265,7 @@ fn scripts_are_refused_in_the_references_words_beside_it() {
         }
     }
     if recording() {
-        fs::write(
-            recorded("refusals.toml"),
-            toml::to_string(&refusals).unwrap(),
-        )
-        .unwrap();
+        let text = HEADER.to_owned() + &toml::to_string(&refusals).unwrap();
+        fs::write(recorded("refusals.toml"), text).unwrap();
     }
 }
