@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
 //! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `durability`
-//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `kill` measures how long after its deadline each
+//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `check` holds
+//! `cabinet check` against the reference's program; `kill` measures how long after its deadline each
 //! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
 //! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
@@ -16,6 +17,8 @@ use cabinet_host::{
 };
 use cabinet_wire::input::Input;
 use serde::Deserialize;
+
+mod check;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,8 @@ enum What {
     Durability,
     /// What a turn costs beside openraft's bare write, in memory, over TLS and on disk.
     Turns,
+    /// `cabinet check`, from the start of its process to the end, beside `shellcade-kit check`.
+    Check(check::Args),
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -62,7 +67,7 @@ const EPOCH: i64 = 1_700_000_000_000_000_000;
 
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
-    match args.what {
+    match &args.what {
         What::Host => example("cabinet-host", "bench-host", &[], &[]),
         What::Rooms { count } => rooms(&["rooms", &count.to_string()]),
         What::Crowd => rooms(&["crowd"]),
@@ -81,15 +86,22 @@ pub fn run(args: &Args) -> ExitCode {
             &["--release", "--features", "testkit,tls"],
             &[],
         ),
+        What::Check(args) => exit_code("check", check::check(args)),
         What::Kill { runs, deadline_ms } => {
-            match kill(runs.max(1), Duration::from_millis(deadline_ms)) {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => ExitCode::FAILURE,
-                Err(error) => {
-                    eprintln!("bench kill: {error}");
-                    ExitCode::from(2)
-                }
-            }
+            let deadline = Duration::from_millis(*deadline_ms);
+            exit_code("kill", kill((*runs).max(1), deadline))
+        }
+    }
+}
+
+/// 0 when every limit was met.
+fn exit_code(name: &str, met: Result<bool, Error>) -> ExitCode {
+    match met {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench {name}: {error}");
+            ExitCode::from(2)
         }
     }
 }

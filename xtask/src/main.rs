@@ -34,7 +34,7 @@ enum Command {
     Trace(trace::Args),
     /// Build the fixture guests, or check that the committed ones match their sources.
     Fixtures(fixtures::Args),
-    /// Measure: `host` (call, create, restore costs) or `kill` (how soon endless work dies).
+    /// Measure: what a call, a room, a thousand players, keeping, a turn or a check costs.
     Bench(bench::Args),
     /// Break what is stored: simulated stores that fail, and real processes that are killed.
     Chaos(chaos::Args),

@@ -12,11 +12,11 @@ use cabinet_conformance::shrink::{Shrunk, shrink};
 use cabinet_conformance::{
     CheckOptions, Checker, Judgement, Profile, Report, Script, error_line, files, random,
 };
-use cabinet_host::{Host, HostOptions};
 use cabinet_wire::meta::ControlInput;
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{self, Outcome, Problem, say};
 
 mod watch;
@@ -70,6 +70,8 @@ pub struct Args {
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -94,7 +96,7 @@ fn once(args: &Args) -> Result<Outcome, Problem> {
     let script = args.script.as_deref().map(files::read_script).transpose();
     let script = script.map_err(|error| Problem::new(error_line(&error)))?;
     let artifact = Artifact::resolve(&args.game)?;
-    let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
+    let host = args.cache.host()?;
     let mut options = CheckOptions {
         require_leaderboard: args.require_leaderboard,
         ..CheckOptions::default()

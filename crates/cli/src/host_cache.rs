@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cabinet_durability::{Entropy, SystemEntropy};
 use cabinet_host::{CacheOptions, Host, HostOptions};
@@ -16,19 +17,65 @@ use crate::outcome::Problem;
 
 const KEY_BYTES: usize = 32;
 
-/// A host with the user's compile cache; without one where there is no directory for it.
-///
-/// # Errors
-/// When no host can be made.
-pub fn host() -> Result<Host, Problem> {
-    let mut options = HostOptions::default();
-    options.cache = cache_dir(|name| std::env::var_os(name).map(PathBuf::from))
+/// Most bytes of compiled games kept; what was compiled first goes first. A game is about 1 MB, for
+/// `check` twice.
+const KEPT_BYTES_MAX: u64 = 256 << 20;
+
+/// Whether compiled games are kept.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct CacheArgs {
+    /// Compile the game anew; neither look into the compile cache nor add to it.
+    #[arg(long)]
+    no_cache: bool,
+}
+
+impl CacheArgs {
+    /// A host with the user's compile cache; without one where it is not wanted, or where there is
+    /// no directory for it.
+    ///
+    /// # Errors
+    /// When no host can be made.
+    pub fn host(self) -> Result<Host, Problem> {
+        let env = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let dir = if self.no_cache { None } else { cache_dir(env) };
+        let mut options = HostOptions::default();
         // A cache that cannot be had costs a second, not the game.
-        .and_then(|dir| open(&dir).ok());
-    if let Ok(host) = Host::new(options) {
-        return Ok(host);
+        options.cache = dir.and_then(|dir| open(&dir).ok());
+        if let Some(cache) = &options.cache {
+            drop_oldest(&cache.dir, KEPT_BYTES_MAX);
+        }
+        if let Ok(host) = Host::new(options) {
+            return Ok(host);
+        }
+        Host::new(HostOptions::default())
+            .map_err(|error| Problem::about("cannot run games", &error))
     }
-    Host::new(HostOptions::default()).map_err(|error| Problem::about("cannot run games", &error))
+}
+
+/// Removes what was written first until what is left has `max` bytes or less. What another process
+/// reads just now it has open, and keeps.
+fn drop_oldest(dir: &Path, max: u64) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let about = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+            Some((about.modified().ok()?, about.len(), entry.path()))
+        })
+        .collect();
+    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    files.sort();
+    for (_, size, path) in files {
+        if bytes <= max {
+            return;
+        }
+        // One that stays is tried again next time.
+        if fs::remove_file(path).is_ok() {
+            bytes -= size;
+        }
+    }
 }
 
 /// `$XDG_CACHE_HOME/cabinet`, else `$HOME/.cache/cabinet`. Relative paths are not looked at, as the
@@ -121,6 +168,33 @@ mod tests {
             assert_eq!(open(&deep).unwrap().key, second);
         }
         assert_eq!(fs::read_dir(&deep).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_compiled_first_goes_when_there_is_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, age_seconds: u64| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            (&file).write_all(&[0; 10]).unwrap();
+            let age = std::time::Duration::from_secs(age_seconds);
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        for (name, age) in [("a", 10), ("b", 30), ("c", 20)] {
+            write(name, age);
+        }
+        let kept = || {
+            let entries = fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        drop_oldest(dir.path(), 30);
+        assert_eq!(kept(), ["a", "b", "c"]);
+        drop_oldest(dir.path(), 29);
+        assert_eq!(kept(), ["a", "c"]);
+        drop_oldest(dir.path(), 0);
+        assert!(kept().is_empty());
+        drop_oldest(&dir.path().join("none"), 0);
     }
 
     #[cfg(unix)]

@@ -133,6 +133,50 @@ fn committed_shots_are_made_checked_and_told_apart() {
 }
 
 #[test]
+fn pictures_are_made_where_they_are_wanted_and_compared_by_what_they_look_like() {
+    let folder = scripted(SCRIPT);
+    let shots = folder.path().join("shots");
+    let picture = shots.join("03-only-one.png");
+    let run = |args: &[&str]| smoke(folder.path(), "tour.wasm", args);
+    assert_eq!(run(&["--update", "--png"]).code, 0);
+    let first = fs::read(&picture).unwrap();
+    assert_eq!(&first[..8], b"\x89PNG\r\n\x1a\n");
+    let stems = |ending: &str| {
+        let names = names(&shots).into_iter();
+        let stems = names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned));
+        stems.collect::<Vec<_>>()
+    };
+    assert_eq!(stems(".png"), stems(".ansi"));
+    assert_eq!(run(&["--update", "--png"]).code, 0);
+    assert_eq!(fs::read(&picture).unwrap(), first);
+    assert_eq!(run(&["--check", "--png"]).code, 0);
+
+    // Another shot's picture in its place.
+    fs::copy(shots.join(format!("{}.png", stems(".png")[0])), &picture).unwrap();
+    let differs = run(&["--check", "--png"]);
+    assert_eq!(differs.code, 1, "{differs:?}");
+    assert!(differs.stdout.contains("03-only-one.png: "), "{differs:?}");
+    assert!(differs.stdout.contains("  row "), "{differs:?}");
+    fs::write(&picture, "no picture").unwrap();
+    assert!(
+        run(&["--check", "--png"])
+            .stdout
+            .contains("is no picture of a screen")
+    );
+    // Who does not ask for pictures is not told of them, and keeps none that may have grown old.
+    assert_eq!(run(&["--check"]).code, 0);
+    assert!(
+        run(&["--update"])
+            .stdout
+            .contains("removed 03-only-one.png")
+    );
+    assert!(stems(".png").is_empty());
+    let missing = run(&["--check", "--png"]);
+    assert_eq!(missing.code, 1, "{missing:?}");
+    assert!(missing.stdout.contains("03-only-one.png: not committed"));
+}
+
+#[test]
 fn a_seed_changes_what_is_drawn_and_a_config_is_the_guests() {
     let drawn = |seed: &str| {
         let folder = scripted(&format!(

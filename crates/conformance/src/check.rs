@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cabinet_host::{Fault, Game, GameOptions, Host, LoadError, LoadWarning, Skip, Tier};
 
-use crate::compare::{Agree, difference};
+use crate::compare::{Agree, Guests, difference};
 use crate::hash::hex;
 use crate::lane::{HibernateError, Lane, Record, Restore};
 use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, StepRow, Tally};
@@ -93,9 +93,16 @@ impl Checker {
         load.deadline = deadline
             .saturating_mul(COMPARED_DEADLINES)
             .max(COMPARED_DEADLINE_LEAST);
-        let game = host.load(artifact, &load).map_err(CheckError::Load)?;
+        // Both at once, on two cores: compiling is most of what a check costs.
+        let (game, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| host.load(artifact, &other_options(&load)));
+            (host.load(artifact, &load), other.join())
+        });
+        let game = game.map_err(CheckError::Load)?;
+        // As without a thread of its own, a panic in the compiler is the caller's.
+        let other = other.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(Self {
-            recompiled: other_tier(host, artifact, &load, &game),
+            recompiled: other_tier(&load, &game, other),
             game,
             deadline,
             hibernate: options.hibernate,
@@ -146,26 +153,29 @@ pub(crate) fn load_options(base: &GameOptions, script: Option<&Script>) -> GameO
     options
 }
 
+/// The same with the tier the game is probably not loaded with.
+fn other_options(options: &GameOptions) -> GameOptions {
+    let mut other = options.clone();
+    other.tier = match options.tier {
+        Tier::Quick => Tier::Speed,
+        Tier::Auto | Tier::Speed => Tier::Quick,
+    };
+    other
+}
+
 /// The game on the compiler tier it was not loaded with, or what that comes to: a tier the cost
 /// estimate rules out is not checked, one that refuses the game is a failure.
 fn other_tier(
-    host: &Host,
-    artifact: &[u8],
     options: &GameOptions,
     game: &Game,
+    other: Result<Game, LoadError>,
 ) -> Result<Game, Repeat> {
+    let wanted = other_options(options).tier;
     let too_costly = || Repeat::NotChecked {
         why: "the game is too costly to compile for speed".to_owned(),
     };
-    let other = match game.tier() {
-        Tier::Speed => Tier::Quick,
-        _ if options.tier == Tier::Auto => return Err(too_costly()),
-        _ => Tier::Speed,
-    };
-    let mut options = options.clone();
-    options.tier = other;
-    match host.load(artifact, &options) {
-        Ok(recompiled) if recompiled.tier() == other => Ok(recompiled),
+    match other {
+        Ok(other) if other.tier() == wanted && other.tier() != game.tier() => Ok(other),
         Ok(_) => Err(too_costly()),
         Err(error) => Err(Repeat::Broke {
             step: None,
@@ -188,13 +198,13 @@ struct Run<'a> {
 impl Run<'_> {
     fn drive(&mut self, control: &mut Lane) {
         let record = control.start();
-        self.took(0, None, &record);
+        self.took(0, None, &record, control);
         for (index, step) in self.script.steps.iter().enumerate() {
             if self.fault.is_some() {
                 return;
             }
             let record = control.step(&self.script.setup, step);
-            self.took(index + 1, Some(step), &record);
+            self.took(index + 1, Some(step), &record, control);
             if let Step::Shot { name } = step {
                 let seats = control.screens.iter();
                 let seats: Vec<SeatShot> = seats.map(|(seat, f)| seat_shot(*seat, f)).collect();
@@ -208,7 +218,7 @@ impl Run<'_> {
     }
 
     /// Notes a step of the control and takes the others through it.
-    fn took(&mut self, number: usize, step: Option<&Step>, record: &Record) {
+    fn took(&mut self, number: usize, step: Option<&Step>, record: &Record, control: &mut Lane) {
         let mut row = row(number, step, record);
         if let Some(fault) = &record.fault {
             self.fault = Some((number, row.exit.unwrap_or(0), fault.clone()));
@@ -221,7 +231,7 @@ impl Run<'_> {
             .is_some_and(|fault| matches!(fault, Fault::Deadline { .. } | Fault::HostIo { .. }));
         if !by_clock {
             for beside in &mut self.beside {
-                let encoded = beside.follow(self.script, number, step, record);
+                let encoded = beside.follow(self.script, number, step, record, control);
                 row.snapshot_bytes = row.snapshot_bytes.or(encoded);
             }
         }
@@ -336,6 +346,7 @@ impl Beside {
         number: usize,
         step: Option<&Step>,
         control: &Record,
+        control_lane: &mut Lane,
     ) -> Option<u64> {
         let lane = self.lane.as_mut()?;
         let mut encoded = None;
@@ -370,7 +381,11 @@ impl Beside {
             Some(Restore::Sck1) => Agree::Visible,
             _ => Agree::Everything,
         };
-        match difference(self.who, control, &record, agree) {
+        let guests = match agree {
+            Agree::Everything => control_lane.guests(lane),
+            Agree::Visible => Guests::Alike,
+        };
+        match difference(self.who, control, &record, &guests, agree) {
             Some(difference) => self.stop(Repeat::Differs {
                 step: number,
                 difference,

@@ -3,7 +3,7 @@
 //! The first disagreement wins, and what players can see comes first: frames, then calls, stores,
 //! and posts, then memory, globals, tables, counters and what the next frames build on.
 
-use cabinet_host::Frame;
+use cabinet_host::{Frame, StateDigest};
 use cabinet_wire::COLS;
 use cabinet_wire::cell::Cell;
 
@@ -32,11 +32,25 @@ pub(crate) enum Agree {
     Visible,
 }
 
+/// What memory, globals and tables of two rooms come to beside each other. Digests are made only
+/// where there is a difference to tell: most of the time there is none.
+#[derive(Debug)]
+pub(crate) enum Guests {
+    /// They are the same.
+    Alike,
+    /// Not the same, or not to be looked into: the control's and the other's digests, `None` for a
+    /// room without an instance, closed or never made, else why there are none.
+    Apart(GuestDigest, GuestDigest),
+}
+
+pub(crate) type GuestDigest = Result<Option<StateDigest>, String>;
+
 /// The first thing `other`, a room called `who`, did unlike the control.
 pub(crate) fn difference(
     who: &str,
     control: &Record,
     other: &Record,
+    guests: &Guests,
     agree: Agree,
 ) -> Option<Difference> {
     if agree == Agree::Visible {
@@ -49,7 +63,7 @@ pub(crate) fn difference(
     }
     outcome(who, control, other)
         .or_else(|| effects(who, &control.effects, &other.effects))
-        .or_else(|| state(who, &control.state, &other.state))
+        .or_else(|| state(who, &control.state, &other.state, guests))
         .or_else(|| fuel(who, control, other))
 }
 
@@ -132,7 +146,7 @@ fn ending(who: &str, control: &State, other: &State) -> Option<Difference> {
     })
 }
 
-fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
+fn state(who: &str, control: &State, other: &State, guests: &Guests) -> Option<Difference> {
     let digest = |name: &str, ours: &[u8; 32], theirs: &[u8; 32]| {
         let (ours, theirs) = (hex(&ours[..6]), hex(&theirs[..6]));
         format!("SHA-256 of {name}: the control's begins {ours}, the {who}'s {theirs}")
@@ -144,10 +158,10 @@ fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
     differs("memory", a.memory_bytes == b.memory_bytes, || {
         number("bytes of guest memory", a.memory_bytes, b.memory_bytes)
     })
-    .or_else(|| match (&a.digest, &b.digest) {
+    .or_else(|| match guests {
         // A room without an instance has nothing to look at.
-        (Ok(None), Ok(None)) => None,
-        (Ok(Some(a)), Ok(Some(b))) => [
+        Guests::Alike | Guests::Apart(Ok(None), Ok(None)) => None,
+        Guests::Apart(Ok(Some(a)), Ok(Some(b))) => [
             ("memory", "guest memory", &a.memory, &b.memory),
             ("globals", "the globals", &a.globals, &b.globals),
             ("tables", "the tables", &a.tables, &b.tables),
@@ -155,7 +169,7 @@ fn state(who: &str, control: &State, other: &State) -> Option<Difference> {
         .into_iter()
         .find_map(|(what, name, a, b)| differs(what, a == b, || digest(name, a, b))),
         // Two rooms nobody can look into have not been seen to agree.
-        (a, b) => {
+        Guests::Apart(a, b) => {
             let why = [a, b].into_iter().find_map(|digest| digest.as_ref().err());
             let why = why.map_or("one of them has no instance", String::as_str);
             differs("state", false, || {
@@ -320,7 +334,7 @@ fn differs(what: &'static str, same: bool, detail: impl FnOnce() -> String) -> O
 
 #[cfg(test)]
 mod tests {
-    use cabinet_host::{Fault, Player, StateDigest, Trap, TrapFrame, TrapKind};
+    use cabinet_host::{Fault, Player, Trap, TrapFrame, TrapKind};
     use cabinet_wire::{CELL_BYTES, FRAME_BYTES, ROWS};
 
     use super::*;
@@ -371,13 +385,16 @@ mod tests {
         );
     }
 
+    fn digest() -> StateDigest {
+        StateDigest {
+            memory: [1; 32],
+            globals: [2; 32],
+            tables: [3; 32],
+        }
+    }
+
     fn state() -> State {
         State {
-            digest: Ok(Some(StateDigest {
-                memory: [1; 32],
-                globals: [2; 32],
-                tables: [3; 32],
-            })),
             memory_bytes: 65_536,
             entropy_consumed: 0,
             epoch_seq: 1,
@@ -398,17 +415,8 @@ mod tests {
     #[test]
     fn a_state_that_differs_in_any_part_is_told_by_that_part() {
         type Change = fn(&mut State);
-        let parts: [(&str, Change); 15] = [
+        let parts: [(&str, Change); 13] = [
             ("memory", |state| state.memory_bytes += 65_536),
-            ("tables", |state| {
-                state.digest = state.digest.clone().map(|digest| {
-                    digest.map(|digest| StateDigest {
-                        tables: [4; 32],
-                        ..digest
-                    })
-                });
-            }),
-            ("state", |state| state.digest = Ok(None)),
             ("entropy", |state| state.entropy_consumed = 8),
             ("counters", |state| state.epoch_seq = 2),
             ("counters", |state| state.roster_epoch = 2),
@@ -426,35 +434,59 @@ mod tests {
             ("result", |state| state.settled = true),
             ("result", |state| state.ended = true),
         ];
-        assert_eq!(super::state("replay", &state(), &state()), None);
+        assert_eq!(
+            super::state("replay", &state(), &state(), &Guests::Alike),
+            None
+        );
         for (what, change) in parts {
             let mut other = state();
             change(&mut other);
             for (a, b) in [(state(), other.clone()), (other, state())] {
-                let found = super::state("replay", &a, &b).unwrap();
+                let found = super::state("replay", &a, &b, &Guests::Alike).unwrap();
                 assert_eq!(found.what, what, "{}", found.detail);
             }
         }
         let mut drawn = state();
         drawn.frames[1] = Some(drawn_frame(&[(0, b'x')]));
         assert_eq!(
-            super::state("replay", &state(), &drawn).unwrap().detail,
+            super::state("replay", &state(), &drawn, &Guests::Alike)
+                .unwrap()
+                .detail,
             "the frame the member at roster index 0 was last sent differs at row 0, column 0: the \
              control shows a blank, the replay \"x\""
         );
     }
 
     #[test]
+    fn guests_that_are_apart_are_told_by_what_differs_in_them() {
+        let found = |a: GuestDigest, b: GuestDigest| {
+            super::state("replay", &state(), &state(), &Guests::Apart(a, b))
+        };
+        let tables = StateDigest {
+            tables: [4; 32],
+            ..digest()
+        };
+        let memory = StateDigest {
+            memory: [4; 32],
+            ..tables
+        };
+        for (other, what) in [(tables, "tables"), (memory, "memory")] {
+            for (a, b) in [(digest(), other), (other, digest())] {
+                assert_eq!(found(Ok(Some(a)), Ok(Some(b))).unwrap().what, what);
+            }
+        }
+        assert_eq!(found(Ok(Some(digest())), Ok(None)).unwrap().what, "state");
+    }
+
+    #[test]
     fn two_rooms_nobody_can_look_into_have_not_agreed() {
-        let (mut a, mut b) = (state(), state());
-        a.digest = Err("a function reference is not the guest's own".to_owned());
-        b.digest = a.digest.clone();
-        let found = super::state("replay", &a, &b).unwrap();
-        assert_eq!(found.what, "state");
-        assert!(found.detail.contains("not the guest's own"));
+        let blind = || Err("a function reference is not the guest's own".to_owned());
+        let found = |a, b| super::state("replay", &state(), &state(), &Guests::Apart(a, b));
+        let told = found(blind(), blind()).unwrap();
+        assert_eq!(told.what, "state");
+        assert!(told.detail.contains("not the guest's own"));
         // Closed rooms have nothing left to look at.
-        (a.digest, b.digest) = (Ok(None), Ok(None));
-        assert_eq!(super::state("replay", &a, &b), None);
+        assert_eq!(found(Ok(None), Ok(None)), None);
     }
 
     #[test]
@@ -500,7 +532,15 @@ mod tests {
             },
             state: state(),
         };
-        let found = |other| difference("replay", &record(1), &record(other), Agree::Visible);
+        let found = |other| {
+            difference(
+                "replay",
+                &record(1),
+                &record(other),
+                &Guests::Alike,
+                Agree::Visible,
+            )
+        };
         assert_eq!(found(1), None);
         assert_eq!(found(2).unwrap().what, "stores");
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use cabinet_host::{
     CallReport, CaptureError, Fault, Frame, Game, MemoryServices, Outcome, Player, RestoreError,
     Room, RoomConfig, RoomResult, Sck1, Sck1Error, Seed, Skip, Slot, Snapshot, SnapshotError,
-    StateDigest,
 };
 use cabinet_wire::Lifecycle;
 use cabinet_wire::input::Input;
 
+use crate::compare::{GuestDigest, Guests};
 use crate::script::{Script, Setup, Step};
 use crate::tape::{Effects, Keep, Tape, To};
 use crate::units::error_line;
@@ -64,11 +64,9 @@ pub(crate) struct Record {
     pub state: State,
 }
 
-/// The parts of a room two runs must agree on after every step.
+/// The parts of a room, beside its guest's state, that two runs must agree on after every step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
-    /// `None` for a room without an instance, closed or never made; else why it cannot be told.
-    pub digest: Result<Option<StateDigest>, String>,
     pub memory_bytes: u64,
     pub entropy_consumed: u64,
     pub epoch_seq: u32,
@@ -277,17 +275,27 @@ impl Lane {
         }
     }
 
-    fn state(&mut self) -> State {
-        let digest = match self.room.state_digest() {
+    /// The guest of this room, which is the control, beside that of another.
+    pub(crate) fn guests(&mut self, other: &mut Self) -> Guests {
+        match self.room.same_guest_state(&mut other.room) {
+            Ok(true) => Guests::Alike,
+            Ok(false) | Err(_) => Guests::Apart(self.guest_digest(), other.guest_digest()),
+        }
+    }
+
+    fn guest_digest(&mut self) -> GuestDigest {
+        match self.room.state_digest() {
             Ok(digest) => Ok(Some(digest)),
             Err(CaptureError::NotLive) => Ok(None),
             Err(error) => Err(error_line(&error)),
-        };
+        }
+    }
+
+    fn state(&mut self) -> State {
         let members = self.room.members().to_vec();
         let slots = (0..members.len()).map(Slot::Member);
         let slots = std::iter::once(Slot::Broadcast).chain(slots);
         State {
-            digest,
             memory_bytes: self.room.memory_bytes(),
             entropy_consumed: self.room.entropy_consumed(),
             epoch_seq: self.room.epoch_seq(),

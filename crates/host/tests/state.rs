@@ -55,6 +55,7 @@ fn restored_rooms_equal_the_control(game: &Game) {
                 restored.state_digest().unwrap(),
                 "{at}"
             );
+            assert!(control.same_guest_state(&mut restored).unwrap(), "{at}");
             assert_eq!(
                 control.snapshot().unwrap(),
                 restored.snapshot().unwrap(),
@@ -85,6 +86,28 @@ fn globals_of_all_six_types_and_a_changed_table_survive_after_every_step() {
     }
     assert_eq!(seen.len(), SCRIPT.len(), "each step changes the state");
     restored_rooms_equal_the_control(&game);
+}
+
+#[test]
+fn two_guests_are_the_same_exactly_when_their_digests_are() {
+    let game = common::game(&common::wat("ok-state.wat"));
+    let at = |steps: usize| {
+        let (mut room, _) = room(&game);
+        for step in &SCRIPT[..steps] {
+            assert!(matches!(step(&mut room), Outcome::Done(_)));
+        }
+        room
+    };
+    for (left, right) in (1..SCRIPT.len()).flat_map(|l| (1..SCRIPT.len()).map(move |r| (l, r))) {
+        let (mut left, mut right) = (at(left), at(right));
+        let digests_are = left.state_digest().unwrap() == right.state_digest().unwrap();
+        assert_eq!(left.same_guest_state(&mut right).unwrap(), digests_are);
+    }
+    let (mut unmade, _) = room(&game);
+    assert!(matches!(
+        at(1).same_guest_state(&mut unmade),
+        Err(CaptureError::NotLive)
+    ));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use cabinet_host::GameOptions;
 use cabinet_rooms::EndReason;
 
 use crate::artifact::Artifact;
-use crate::host_cache;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{Outcome, Problem};
 use crate::term::caps::{Caps, Depth};
 use crate::term::keys::Decoder;
@@ -58,6 +58,8 @@ pub struct Args {
     /// Print how long it took until the first frame, in milliseconds, and end. Needs no terminal.
     #[arg(long)]
     bench_first_frame: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// What the terminal can show, where the environment does not say it right.
@@ -112,7 +114,9 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     if let Some(heartbeat) = args.heartbeat {
         options.heartbeat = heartbeat;
     }
-    let game = host_cache::host()?
+    let game = args
+        .cache
+        .host()?
         .load(&artifact.wasm, &options)
         .map_err(|error| Problem::about(args.game.display(), &error))?;
     let (loaded, from_cache) = (began.elapsed(), game.from_cache());

@@ -17,7 +17,7 @@ use cabinet_wire::ROWS;
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
-use crate::host_cache;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{self, Outcome, Problem};
 use crate::play::Look;
 use crate::recording::format::{self, FILE_BYTES_MAX};
@@ -55,6 +55,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     look: Look,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Time after which the screen is drawn anew in any case.
@@ -139,7 +141,8 @@ fn load(args: &Args, recording: &Recording) -> Result<cabinet_host::Game, Proble
     };
     let mut options = GameOptions::default();
     options.deadline = DEADLINE;
-    host_cache::host()?
+    args.cache
+        .host()?
         .load(&artifact.wasm, &options)
         .map_err(|error| Problem::about(artifact.path.display(), &error))
 }

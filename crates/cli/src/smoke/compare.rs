@@ -9,6 +9,8 @@ use unicode_width::UnicodeWidthChar;
 use crate::outcome::Problem;
 
 use super::files::Picture;
+use super::font::Font;
+use super::pixels::Pixels;
 use super::render::{self, ATTRS, Style};
 
 /// Largest committed file that is read, bytes; one of ours has 200 KiB at most.
@@ -74,6 +76,46 @@ pub fn difference(picture: &Picture, committed: &[u8]) -> Vec<String> {
         if was != is {
             lines.push(format!("- {row:>2} |{was}"));
             lines.push(format!("+ {row:>2} |{is}"));
+        }
+    }
+    lines
+}
+
+/// What is different between a committed PNG file and a picture, by what it looks like: who squeezed
+/// the file did not change it. With `cells` the cells are listed, else it is said in one line.
+#[must_use]
+pub fn png_difference(
+    picture: &Picture,
+    font: &Font,
+    committed: Option<&[u8]>,
+    cells: bool,
+) -> Vec<String> {
+    let name = picture.png_name();
+    let Some(committed) = committed else {
+        return vec![format!("{name}: not committed")];
+    };
+    let Some(before) = Pixels::read(committed) else {
+        return vec![format!(
+            "{name}: what is committed is no picture of a screen"
+        )];
+    };
+    let now = Pixels::of(&picture.frame, font);
+    let differing: Vec<(usize, usize)> = before.differing(&now).collect();
+    let count = differing.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let noun = if count == 1 {
+        "cell looks"
+    } else {
+        "cells look"
+    };
+    let mut lines = vec![format!("{name}: {count} {noun} different")];
+    if cells {
+        let shown = differing.iter().take(CELLS_SHOWN);
+        lines.extend(shown.map(|(row, col)| format!("  row {row}, col {col}")));
+        if count > CELLS_SHOWN {
+            lines.push(format!("  and {} more", count - CELLS_SHOWN));
         }
     }
     lines
@@ -300,6 +342,33 @@ mod tests {
             told.contains("202e") && !told.contains('\u{202e}'),
             "{told}"
         );
+    }
+
+    #[test]
+    fn pictures_are_compared_by_what_they_look_like() {
+        let font = Font::spleen();
+        let now = picture(&[(0, 0, Cell::of('x')), (3, 4, Cell::of('y'))]);
+        let told = |committed: Option<&[u8]>| png_difference(&now, &font, committed, true);
+        let same = now.png(&font).1;
+        assert_eq!(told(Some(&same)), Vec::<String>::new());
+        assert_eq!(told(None), ["01-a.png: not committed"]);
+        assert_eq!(
+            told(Some(b"x")),
+            ["01-a.png: what is committed is no picture of a screen"]
+        );
+        let before = picture(&[(0, 0, Cell::of('x'))]).png(&font).1;
+        assert_eq!(
+            told(Some(&before)),
+            ["01-a.png: 1 cell looks different", "  row 3, col 4"]
+        );
+        let row: Vec<(usize, usize, Cell)> = (0..COLS).map(|col| (5, col, Cell::of('z'))).collect();
+        let before = picture(&row).png(&font).1;
+        let long = told(Some(&before));
+        assert_eq!(
+            (&*long[0], long.len(), &*long[13]),
+            ("01-a.png: 82 cells look different", 14, "  and 70 more")
+        );
+        assert_eq!(png_difference(&now, &font, Some(&before), false).len(), 1);
     }
 
     proptest! {

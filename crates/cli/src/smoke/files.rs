@@ -4,6 +4,8 @@ use cabinet_conformance::SeatFrames;
 use cabinet_host::Frame;
 use cabinet_wire::ROWS;
 
+use super::font::Font;
+use super::pixels::Pixels;
 use super::render;
 
 /// One screen of a shot, and the name its files begin with.
@@ -50,6 +52,18 @@ impl Picture {
     pub fn text(&self) -> (String, Vec<u8>) {
         let name = format!("{}.txt", self.stem);
         (name, render::text(&self.frame).into_bytes())
+    }
+
+    /// The file of pixels.
+    #[must_use]
+    pub fn png(&self, font: &Font) -> (String, Vec<u8>) {
+        (self.png_name(), Pixels::of(&self.frame, font).png())
+    }
+
+    /// What the file of pixels is called.
+    #[must_use]
+    pub fn png_name(&self) -> String {
+        format!("{}.png", self.stem)
     }
 }
 

@@ -35,18 +35,26 @@ pub(super) fn positive_duration(text: &str) -> Option<Duration> {
         let digits = if digits.is_empty() { "0" } else { digits };
         let number: u64 = digits.parse().ok()?;
         total = total.checked_add(number.checked_mul(size)?)?;
-        // Digits past the nineteenth are under a nanosecond of any unit.
-        let fraction = &fraction[..fraction.len().min(18)];
-        if !fraction.is_empty() {
-            let parts: u128 = fraction.parse().ok()?;
-            let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-            let nanos = parts * u128::from(size) / scale;
-            total = total.checked_add(u64::try_from(nanos).ok()?)?;
-        }
+        total = total.checked_add(part(fraction, size))?;
         rest = after;
     }
     let fits = total > 0 && i64::try_from(total).is_ok();
     fits.then(|| Duration::from_nanos(total))
+}
+
+/// What the digits behind a point are of a unit of `size` nanoseconds, cut to whole ones. Reckoned
+/// in floating point like the reference's, which rounds where there are many digits; those that an
+/// `i64` has no room for are left out.
+fn part(digits: &str, size: u64) -> u64 {
+    let (mut number, mut scale) = (0_u64, 1.0_f64);
+    for digit in digits.bytes() {
+        let longer = u64::from(digit - b'0') + number.saturating_mul(10);
+        if longer > i64::MAX as u64 {
+            break;
+        }
+        (number, scale) = (longer, scale * 10.0);
+    }
+    (number as f64 * (size as f64 / scale)) as u64
 }
 
 /// Writes a duration as `1h0m0s`, `1.5s`, `50ms`.
@@ -127,6 +135,9 @@ mod tests {
             ("1h2m3s", Some(3_723_000_000_000)),
             (".5s", Some(500_000_000)),
             ("1.s", Some(1_000_000_000)),
+            ("0.0499999999999999999999s", Some(50_000_000)),
+            ("0.05000000000000000000000001s", Some(50_000_000)),
+            ("0.3333333333s", Some(333_333_333)),
             ("+2s", Some(2_000_000_000)),
             ("7us", Some(7_000)),
             ("7µs", Some(7_000)),

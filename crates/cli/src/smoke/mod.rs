@@ -1,13 +1,15 @@
 //! `cabinet smoke`: plays a game by its `smoke.yaml` and writes what players see as files.
 //!
-//! [`SmokeScript`] reads the script, the conformance crate plays it, [`render`] and [`files`] make
-//! bytes of the screens, [`compare`] holds committed ones against them. The files are the reference
-//! kit's, byte for byte; `docs/FORMATS.md` describes them.
+//! [`SmokeScript`] reads the script, the conformance crate plays it, [`render`], [`pixels`] and
+//! [`files`] make bytes of the screens, [`compare`] holds committed ones against them. The `.ansi` and
+//! `.txt` files are the reference kit's, byte for byte; `docs/FORMATS.md` describes them.
 
 pub mod compare;
 pub mod files;
+pub mod font;
 mod go;
 mod parse;
+pub mod pixels;
 pub mod render;
 mod yaml;
 
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cabinet_conformance::{During, SeatFrames, ShotsError, run_shots};
-use cabinet_host::{Game, GameOptions, Host, HostOptions};
+use cabinet_host::{Game, GameOptions};
 use serde_json::json;
 
 pub use parse::{
@@ -27,8 +29,10 @@ pub use parse::{
 pub use yaml::{MAX_DEPTH, MAX_SCRIPT_BYTES};
 
 use crate::artifact::Artifact;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{self, Outcome, Problem};
 use files::Picture;
+use font::Font;
 
 /// How long one callback may take. Wide: whether a game keeps its deadline is for `check` to say,
 /// and pictures must not depend on how busy the machine is.
@@ -36,10 +40,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Play a game by its smoke.yaml and write the screens it names.
 ///
-/// Without options the screens go to ./smoke-out, as .ansi (with colours) and .txt. With --update
-/// they become the committed ones, in the folder `shots` beside smoke.yaml unless --out says
-/// otherwise; --check compares with those, shows every cell that differs, and ends with exit code 1
-/// when one does.
+/// Without options the screens go to ./smoke-out, as .ansi (with colours) and .txt; with --png as
+/// pictures too. With --update they become the committed ones, in the folder `shots` beside
+/// smoke.yaml unless --out says otherwise; --check compares with those, shows every cell that
+/// differs, and ends with exit code 1 when one does.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The game: a .wasm file, or a folder that is built first.
@@ -57,9 +61,14 @@ pub struct Args {
     /// Make the committed files what the game draws now; remove those no shot makes any more.
     #[arg(long)]
     pub update: bool,
+    /// Make, or compare, pictures as well: 640 by 384 pixels.
+    #[arg(long)]
+    pub png: bool,
     /// Say what was done as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Runs the command.
@@ -75,7 +84,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         .clone()
         .unwrap_or_else(|| beside.join("smoke.yaml"));
     let script = read_script(&script_path)?;
-    let game = load(&Artifact::resolve(&args.game)?)?;
+    let game = load(&Artifact::resolve(&args.game)?, args.cache)?;
     let pictures = files::pictures(&film(&game, &script)?);
     let shots = script.run.steps.iter();
     let count = shots
@@ -91,7 +100,8 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         (None, true) => committed(),
         (None, false) => PathBuf::from("smoke-out"),
     };
-    let written = write(&out, &pictures)?;
+    let font = args.png.then(Font::spleen);
+    let written = write(&out, &pictures, font.as_ref())?;
     let removed = if args.update {
         remove_others(&out, &written)?
     } else {
@@ -161,18 +171,19 @@ fn read_up_to(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes both files of every picture and returns their names.
-fn write(out: &Path, pictures: &[Picture]) -> Result<Vec<String>, Problem> {
+/// Writes the files of every picture, with a `font` also the one of pixels, and returns their names.
+fn write(out: &Path, pictures: &[Picture], font: Option<&Font>) -> Result<Vec<String>, Problem> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| Problem::new(format!("smoke: {path}: {error}"))
     };
     fs::create_dir_all(out).map_err(failed(out))?;
     let mut names = Vec::new();
-    for (name, bytes) in pictures
-        .iter()
-        .flat_map(|picture| [picture.ansi(), picture.text()])
-    {
+    let files = pictures.iter().flat_map(|picture| {
+        let png = font.map(|font| picture.png(font));
+        [picture.ansi(), picture.text()].into_iter().chain(png)
+    });
+    for (name, bytes) in files {
         let path = out.join(&name);
         fs::write(&path, bytes).map_err(failed(&path))?;
         names.push(name);
@@ -220,17 +231,18 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
         );
         return Err(Problem::new(what));
     }
+    let font = args.png.then(Font::spleen);
     let mut made = Vec::new();
     let mut differing = Vec::new();
     for picture in pictures {
         let (ansi, _) = picture.ansi();
         let (text, bytes) = picture.text();
-        let committed = committed(&out.join(&ansi))?;
+        let committed = committed_file(&out.join(&ansi))?;
         let mut lines = match &committed {
             None => vec![format!("{ansi}: not committed")],
             Some(committed) => compare::difference(picture, committed),
         };
-        match self::committed(&out.join(&text))? {
+        match committed_file(&out.join(&text))? {
             None => lines.push(format!("{text}: not committed")),
             // What the file with colours says is not said twice.
             Some(committed) if committed != bytes && lines.is_empty() => {
@@ -238,11 +250,20 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
             }
             Some(_) => {}
         }
+        if let Some(font) = &font {
+            let png = committed_file(&out.join(picture.png_name()))?;
+            lines.extend(compare::png_difference(
+                picture,
+                font,
+                png.as_deref(),
+                lines.is_empty(),
+            ));
+        }
         if !lines.is_empty() {
             differing.push((picture.stem.clone(), lines));
         }
         made.extend([ansi, text]);
-        made.push(format!("{}.png", picture.stem));
+        made.push(picture.png_name());
     }
     for name in others(out, &made)? {
         let line = format!("{name}: no shot makes it");
@@ -284,7 +305,7 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
 }
 
 /// A committed file; `None` where there is none.
-fn committed(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
+fn committed_file(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
     match read_up_to(path, compare::MAX_SHOT_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -303,11 +324,9 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-fn load(artifact: &Artifact) -> Result<Game, Problem> {
-    let about =
-        |error: &(dyn std::error::Error + 'static)| Problem::about(artifact.path.display(), error);
-    let host = Host::new(HostOptions::default()).map_err(|error| about(&error))?;
-    let options = GameOptions::default();
-    host.load(&artifact.wasm, &options)
-        .map_err(|error| about(&error))
+fn load(artifact: &Artifact, cache: CacheArgs) -> Result<Game, Problem> {
+    cache
+        .host()?
+        .load(&artifact.wasm, &GameOptions::default())
+        .map_err(|error| Problem::about(artifact.path.display(), &error))
 }

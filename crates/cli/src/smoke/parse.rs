@@ -94,6 +94,11 @@ impl SmokeScript {
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
             ScriptProblem::at(line, "not UTF-8")
         })?;
+        if let Some((at, _)) = text.char_indices().find(|(_, c)| !is_yaml(*c)) {
+            let line = 1 + text[..at].matches('\n').count();
+            let what = "not YAML: control characters are not allowed";
+            return Err(ScriptProblem::at(line, what));
+        }
         // The YAML parser may mean what is behind the last line, and ends lines at more characters.
         let lines = 1 + text.matches('\n').count();
         Self::parse_text(text).map_err(|problem| ScriptProblem {
@@ -387,6 +392,15 @@ impl Reader {
         self.script.run.steps.push(step);
         self.script.lines.push(line);
         Ok(())
+    }
+}
+
+/// Whether YAML has a place for a character: all that can be printed, tabs, line ends.
+fn is_yaml(c: char) -> bool {
+    match c {
+        '\t' | '\n' | '\r' | '\u{85}' => true,
+        '\u{fffe}' | '\u{ffff}' => false,
+        c => !c.is_control(),
     }
 }
 

@@ -126,11 +126,11 @@ impl Style {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use cabinet_wire::{CELL_BYTES, FRAME_BYTES};
 
-    pub(super) fn frame(cells: &[(usize, usize, Cell)]) -> Frame {
+    pub(in crate::smoke) fn frame(cells: &[(usize, usize, Cell)]) -> Frame {
         let mut grid = [0; FRAME_BYTES];
         for (row, col, cell) in cells {
             let at = (row * COLS + col) * CELL_BYTES;

@@ -47,29 +47,52 @@ impl Node {
         }
     }
 
-    /// The number a scalar is, in any of the notations YAML has for whole numbers.
+    /// The number a scalar is, in any of the notations YAML has for whole numbers. Those for others
+    /// count where the number is whole.
     pub fn integer(&self) -> Option<i64> {
         let Value::Scalar(scalar) = &self.value else {
             return None;
         };
+        // Within a number it means nothing, before it there is none.
+        if scalar.text.starts_with('_') {
+            return None;
+        }
         match scalar.tag.as_deref() {
-            Some("int") => {}
+            Some("int" | "float") => {}
             None if scalar.plain => {}
             _ => return None,
         }
-        integer(&scalar.text)
+        integer(&scalar.text).or_else(|| whole(&scalar.text))
     }
 
-    /// Whether nothing is said: an empty value, `~` or `null`.
+    /// Whether nothing is said: an empty value, `~` or `null`, or what is tagged as that.
     pub fn is_nothing(&self) -> bool {
         match &self.value {
-            Value::Scalar(scalar) => {
-                let null = matches!(scalar.text.as_str(), "~" | "null" | "Null" | "NULL");
-                scalar.text.is_empty() || scalar.plain && scalar.tag.is_none() && null
-            }
+            Value::Scalar(scalar) => match scalar.tag.as_deref() {
+                Some(tag) => tag == "null" || scalar.text.is_empty(),
+                None => {
+                    let null = matches!(scalar.text.as_str(), "~" | "null" | "Null" | "NULL");
+                    scalar.text.is_empty() || scalar.plain && null
+                }
+            },
             _ => false,
         }
     }
+}
+
+/// `1.0`, `1e3`, `-.0`, and `089`, which is no octal number: those without a fraction, which an `i64`
+/// holds.
+fn whole(text: &str) -> Option<i64> {
+    let digits: String = text.chars().filter(|c| *c != '_').collect();
+    // What YAML calls a number begins like one; Rust also reads `inf`.
+    let begins = |c: char| c.is_ascii_digit() || c == '.';
+    let number = digits
+        .trim_start_matches(['+', '-'])
+        .starts_with(begins)
+        .then(|| digits.parse::<f64>().ok())??;
+    // Two to the power of 63 is the first that does not fit.
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number);
+    (fits && number.fract() == 0.0).then_some(number as i64)
 }
 
 /// `-12`, `1_000`, `0x1f`, `0o17`, `017`, `0b11`.
@@ -124,7 +147,10 @@ pub(super) fn document(text: &str) -> Result<Option<Node>, ScriptProblem> {
                 continue;
             }
             Event::Scalar(text, style, _, tag) => Node {
-                line,
+                line: match style {
+                    ScalarStyle::Literal | ScalarStyle::Folded => block_line(open.last(), line),
+                    _ => line,
+                },
                 value: Value::Scalar(Scalar {
                     text: text.into_owned(),
                     plain: style == ScalarStyle::Plain,
@@ -143,6 +169,14 @@ pub(super) fn document(text: &str) -> Result<Option<Node>, ScriptProblem> {
         }
     }
     Ok(None)
+}
+
+/// Where a block of text begins that is a value: at its `|` or `>`, behind the key, while the parser
+/// tells where the text is.
+fn block_line(parent: Option<&Open>, line: usize) -> usize {
+    let key = parent.filter(|open| open.mapping && open.nodes.len() % 2 == 1);
+    let key = key.and_then(|open| open.nodes.last());
+    key.map_or(line, |key| key.line)
 }
 
 struct Open {
@@ -204,6 +238,33 @@ mod tests {
     }
 
     #[test]
+    fn numbers_without_a_fraction_are_whole_however_they_are_written() {
+        for (text, number) in [
+            ("1.0", Some(1)),
+            ("1e3", Some(1_000)),
+            ("-2.50e1", Some(-25)),
+            ("089", Some(89)),
+            ("1_0.", Some(10)),
+            (".0", Some(0)),
+            ("9223372036854774784.0", Some(9_223_372_036_854_774_784)),
+            ("9223372036854775808.0", None),
+            ("-9223372036854775808.0", Some(i64::MIN)),
+            ("1.5", None),
+            ("1e400", None),
+            ("inf", None),
+            ("-infinity", None),
+            (".inf", None),
+            ("nan", None),
+            ("--1.0", None),
+            ("1:30", None),
+            ("0x1.0", None),
+            ("", None),
+        ] {
+            assert_eq!(whole(text), number, "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_value_knows_its_line_also_where_nothing_is_written() {
         let text = "a: 1\nb:\nc: [x,\n  y]\nd:\n  - e\n";
         let Some(Node {
@@ -220,6 +281,19 @@ mod tests {
             panic!("a list");
         };
         assert_eq!((items[1].line, items[1].text()), (4, "y"));
+    }
+
+    #[test]
+    fn a_block_of_text_begins_where_it_is_announced() {
+        let Some(Node {
+            value: Value::Mapping(pairs),
+            ..
+        }) = document("a: |\n\n  x\nb: >-\n  y\n").unwrap()
+        else {
+            panic!("a mapping");
+        };
+        let lines: Vec<usize> = pairs.iter().map(|(_, value)| value.line).collect();
+        assert_eq!(lines, [1, 4]);
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub fn cabinet(folder: &Path, args: &[&str]) -> Ran {
     command
         .current_dir(folder)
         .args(args)
+        .env(
+            "XDG_CACHE_HOME",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+        )
         .env_remove("CABINET_KEY_FILE");
     let output = command.output().unwrap();
     Ran {

@@ -15,7 +15,7 @@ use wasmer_vm::TableElement;
 
 use crate::fault::Fault;
 use crate::game::{GameInner, sha256};
-use crate::memory::RawGlobal;
+use crate::memory::{RawGlobal, RawMemory};
 use crate::player::Character;
 use crate::rewrite::ValueType;
 use crate::room::core::Core;
@@ -243,6 +243,23 @@ impl Room {
             globals: sha256(&globals),
             tables: sha256(&tables),
         })
+    }
+
+    /// Whether two rooms have the same memory, globals and tables, byte for byte: what equal
+    /// [`Room::state_digest`]s say, without the cost of digests.
+    ///
+    /// # Errors
+    /// [`CaptureError`] as for [`Room::state_digest`], when one of them cannot be looked into.
+    pub fn same_guest_state(&mut self, other: &mut Self) -> Result<bool, CaptureError> {
+        let (State::Live(ours), State::Live(theirs)) = (&mut self.state, &mut other.state) else {
+            return Err(CaptureError::NotLive);
+        };
+        let same_beside_memory = ours.capture_globals()? == theirs.capture_globals()?
+            && ours.capture_tables()? == theirs.capture_tables()?;
+        let (ours, theirs) = (&ours.shared().guest, &theirs.shared().guest);
+        let same_memory =
+            || ours.as_ref().map(RawMemory::bytes) == theirs.as_ref().map(RawMemory::bytes);
+        Ok(same_beside_memory && same_memory())
     }
 
     fn live_core(&mut self) -> Result<&mut Core, CaptureError> {
