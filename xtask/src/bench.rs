@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
 //! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `durability`
-//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `kill` measures how long after its deadline each
-//! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
-//! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
+//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `play` measures how soon a game
+//! is seen; `kill` how long after its deadline each endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
+//! `fixtures/wat` that never come out of a callback or of loading. Each prints a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use cabinet_host::{
 };
 use cabinet_wire::input::Input;
 use serde::Deserialize;
+
+mod play;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +46,12 @@ enum What {
     Durability,
     /// What a turn costs beside openraft's bare write, in memory, over TLS and on disk.
     Turns,
+    /// How soon `cabinet play` shows a game that was compiled before.
+    Play {
+        /// Runs of each game; the median counts.
+        #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        runs: u32,
+    },
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -81,15 +89,21 @@ pub fn run(args: &Args) -> ExitCode {
             &["--release", "--features", "testkit,tls"],
             &[],
         ),
-        What::Kill { runs, deadline_ms } => {
-            match kill(runs.max(1), Duration::from_millis(deadline_ms)) {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => ExitCode::FAILURE,
-                Err(error) => {
-                    eprintln!("bench kill: {error}");
-                    ExitCode::from(2)
-                }
-            }
+        What::Play { runs } => judged("play", play::run(runs)),
+        What::Kill { runs, deadline_ms } => judged(
+            "kill",
+            kill(runs.max(1), Duration::from_millis(deadline_ms)),
+        ),
+    }
+}
+
+fn judged(what: &str, in_time: Result<bool, Error>) -> ExitCode {
+    match in_time {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench {what}: {error}");
+            ExitCode::from(2)
         }
     }
 }

@@ -17,7 +17,7 @@ use cabinet_wire::meta::ControlInput;
 use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{Outcome, Problem, remark, say};
 
 mod watch;
 
@@ -64,7 +64,8 @@ pub struct Args {
     /// Reduce a failing script to the shortest that fails like it, and print it.
     #[arg(long)]
     shrink: bool,
-    /// Check again whenever a file of the game is saved.
+    /// Check again whenever a file of the game is saved. Ctrl-C ends it, with the exit code of the
+    /// last check.
     #[arg(long)]
     watch: bool,
     /// Print a JSON object.
@@ -142,7 +143,9 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
     let first = args
         .seed
         .unwrap_or_else(|| now.unwrap_or_default().as_secs());
-    eprintln!("{scripts} random scripts, `--seed {first}` makes the same again");
+    remark(format_args!(
+        "{scripts} random scripts, `--seed {first}` makes the same again"
+    ));
     let meta = checker.game().meta();
     let runes: Vec<char> = meta
         .controls
@@ -163,10 +166,10 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
         }
         let failed = !report.ok;
         if failed {
-            eprintln!(
+            remark(format_args!(
                 "script {} of {scripts} fails; `--random 1 --seed {seed}` makes it",
                 nth + 1
-            );
+            ));
         }
         last = Some((report, script, seed));
         if failed {
@@ -192,7 +195,10 @@ fn failure(report: &Report) -> Option<&'static str> {
 
 /// The shortest script that fails the verdict that `script` fails.
 fn reduced(checker: &Checker, script: &Script, verdict: &str) -> Shrunk {
-    eprintln!("reducing {} steps that fail: {verdict}", script.steps.len());
+    remark(format_args!(
+        "reducing {} steps that fail: {verdict}",
+        script.steps.len()
+    ));
     shrink(script, SHRINK_TRIES_MAX, &mut |candidate| {
         failure(&checker.check(candidate)) == Some(verdict)
     })

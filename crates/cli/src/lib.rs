@@ -34,7 +34,7 @@ pub mod term;
 pub mod trace;
 pub mod version;
 
-use outcome::{Outcome, Problem};
+use outcome::{Outcome, Problem, remark};
 
 /// What `cabinet help` ends with.
 const EXAMPLES: &str = "\
@@ -90,7 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
-                eprintln!("cabinet: {}", argument_problem(&error));
+                remark(format_args!("cabinet: {}", argument_problem(&error)));
                 return ExitCode::from(Outcome::Unusable.code());
             }
             // Nobody is left to tell when the terminal is gone.
@@ -101,7 +101,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli.command) {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(problem) => {
-            eprintln!("cabinet: {problem}");
+            remark(format_args!("cabinet: {problem}"));
             ExitCode::from(Outcome::Unusable.code())
         }
     }

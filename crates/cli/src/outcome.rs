@@ -78,6 +78,11 @@ pub fn say(text: impl fmt::Display) -> Result<(), Problem> {
     }
 }
 
+/// Writes a line to stderr, as far as that is possible: nobody is left to tell when it is not.
+pub fn remark(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ pub use parse::{
 pub use yaml::{MAX_DEPTH, MAX_SCRIPT_BYTES};
 
 use crate::artifact::Artifact;
-use crate::outcome::{Outcome, Problem};
+use crate::outcome::{Outcome, Problem, remark, say};
 use files::Picture;
 
 /// How long one callback may take. Wide: whether a game keeps its deadline is for `check` to say,
@@ -98,19 +98,19 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         Vec::new()
     };
     if args.json {
-        println!(
-            "{}",
-            json!({ "shots": count, "out": out, "files": written, "removed": removed })
-        );
+        say(format_args!(
+            "{}\n",
+            json!({ "shots": count, "out": out.display().to_string(), "files": written, "removed": removed })
+        ))?;
         return Ok(Outcome::Good);
     }
     for name in &written {
-        println!("{name}");
+        say(format_args!("{name}\n"))?;
     }
     for name in &removed {
-        println!("removed {name}");
+        say(format_args!("removed {name}\n"))?;
     }
-    println!("smoke: {count} shots → {}", out.display());
+    say(format_args!("smoke: {count} shots → {}\n", out.display()))?;
     Ok(Outcome::Good)
 }
 
@@ -246,31 +246,31 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
         let told: Vec<_> = told
             .map(|(shot, lines)| json!({ "shot": shot, "lines": lines }))
             .collect();
-        println!(
-            "{}",
-            json!({ "same": differing.is_empty(), "out": out, "differing": told })
-        );
+        say(format_args!(
+            "{}\n",
+            json!({ "same": differing.is_empty(), "out": out.display().to_string(), "differing": told })
+        ))?;
     } else {
         for line in differing.iter().flat_map(|(_, lines)| lines) {
-            println!("{line}");
+            say(format_args!("{line}\n"))?;
         }
     }
     if differing.is_empty() {
         if !args.json {
-            println!(
-                "smoke: {} screens as committed in {}",
+            say(format_args!(
+                "smoke: {} screens as committed in {}\n",
                 pictures.len(),
                 out.display()
-            );
+            ))?;
         }
         return Ok(Outcome::Good);
     }
-    eprintln!(
+    remark(format_args!(
         "smoke: {} of {} screens differ from {}; if that is meant, run again with --update",
         differing.len(),
         pictures.len(),
         out.display()
-    );
+    ));
     Ok(Outcome::Bad)
 }
 
