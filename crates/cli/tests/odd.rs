@@ -24,7 +24,10 @@ fn desk() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
     put("tour.wasm", &fs::read(fixture("tour.wasm")).unwrap());
-    put("smoke.yaml", b"seed: 1\nseats: 1\nsteps:\n  - shot: start\n");
+    put(
+        "smoke.yaml",
+        b"seed: 1\nseats: 1\nsteps:\n  - shot: start\n",
+    );
     put("a.jsonl", b"{\"seed\":1}\n{\"seq\":0}\n");
     put("b.jsonl", b"{\"seed\":2}\n{\"seq\":0}\n");
     dir
