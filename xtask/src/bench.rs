@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: speed, which is never judged by a test.
 //!
 //! `host` compares rooms with wasmer alone; `rooms`, `crowd` and `neighbours` load the runtime; `durability`
-//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `check` holds
-//! `cabinet check` against the reference's program; `kill` measures how long after its deadline each
+//! measures what keeping rooms costs; `turns` holds a turn against openraft's bare write; `play` measures how soon a game
+//! is seen; `check` holds `cabinet check` against the reference's program; `kill` measures how long after its deadline each
 //! endless guest is dead: the misdeeds of `fixtures/misbehave.wasm`, and the guests of
-//! `fixtures/wat` that never come out of a callback or of loading. Both print a table and exit 1
+//! `fixtures/wat` that never come out of a callback or of loading. Each prints a table and exit 1
 //! when a limit is missed; run them on a quiet machine.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use cabinet_wire::input::Input;
 use serde::Deserialize;
 
 mod check;
+mod play;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +50,12 @@ enum What {
     Turns,
     /// `cabinet check`, from the start of its process to the end, beside `shellcade-kit check`.
     Check(check::Args),
+    /// How soon `cabinet play` shows a game that was compiled before.
+    Play {
+        /// Runs of each game; the median counts.
+        #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        runs: u32,
+    },
     /// How long after its deadline each endless misdeed and guest of `fixtures` is dead.
     Kill {
         /// Runs of each; the worst counts.
@@ -86,6 +93,7 @@ pub fn run(args: &Args) -> ExitCode {
             &["--release", "--features", "testkit,tls"],
             &[],
         ),
+        What::Play { runs } => exit_code("play", play::run(*runs)),
         What::Check(args) => exit_code("check", check::check(args)),
         What::Kill { runs, deadline_ms } => {
             let deadline = Duration::from_millis(*deadline_ms);

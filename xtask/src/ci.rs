@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cabinet_conformance::toolchain::{DEFAULT_TARGET, Toolchain};
+
 mod code;
 mod consumers;
 mod layers;
@@ -125,6 +127,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     let workspace = Workspace::here();
     println!("{}", recorded_data(&workspace.root));
+    println!("{}", guest_compiler());
     let mut durations = Vec::new();
     for step in chosen {
         println!("\n=== ci: {}: {}", step.name, step.proves);
@@ -176,6 +179,19 @@ fn recorded_data(root: &Path) -> String {
         found(Some(vectors)),
         found(given("CABINET_REFERENCE")),
     )
+}
+
+/// One line about the compiler that some tests build games with.
+fn guest_compiler() -> String {
+    let found = Toolchain::find(DEFAULT_TARGET).map_err(|missing| missing.to_string());
+    let found = found.and_then(|toolchain| {
+        let too_old = toolchain.too_old_for(env!("CARGO_PKG_RUST_VERSION"));
+        too_old.map_or_else(|| Ok(toolchain.to_string()), Err)
+    });
+    match found {
+        Ok(toolchain) => format!("compiler for games: {toolchain}"),
+        Err(why) => format!("compiler for games: none, what builds one will say NOT RUN ({why})"),
+    }
 }
 
 /// The steps of that name, in our order whatever the order asked; all of them when none is named.

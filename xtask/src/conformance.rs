@@ -177,12 +177,12 @@ pub(crate) fn read_script(path: &Path) -> Result<Script, String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// A guest whose `meta` fails with an error text that would draw over a terminal and over the
     /// verdicts of others.
-    pub(crate) fn hostile_guest() -> Vec<u8> {
+    fn hostile_guest() -> Vec<u8> {
         let text = r#"(module
   (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
   (import "extism:host/env" "store_u64" (func $store (param i64 i64)))

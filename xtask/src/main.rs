@@ -16,7 +16,6 @@ mod fixtures;
 mod run;
 mod sim;
 mod stores;
-mod trace;
 
 /// Cabinet's chores.
 #[derive(Debug, Parser)]
@@ -30,11 +29,9 @@ struct Cli {
 enum Command {
     /// Run the conformance check: committed fixtures by default, or your own artifacts.
     Conformance(conformance::Args),
-    /// Write what a guest and the host said to each other, one JSON line per callback.
-    Trace(trace::Args),
     /// Build the fixture guests, or check that the committed ones match their sources.
     Fixtures(fixtures::Args),
-    /// Measure: what a call, a room, a thousand players, keeping, a turn or a check costs.
+    /// Measure: what a call, a room, a thousand players, keeping, a turn, a first frame or a check costs.
     Bench(bench::Args),
     /// Break what is stored: simulated stores that fail, and real processes that are killed.
     Chaos(chaos::Args),
@@ -49,7 +46,6 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Conformance(args) => conformance::run(&args),
-        Command::Trace(args) => trace::run(&args),
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),

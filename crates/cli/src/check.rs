@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
 use crate::host_cache::CacheArgs;
-use crate::outcome::{self, Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, remark, say};
 
 mod watch;
 
@@ -64,7 +64,8 @@ pub struct Args {
     /// Reduce a failing script to the shortest that fails like it, and print it.
     #[arg(long)]
     shrink: bool,
-    /// Check again whenever a file of the game is saved.
+    /// Check again whenever a file of the game is saved. Ctrl-C ends it, with the exit code of the
+    /// last check.
     #[arg(long)]
     watch: bool,
     /// Print a JSON object.
@@ -146,7 +147,9 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
     let first = args
         .seed
         .unwrap_or_else(|| now.unwrap_or_default().as_secs());
-    errln!("{scripts} random scripts, `--seed {first}` makes the same again");
+    remark(format_args!(
+        "{scripts} random scripts, `--seed {first}` makes the same again"
+    ));
     let meta = checker.game().meta();
     let runes: Vec<char> = meta
         .controls
@@ -167,10 +170,10 @@ fn at_random(checker: &Checker, scripts: u32, args: &Args) -> Result<Found, Prob
         }
         let failed = !report.ok;
         if failed {
-            errln!(
+            remark(format_args!(
                 "script {} of {scripts} fails; `--random 1 --seed {seed}` makes it",
                 nth + 1
-            );
+            ));
         }
         last = Some((report, script, seed));
         if failed {
@@ -203,7 +206,10 @@ fn reduced(
     verdict: &str,
     deadline: Option<Duration>,
 ) -> Shrunk {
-    errln!("reducing {} steps that fail: {verdict}", script.steps.len());
+    remark(format_args!(
+        "reducing {} steps that fail: {verdict}",
+        script.steps.len()
+    ));
     let mut script = script.clone();
     script.setup.deadline = script.setup.deadline.or(deadline);
     shrink(&script, SHRINK_TRIES_MAX, &mut |candidate| {

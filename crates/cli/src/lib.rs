@@ -24,7 +24,7 @@ macro_rules! outln {
 
 /// As `eprintln!`, but a stderr that is gone ends nothing.
 macro_rules! errln {
-    ($($arg:tt)*) => { $crate::outcome::warn(format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::outcome::remark(format_args!($($arg)*)) };
 }
 
 pub mod artifact;
@@ -46,7 +46,7 @@ pub mod term;
 pub mod trace;
 pub mod version;
 
-use outcome::{Outcome, Problem};
+use outcome::{Outcome, Problem, remark};
 
 /// What `cabinet help` ends with.
 const EXAMPLES: &str = "\
@@ -102,7 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
-                errln!("cabinet: {}", argument_problem(&error));
+                remark(format_args!("cabinet: {}", argument_problem(&error)));
                 return ExitCode::from(Outcome::Unusable.code());
             }
             // Nobody is left to tell when the terminal is gone.
@@ -117,7 +117,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match told {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(problem) => {
-            errln!("cabinet: {problem}");
+            remark(format_args!("cabinet: {problem}"));
             ExitCode::from(Outcome::Unusable.code())
         }
     }

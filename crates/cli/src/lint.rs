@@ -8,16 +8,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use cabinet_conformance::script::{Setup, Step};
-use cabinet_conformance::{Script, error_line, files};
-use cabinet_host::{
-    Frame, Game, GameOptions, Host, HostOptions, MemoryServices, Outcome as Called, Room,
-    RoomConfig, Seed, Slot,
-};
+use cabinet_conformance::{Script, error_line, every_screen, files};
+use cabinet_host::{Frame, GameOptions, Host, HostOptions};
 use cabinet_wire::cell::Cell;
-use cabinet_wire::input::Input;
 use cabinet_wire::meta::MetaOwned;
-use cabinet_wire::{COLS, Lifecycle, ROWS};
+use cabinet_wire::{COLS, ROWS};
 use serde_json::json;
 use unicode_width::UnicodeWidthChar as _;
 
@@ -61,7 +56,8 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         .load(&artifact.wasm, &GameOptions::default())
         .map_err(|error| Problem::about(artifact.path.display(), &error))?;
     let script = script.unwrap_or_else(|| Script::for_party(game.meta().max_players));
-    let (violations, peak_bytes) = drawn(&game, &script);
+    let mut violations = BTreeSet::new();
+    let peak_bytes = every_screen(&game, &script, &mut |frame| widths(frame, &mut violations));
     let mut advice = about_meta(game.meta());
     if artifact.wasm.len() > LARGE_BYTES {
         advice.push(format!(
@@ -100,68 +96,6 @@ fn tell(as_json: bool, violations: &BTreeSet<String>, advice: &[String]) -> Resu
             "lint: {number} width-contract violation(s) drawn\n"
         )),
     }
-}
-
-/// Takes the game through the script: what broke the contract, and the most memory it had.
-fn drawn(game: &Game, script: &Script) -> (BTreeSet<String>, u64) {
-    let meta = game.meta();
-    let setup = &script.setup;
-    let stores = MemoryServices::new();
-    for (key, value) in &setup.config {
-        stores.set_config(key.as_bytes(), value.as_bytes());
-    }
-    let config = RoomConfig {
-        mode: setup.mode,
-        capacity: setup.capacity.unwrap_or(u32::from(meta.max_players.max(1))),
-        min_players: setup
-            .min_players
-            .unwrap_or(u32::from(meta.min_players.max(1))),
-        seed: Seed::Set(setup.seed),
-        resident: setup
-            .resident
-            .unwrap_or(meta.lifecycle() == Lifecycle::Resident),
-        deadline: setup.deadline,
-        heartbeat: None,
-    };
-    let mut room = game.room(config, Box::new(stores));
-    let mut found = BTreeSet::new();
-    let mut now = setup.clock_unix_nanos;
-    let mut called = Some(room.start(now));
-    let mut peak_bytes = 0;
-    for step in script.steps.iter().map(Some).chain([None]) {
-        if called.take().is_some() {
-            peak_bytes = peak_bytes.max(room.memory_bytes());
-            let members = (0..room.members().len()).map(Slot::Member);
-            for slot in std::iter::once(Slot::Broadcast).chain(members) {
-                if let Some(frame) = room.frame(slot) {
-                    widths(&frame, &mut found);
-                }
-            }
-        }
-        let Some(step) = step.filter(|_| !room.dead()) else {
-            break;
-        };
-        called = take(&mut room, setup, step, &mut now);
-    }
-    (found, peak_bytes)
-}
-
-/// Takes one step. Snapshots and shots show nothing new.
-fn take(room: &mut Room, setup: &Setup, step: &Step, now: &mut i64) -> Option<Called> {
-    if let Step::Wake { after: by } | Step::Advance { by } = step {
-        *now = now.saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX));
-    }
-    Some(match step {
-        Step::Join { seat } => room.join(*now, setup.player(*seat)),
-        Step::Leave { seat } => room.leave(*now, &setup.player(*seat)),
-        Step::Input { seat, rune } => {
-            room.input(*now, &setup.player(*seat), Input::Rune(u32::from(*rune)))
-        }
-        Step::Key { seat, key } => room.input(*now, &setup.player(*seat), Input::Key(*key)),
-        Step::Wake { .. } => room.wake(*now),
-        Step::Close => room.close(*now),
-        Step::Advance { .. } | Step::Snapshot | Step::Shot { .. } => return None,
-    })
 }
 
 fn widths(frame: &Frame, found: &mut BTreeSet<String>) {

@@ -8,6 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cabinet_wire::Slug;
 
 use crate::outcome::{Outcome, Problem, say};
+use crate::smoke;
+
+mod shots;
 
 /// Arguments of `cabinet new`.
 #[derive(Debug, clap::Args)]
@@ -100,10 +103,18 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let name = name(&args.name)?;
     let dir = Path::new(name.as_str());
     let sdk = sdk(&here, Path::new(env!("CARGO_MANIFEST_DIR")));
-    let files = files(&name, args.template, args.license, &sdk, year());
+    let mut files = files(&name, args.template, args.license, &sdk, year());
+    files.extend(screens(&name, args.template));
     write(dir, &files)?;
+    // A name may begin as an option does.
+    let here = if name.as_str().starts_with('-') {
+        "./"
+    } else {
+        ""
+    };
     say(format_args!(
-        "made {name}; next:\n  cabinet check {name}\n  cabinet play {name}\n  cabinet smoke {name}\n"
+        "made {name}; next:\n  cabinet check {here}{name}\n  cabinet play {here}{name}\n  \
+         cabinet smoke {here}{name} --check\n"
     ))?;
     Ok(Outcome::Good)
 }
@@ -144,7 +155,7 @@ fn files(
     license: &License,
     sdk: &str,
     year: u64,
-) -> Vec<(PathBuf, String)> {
+) -> Vec<(PathBuf, Vec<u8>)> {
     let name = name.as_str();
     let filled = |text: &str| {
         text.replace("{{name}}", name)
@@ -162,6 +173,8 @@ fn files(
         ("README.md", include_str!("../templates/README.md")),
         ("LICENSE", license.text),
         (".gitignore", "/target\n/smoke-out\n"),
+        // Compared byte by byte: git must not change their line ends.
+        (".gitattributes", "/shots/* -text\n"),
         (
             ".github/workflows/check.yml",
             include_str!("../templates/ci.yml"),
@@ -169,8 +182,16 @@ fn files(
     ];
     texts
         .into_iter()
-        .map(|(path, text)| (PathBuf::from(path), filled(text)))
+        .map(|(path, text)| (PathBuf::from(path), filled(text).into_bytes()))
         .collect()
+}
+
+/// What `smoke --check` compares with, by path.
+fn screens(name: &Slug, template: Template) -> impl Iterator<Item = (PathBuf, Vec<u8>)> {
+    let pictures = shots::of(template, &title(name.as_str()));
+    let files = |picture: smoke::files::Picture| [picture.ansi(), picture.text()];
+    let files = pictures.into_iter().flat_map(files);
+    files.map(|(file, bytes)| (Path::new("shots").join(file), bytes))
 }
 
 /// The name as a title: `tic-tac` is `Tic Tac`.
@@ -208,7 +229,7 @@ fn package(name: &str) -> String {
 }
 
 /// Makes the directory and everything in it; nothing stays behind when that fails.
-fn write(dir: &Path, files: &[(PathBuf, String)]) -> Result<(), Problem> {
+fn write(dir: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Problem> {
     fs::create_dir(dir).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Problem::new(format!(
             "{} already exists; choose another name or take it away",
@@ -216,10 +237,10 @@ fn write(dir: &Path, files: &[(PathBuf, String)]) -> Result<(), Problem> {
         )),
         _ => Problem::about(dir.display(), &error),
     })?;
-    for (path, text) in files {
+    for (path, bytes) in files {
         let path = dir.join(path);
         let parent = path.parent().unwrap_or(dir);
-        if let Err(error) = fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)) {
+        if let Err(error) = fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)) {
             // The directory is ours: it was made above.
             let _ = fs::remove_dir_all(dir);
             return Err(Problem::about(path.display(), &error));
@@ -260,14 +281,16 @@ mod tests {
         for template in [Template::Blank, Template::Sprint] {
             for license in LICENSES {
                 let files = files(&slug("tic-tac"), template, license, "\"1\"", 2026);
-                for (path, text) in &files {
+                let text = |at: usize| std::str::from_utf8(&files[at].1).unwrap();
+                for (at, (path, _)) in files.iter().enumerate() {
+                    let text = text(at);
                     assert!(!text.contains("{{"), "{}: {text}", path.display());
                     assert!(!text.is_empty());
                 }
-                let manifest: toml::Table = toml::from_str(&files[0].1).unwrap();
+                let manifest: toml::Table = toml::from_str(text(0)).unwrap();
                 assert_eq!(manifest["package"]["name"].as_str(), Some("tic-tac"));
                 assert_eq!(manifest["package"]["license"].as_str(), Some(license.id));
-                assert!(files[1].1.contains("Meta::new(\"tic-tac\", \"Tic Tac\")"));
+                assert!(text(1).contains("Meta::new(\"tic-tac\", \"Tic Tac\")"));
             }
         }
     }
@@ -297,10 +320,10 @@ mod tests {
     fn an_existing_directory_is_left_as_it_is() {
         let here = tempfile::tempdir().unwrap();
         let dir = here.path().join("maze");
-        let files = [(PathBuf::from("a/b"), "text".to_owned())];
+        let files = [(PathBuf::from("a/b"), b"text".to_vec())];
         write(&dir, &files).unwrap();
         assert_eq!(fs::read_to_string(dir.join("a/b")).unwrap(), "text");
-        let problem = write(&dir, &[(PathBuf::from("c"), String::new())]).unwrap_err();
+        let problem = write(&dir, &[(PathBuf::from("c"), Vec::new())]).unwrap_err();
         assert!(problem.to_string().contains("already exists"), "{problem}");
         assert!(!dir.join("c").exists());
     }

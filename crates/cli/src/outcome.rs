@@ -121,15 +121,15 @@ pub fn line(text: fmt::Arguments<'_>) {
     }
 }
 
-/// A line for stderr. Nobody is left to tell when that is gone.
-pub fn warn(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
 /// Why not all of [`line`] was written.
 #[must_use]
 pub fn lost() -> Option<&'static Problem> {
     LOST.get()
+}
+
+/// Writes a line to stderr, as far as that is possible: nobody is left to tell when it is not.
+pub fn remark(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]

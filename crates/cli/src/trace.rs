@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use cabinet_conformance::script::Step;
-use cabinet_conformance::{Restore, Script, TraceOptions, error_line, files, trace};
+use cabinet_conformance::{Restore, Script, TraceError, TraceOptions, error_line, files, trace};
 use cabinet_host::{Host, HostOptions};
 
 use crate::artifact::Artifact;
@@ -82,8 +82,12 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let traced = trace(&host, &artifact.wasm, &options, &script, &mut buffered);
     // What was written before a problem is worth having.
     let flushed = buffered.flush();
-    traced.map_err(|error| Problem::about(artifact.path.display(), &error))?;
-    flushed.map_err(|error| Problem::about("the trace could not be written", &error))?;
+    match traced.and_then(|()| Ok(flushed?)) {
+        // A reader that went away, such as `head`, has read enough.
+        Err(TraceError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(Problem::about(artifact.path.display(), &error)),
+        Ok(()) => {}
+    }
     Ok(Outcome::Good)
 }
 

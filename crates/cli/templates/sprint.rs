@@ -1,4 +1,4 @@
-//! {{title}}: two to eight players press space; ten presses win.
+//! {{title}}: one to eight players press space; ten presses win.
 #![forbid(unsafe_code)]
 
 use cabinet_guest::prelude::*;

@@ -63,6 +63,8 @@ fn play_says_in_one_line_what_is_wrong() {
             "cannot record to",
         ),
         (&[&tour, "--record", garbage], "is no recording"),
+        (&[&tour, "--log", here], "cannot log to"),
+        (&[&tour, "--log", "/does/not/exist/x"], "cannot log to"),
     ] {
         refused(&[&["play", bench], args].concat(), says);
     }

@@ -3,20 +3,12 @@
 //! Without tmux nothing is tested, and one line says so.
 #![cfg(unix)]
 
-mod common;
-
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::terminal::{Terminal, cache};
+use common::terminal::{Terminal, cache, fixture};
 
-fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fixtures")
-        .join(name);
-    path.to_str().unwrap().to_owned()
-}
+mod common;
 
 /// The game's 24 rows of a screen of 100 × 30, without what is around them.
 fn game_rows(screen: &str) -> Vec<String> {
@@ -272,10 +264,25 @@ fn a_guest_that_crashes_gives_the_terminal_back_and_says_why() {
         ("p", "asked to by seat"),
         ("x", "exit in input"),
     ] {
-        terminal.cabinet(&format!("play {}", fixture("misbehave.wasm")));
+        let log = terminal.file(&format!("{key}.log"));
+        terminal.cabinet(&format!(
+            "play {} --log {}",
+            fixture("misbehave.wasm"),
+            log.display()
+        ));
         terminal.shows("Ctrl-C leave");
         terminal.press(&[key]);
         let screen = terminal.ended_with(1);
+        // All that is shown of the log is in the file, a panic's words among it.
+        let logged = std::fs::read_to_string(&log).unwrap();
+        let shown = screen
+            .lines()
+            .filter_map(|line| line.split_once("log       "));
+        for (_, line) in shown {
+            let begins: String = line.trim_end().chars().take(60).collect();
+            assert!(logged.contains(&begins), "{line} is not in {logged}");
+        }
+        assert_eq!(logged.contains("asked to by seat"), key == "p", "{logged}");
         assert!(
             screen.contains("the game failed") && screen.contains(says),
             "{screen}"
@@ -315,6 +322,116 @@ fn a_signal_that_ends_it_gives_the_terminal_back_and_is_seen_by_who_started_it()
         assert!(!screen.contains("TOUR"), "{screen}");
         assert_eq!(terminal.settings(), before, "after SIG{signal}");
     }
+}
+
+#[test]
+fn control_z_gives_the_screen_to_the_shell_and_fg_takes_it_again() {
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    let before = terminal.settings();
+    let record = terminal.file("stopped.cabp");
+    terminal.cabinet(&format!(
+        "play {} --seed 7 --record {}",
+        fixture("tour.wasm"),
+        record.display()
+    ));
+    terminal.shows("TOUR");
+    for key in ["b", "g"] {
+        terminal.press(&["C-z"]);
+        let screen = terminal.until("the shell", |screen| {
+            screen.contains("Stopped") && screen.trim_end().ends_with("ready>")
+        });
+        assert!(!screen.contains("TOUR"), "{screen}");
+        assert_eq!(terminal.settings(), before);
+        terminal.line("clear; fg");
+        terminal.shows("TOUR");
+        // Raw mode is back: a key is a key at once.
+        terminal.press(&[key]);
+        terminal.shows(&format!("'{key}'"));
+    }
+    // A size that changed meanwhile is noticed.
+    terminal.press(&["C-z"]);
+    terminal.shows("Stopped");
+    terminal.resize(60, 20);
+    terminal.line("clear; fg");
+    terminal.shows("60x20.");
+    terminal.resize(100, 30);
+    terminal.shows("TOUR");
+    terminal.press(&["C-c"]);
+    terminal.until("the shell", |screen| {
+        screen.contains("ready>") && !screen.contains("TOUR")
+    });
+    assert_eq!(terminal.settings(), before);
+
+    // So it is with what is looked at again.
+    terminal.cabinet(&format!("replay {}", record.display()));
+    terminal.shows("PAUSE");
+    terminal.press(&["C-z"]);
+    terminal.shows("Stopped");
+    assert_eq!(terminal.settings(), before);
+    terminal.line("clear; fg");
+    terminal.shows("PAUSE");
+    terminal.press(&["q"]);
+    terminal.until("the shell", |screen| {
+        screen.contains("ready>") && !screen.contains("PAUSE")
+    });
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn who_was_stopped_without_notice_takes_the_terminal_again_too() {
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    let before = terminal.settings();
+    let pid = terminal.file("pid");
+    let program = env!("CARGO_BIN_EXE_cabinet");
+    terminal.line(&format!(
+        "clear; sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec {program} play {1}'",
+        pid.display(),
+        fixture("tour.wasm")
+    ));
+    terminal.shows("TOUR");
+    let number = std::fs::read_to_string(&pid).unwrap();
+    let kill = |signal: &str| {
+        let killed = Command::new("kill").args([signal, number.trim()]).status();
+        assert!(killed.unwrap().success());
+    };
+    kill("-STOP");
+    // The terminal is as the game left it; the shell makes it its own.
+    terminal.text("stty sane; clear; fg");
+    terminal.press(&["C-j"]);
+    terminal.shows("TOUR");
+    terminal.press(&["z"]);
+    terminal.shows("'z'");
+    terminal.press(&["C-c"]);
+    terminal.until("the shell", |screen| {
+        screen.contains("ready>") && !screen.contains("TOUR")
+    });
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn control_z_stops_nothing_that_no_shell_could_let_go_on() {
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    // A window whose one program is the game.
+    let opened = terminal.tmux(&[
+        "new-window",
+        "-e",
+        &format!("XDG_CACHE_HOME={}", cache().display()),
+        env!("CARGO_BIN_EXE_cabinet"),
+        "play",
+        &fixture("tour.wasm"),
+    ]);
+    assert!(opened.status.success(), "{opened:?}");
+    terminal.shows("TOUR");
+    terminal.press(&["C-z", "b"]);
+    terminal.shows("'b'");
+    terminal.press(&["C-c"]);
+    terminal.shows("ready>");
 }
 
 #[test]

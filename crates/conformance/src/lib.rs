@@ -23,9 +23,7 @@
 //!
 //! Where to look: the script format is in [`script`], what is judged in [`verdict`], the fields of
 //! a report in [`report`], the lines of a trace in [`trace`](mod@trace), screens at named moments in
-//! [`film`].
-//! a report in [`report`], the lines of a trace in [`trace`](mod@trace), the compiler that builds a
-//! game in [`toolchain`].
+//! [`film`], the compiler that builds a game in [`toolchain`].
 //!
 //! This crate decides nothing about games at run time, and it is no benchmark: latencies are
 //! compared with the deadline, not with each other.
@@ -42,6 +40,7 @@ mod lane;
 mod profile;
 pub mod random;
 pub mod report;
+mod screens;
 pub mod script;
 mod shot;
 pub mod shrink;
@@ -58,6 +57,7 @@ pub use film::{During, SeatFrames, ShotRun, ShotStep, ShotsError, run_shots};
 pub use lane::{HibernateError, Restore};
 pub use profile::{Profile, Share};
 pub use report::Report;
+pub use screens::every_screen;
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
 pub use units::error_line;

@@ -114,6 +114,17 @@ impl Toolchain {
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
 
+    /// Why it cannot build what asks for `rust_version`, as a manifest's `rust-version` is written;
+    /// `None` when it can.
+    #[must_use]
+    pub fn too_old_for(&self, rust_version: &str) -> Option<String> {
+        let mut numbers = rust_version.split('.').map(|number| number.parse().ok());
+        let mut number = || numbers.next().flatten().unwrap_or(0);
+        let needed = (number(), number());
+        let is_old = self.version() < Some(needed);
+        is_old.then(|| format!("{self} is older than {rust_version}"))
+    }
+
     /// Where the standard library's sources are, when it is built with the guest.
     #[must_use]
     pub fn library(&self) -> Option<&Path> {
@@ -263,6 +274,15 @@ mod tests {
             ..toolchain
         };
         assert_eq!(odd.version(), None);
+    }
+
+    #[test]
+    fn a_toolchain_is_too_old_for_any_version_above_its_own() {
+        let too_old = |needed| debians().too_old_for(needed).is_some();
+        assert!(!too_old("1.95") && !too_old("1.96") && !too_old("1.96.3") && !too_old("1"));
+        assert!(too_old("1.97") && too_old("2.0"));
+        let text = debians().too_old_for("1.97").unwrap();
+        assert!(text.starts_with("rustc 1.96.0 ") && text.ends_with(" is older than 1.97"));
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! What a guest logged last: told with the fault when it crashes, since a panic's words are there.
+//! What a guest logged: the last of it in memory, told with the fault when it crashes, since a panic's
+//! words are there; all of it in a file, when one is wanted.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cabinet_rooms::services::{LogOrigin, LogSink};
+
+use super::log_file::LogFile;
 
 /// Lines that are kept.
 pub const LINES_MAX: usize = 20;
@@ -14,9 +17,25 @@ pub const LINE_CHARS_MAX: usize = 400;
 #[derive(Debug, Default)]
 pub struct LastLog {
     lines: Mutex<VecDeque<String>>,
+    file: Option<LogFile>,
 }
 
 impl LastLog {
+    /// One that also passes everything on to a file.
+    #[must_use]
+    pub fn with_file(file: Option<LogFile>) -> Self {
+        Self {
+            file,
+            ..Self::default()
+        }
+    }
+
+    /// The file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&LogFile> {
+        self.file.as_ref()
+    }
+
     /// The lines, oldest first, with control characters as escapes.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -29,13 +48,7 @@ impl LastLog {
         let mut lines = self.lock();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let mut kept = String::new();
-            for c in line.chars().take(LINE_CHARS_MAX) {
-                if c.is_control() {
-                    kept.extend(c.escape_default());
-                } else {
-                    kept.push(c);
-                }
-            }
+            push_escaped(line.chars().take(LINE_CHARS_MAX), &mut kept);
             if lines.len() == LINES_MAX {
                 lines.pop_front();
             }
@@ -49,8 +62,22 @@ impl LastLog {
 }
 
 impl LogSink for LastLog {
-    fn record(&self, _: &LogOrigin<'_>, message: &[u8]) {
+    fn record(&self, from: &LogOrigin<'_>, message: &[u8]) {
         self.add(message);
+        if let Some(file) = &self.file {
+            file.record(from.level, from.source, message);
+        }
+    }
+}
+
+/// Adds characters, those that control a terminal as escapes.
+pub(super) fn push_escaped(line: impl Iterator<Item = char>, out: &mut String) {
+    for c in line {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod last_log;
+pub mod log_file;
 pub mod meter;
 pub mod session;
 pub mod table;
@@ -20,9 +21,9 @@ use cabinet_rooms::EndReason;
 
 use crate::artifact::Artifact;
 use crate::host_cache::CacheArgs;
-use crate::outcome::{Outcome, Problem};
+use crate::outcome::{Outcome, Problem, remark, say};
 use crate::term::caps::{Caps, Depth};
-use crate::term::keys::Decoder;
+use crate::term::keys::{Decoder, Press};
 use crate::term::layout::{Screen, Size};
 use crate::term::paint::Painter;
 use crate::term::tty::{Told, Tty};
@@ -32,7 +33,8 @@ use self::table::{NotOpened, Over, Setup, Table, failure_of};
 
 /// Play a game in the terminal, everybody at one keyboard.
 ///
-/// Ctrl-C or Esc leaves, Ctrl-T gives the keyboard to the next seat; every other key is the game's.
+/// Ctrl-C or Esc leaves, Ctrl-T gives the keyboard to the next seat, Ctrl-Z stops until the shell's
+/// `fg`; every other key is the game's.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The game: a .wasm file, or a directory to build.
@@ -53,6 +55,10 @@ pub struct Args {
     /// Record everything to a file, for `cabinet replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Append everything the game logs to a file, as it comes; `tail -f` shows it. Without, a crash
+    /// tells the last lines.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     #[command(flatten)]
     look: Look,
     /// Print how long it took until the first frame, in milliseconds, and end. Needs no terminal.
@@ -108,6 +114,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         heartbeat: args.heartbeat,
         config: config::config(&args.config)?,
         record: args.record.clone(),
+        log: args.log.clone(),
     };
     let artifact = Artifact::resolve(&args.game)?;
     let mut options = GameOptions::default();
@@ -123,32 +130,51 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let table = match Table::open(game, &artifact.path, &setup) {
         Ok(table) => table,
         Err(NotOpened::Problem(problem)) => return Err(problem),
-        Err(NotOpened::Ended(over)) => return Ok(tell(&over)),
+        Err(NotOpened::Ended(over)) => return tell(&over),
     };
     if args.bench_first_frame {
-        return bench(table, args.look.caps(), began, loaded, from_cache);
+        return bench(table, args, began, loaded, from_cache);
     }
-    at_the_table(table, args.look, args.record.as_deref())
+    let (record, log) = (args.record.as_deref(), args.log.as_deref());
+    at_the_table(table, args.look, record, log)
 }
 
-/// Plays an open room in the terminal until somebody leaves or it is over. `record` is where it is
-/// recorded to, for messages.
+/// Plays an open room in the terminal until somebody leaves or it is over. `record` and `log` are
+/// where it is recorded and logged to, for messages.
 ///
 /// # Errors
-/// When the terminal cannot be had, the recording is not whole, or a signal ended it.
-pub fn at_the_table(table: Table, look: Look, record: Option<&Path>) -> Result<Outcome, Problem> {
+/// When the terminal cannot be had, the recording or the log is not whole, or a signal ended it.
+pub fn at_the_table(
+    table: Table,
+    look: Look,
+    record: Option<&Path>,
+    log: Option<&Path>,
+) -> Result<Outcome, Problem> {
     let (over, signal) = play(table, look.caps())?;
-    let outcome = tell(&over);
-    if let (Err(reason), Some(path)) = (over.recorded, record) {
-        let what = format!("the recording {} is not whole: {reason}", path.display());
-        return Err(Problem::new(what));
-    }
+    let outcome = tell(&over)?;
+    whole(over, record, log)?;
     if let Some(signal) = signal {
         // As if it had not been caught: whoever started us sees what ended us.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
         return Err(Problem::new(format!("ended by signal {signal}")));
     }
     Ok(outcome)
+}
+
+/// Whether what was to be kept of the room was.
+fn whole(over: Over, record: Option<&Path>, log: Option<&Path>) -> Result<(), Problem> {
+    for (what, kept, path) in [
+        ("recording", over.recorded, record),
+        ("log", over.logged, log),
+    ] {
+        if let (Err(reason), Some(path)) = (kept, path) {
+            let path = path.display();
+            return Err(Problem::new(format!(
+                "the {what} {path} is not whole: {reason}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 enum Event {
@@ -201,7 +227,11 @@ fn sit(
     let (mut presses, mut out) = (Vec::new(), String::new());
     loop {
         for press in presses.drain(..) {
-            session.press(&press);
+            match press {
+                // In raw mode the key is ours to act on.
+                Press::Ctrl('z') => tty.ask_to_stop(),
+                press => session.press(&press),
+            }
         }
         for seat in 0..session.seats() {
             while let Some(input) = session.next_input(seat) {
@@ -253,6 +283,11 @@ fn sit(
                     size = tty.size();
                     painter.forget();
                 }
+                Event::Told(told @ (Told::Stop | Told::Continued)) => {
+                    tty.stop_or_go_on(&told)?;
+                    size = tty.size();
+                    painter.forget();
+                }
                 Event::Told(Told::Signal(caught)) => *signal = Some(caught),
                 Event::Told(Told::HungUp) => return Ok(()),
             }
@@ -289,15 +324,15 @@ impl Status {
 }
 
 /// Says how a room ended: its result, or why it failed.
-pub fn tell(over: &Over) -> Outcome {
+pub fn tell(over: &Over) -> Result<Outcome, Problem> {
     let ending = &over.ending;
     if let Some(failure) = failure_of(ending) {
-        errln!("cabinet: the game failed");
-        errln!("{failure}");
+        remark(format_args!("cabinet: the game failed"));
+        remark(format_args!("{failure}"));
         for line in &over.log {
-            errln!("  log       {line}");
+            remark(format_args!("  log       {line}"));
         }
-        return Outcome::Bad;
+        return Ok(Outcome::Bad);
     }
     if ending.reason == EndReason::Game
         && let Some(result) = &ending.result
@@ -308,18 +343,18 @@ pub fn tell(over: &Over) -> Outcome {
                 .map_or("unknown", cabinet_host::Status::as_str);
             let (handle, metric) = (&standing.player.handle, standing.metric);
             match standing.rank {
-                0 => outln!(" -  {handle}  {metric}  {status}"),
-                rank => outln!("{rank:2}. {handle}  {metric}  {status}"),
+                0 => say(format_args!(" -  {handle}  {metric}  {status}\n"))?,
+                rank => say(format_args!("{rank:2}. {handle}  {metric}  {status}\n"))?,
             }
         }
     }
-    Outcome::Good
+    Ok(Outcome::Good)
 }
 
 /// How long after it was asked for the first frame was ready for a terminal of the usual size.
 fn bench(
     mut table: Table,
-    caps: Caps,
+    args: &Args,
     began: Instant,
     loaded: Duration,
     from_cache: bool,
@@ -331,9 +366,10 @@ fn bench(
     loop {
         let (frame, ending) = table.look(0, &waker);
         if ending.is_some() {
-            return Ok(tell(&table.leave()));
+            return tell(&table.leave());
         }
         if frame != blank {
+            let caps = args.look.caps();
             let screen = Screen::compose(&frame, "", Size::new(80, 24), caps);
             Painter::new(caps).paint(screen, &mut out);
             break;
@@ -343,16 +379,15 @@ fn bench(
     }
     let took = began.elapsed();
     let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
-    outln!(
-        "{}",
+    say(format_args!(
+        "{}\n",
         serde_json::json!({
             "first_frame_ms": millis(took),
             "load_ms": millis(loaded),
             "from_cache": from_cache,
             "bytes": out.len(),
         })
-    );
-    let recorded = table.leave().recorded;
-    recorded.map_err(|reason| Problem::new(format!("the recording is not whole: {reason}")))?;
+    ))?;
+    whole(table.leave(), args.record.as_deref(), args.log.as_deref())?;
     Ok(Outcome::Good)
 }

@@ -20,6 +20,7 @@ use cabinet_wire::ROSTER_CAP;
 use cabinet_wire::meta::MetaOwned;
 
 use super::last_log::LastLog;
+use super::log_file::LogFile;
 use super::meter::{Meter, Recorded};
 use crate::config::acceptable;
 use crate::outcome::Problem;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub config: Vec<(String, Vec<u8>)>,
     /// Where to record to.
     pub record: Option<PathBuf>,
+    /// Where what the guest logs is written to.
+    pub log: Option<PathBuf>,
 }
 
 /// An open room and everybody in it.
@@ -72,6 +75,8 @@ pub struct Over {
     pub log: Vec<String>,
     /// Why the recording is not whole, if it is not.
     pub recorded: Result<(), String>,
+    /// Why the log file is not whole, if it is not.
+    pub logged: Result<(), String>,
 }
 
 impl From<Problem> for NotOpened {
@@ -171,7 +176,8 @@ impl Table {
         spec.services = store.services();
         // Everybody is the account they say they are.
         spec.services.accounts = None;
-        let log = Arc::new(LastLog::default());
+        let file = setup.log.as_deref().map(LogFile::open).transpose()?;
+        let log = Arc::new(LastLog::with_file(file));
         spec.services.log = Some(Arc::clone(&log) as _);
         let tap = match &setup.record {
             Some(path) => {
@@ -317,6 +323,7 @@ impl Table {
         let tap = self.tap.as_ref();
         Over {
             recorded: tap.map_or(Ok(()), |tap| tap.finish(end_of(&ending))),
+            logged: self.log.file().map_or(Ok(()), LogFile::finish),
             log: self.log.lines(),
             ending,
         }

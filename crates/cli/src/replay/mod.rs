@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 use crate::artifact::Artifact;
 use crate::host_cache::CacheArgs;
-use crate::outcome::{self, Outcome, Problem};
+use crate::outcome::{self, Outcome, Problem, remark};
 use crate::play::Look;
 use crate::recording::format::{self, FILE_BYTES_MAX};
 use crate::recording::{Callback, Recording};
-use crate::term::keys::Decoder;
+use crate::term::keys::{Decoder, Press};
 use crate::term::layout::Screen;
 use crate::term::paint::Painter;
 use crate::term::tty::{Told, Tty};
@@ -71,10 +71,10 @@ const SCREEN: Duration = Duration::from_millis(16);
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let recording = read(&args.recording)?;
     if recording.torn {
-        errln!(
+        remark(format_args!(
             "cabinet: warning: {} ends in the middle of a record, which is left out",
             args.recording.display()
-        );
+        ));
     }
     let seats = recording.header.seats;
     if args.seat > seats {
@@ -111,10 +111,10 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         show(&mut machine, args)?;
     }
     if let Some(callback) = machine.diverged() {
-        errln!(
+        remark(format_args!(
             "cabinet: the game went another way than when it was recorded, from callback {callback} on: \
              it was recorded by another version of this program, or the file was changed"
-        );
+        ));
         return Ok(Outcome::Bad);
     }
     Ok(Outcome::Good)
@@ -250,7 +250,7 @@ fn show(machine: &mut Machine, args: &Args) -> Result<(), Problem> {
     let times = (0..=machine.steps()).map(|step| machine.time_of(step));
     let mut view = View::new(Timeline::new(times), machine.recording().header.seats);
     for _ in 1..args.seat {
-        view.press(&crate::term::keys::Press::Tab);
+        view.press(&Press::Tab);
     }
     let (to, from) = mpsc::channel();
     let tty = Tty::take(&to, |told| told)
@@ -301,6 +301,13 @@ fn look(
                 size = tty.size();
                 painter.forget();
             }
+            Ok(told @ (Told::Stop | Told::Continued)) => {
+                tty.stop_or_go_on(&told)?;
+                size = tty.size();
+                painter.forget();
+                // Nothing was shown meanwhile.
+                now = Instant::now();
+            }
             Ok(Told::Signal(signal)) => return Ok(Some(signal)),
             Ok(Told::HungUp) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
             Err(RecvTimeoutError::Timeout) => {}
@@ -312,7 +319,10 @@ fn look(
         let before = std::mem::replace(&mut now, Instant::now());
         view.pass(now.duration_since(before));
         for press in presses.drain(..) {
-            view.press(&press);
+            match press {
+                Press::Ctrl('z') => tty.ask_to_stop(),
+                press => view.press(&press),
+            }
         }
     }
     Ok(None)

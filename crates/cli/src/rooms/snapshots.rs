@@ -276,9 +276,9 @@ pub(super) fn play(
         return Err(Problem::new(what));
     }
     match Table::resume(loaded, &artifact.path, state) {
-        Ok(table) => at_the_table(table, look, None),
+        Ok(table) => at_the_table(table, look, None, None),
         Err(NotOpened::Problem(problem)) => Err(problem),
-        Err(NotOpened::Ended(over)) => Ok(tell(&over)),
+        Err(NotOpened::Ended(over)) => tell(&over),
     }
 }
 

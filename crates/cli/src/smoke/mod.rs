@@ -30,7 +30,7 @@ pub use yaml::{MAX_DEPTH, MAX_SCRIPT_BYTES};
 
 use crate::artifact::Artifact;
 use crate::host_cache::CacheArgs;
-use crate::outcome::{self, Outcome, Problem};
+use crate::outcome::{self, Outcome, Problem, remark, say};
 use files::Picture;
 use font::Font;
 
@@ -108,21 +108,21 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         Vec::new()
     };
     if args.json {
-        outln!(
-            "{}",
+        say(format_args!(
+            "{}\n",
             outcome::json(
                 &json!({ "shots": count, "out": out.display().to_string(), "files": written, "removed": removed })
             )
-        );
+        ))?;
         return Ok(Outcome::Good);
     }
     for name in &written {
-        outln!("{name}");
+        say(format_args!("{name}\n"))?;
     }
     for name in &removed {
-        outln!("removed {name}");
+        say(format_args!("removed {name}\n"))?;
     }
-    outln!("smoke: {count} shots → {}", out.display());
+    say(format_args!("smoke: {count} shots → {}\n", out.display()))?;
     Ok(Outcome::Good)
 }
 
@@ -274,33 +274,33 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
         let told: Vec<_> = told
             .map(|(shot, lines)| json!({ "shot": shot, "lines": lines }))
             .collect();
-        outln!(
-            "{}",
+        say(format_args!(
+            "{}\n",
             outcome::json(
                 &json!({ "same": differing.is_empty(), "out": out.display().to_string(), "differing": told })
             )
-        );
+        ))?;
     } else {
         for line in differing.iter().flat_map(|(_, lines)| lines) {
-            outln!("{line}");
+            say(format_args!("{line}\n"))?;
         }
     }
     if differing.is_empty() {
         if !args.json {
-            outln!(
-                "smoke: {} screens as committed in {}",
+            say(format_args!(
+                "smoke: {} screens as committed in {}\n",
                 pictures.len(),
                 out.display()
-            );
+            ))?;
         }
         return Ok(Outcome::Good);
     }
-    errln!(
+    remark(format_args!(
         "smoke: {} of {} screens differ from {}; if that is meant, run again with --update",
         differing.len(),
         pictures.len(),
         out.display()
-    );
+    ));
     Ok(Outcome::Bad)
 }
 

@@ -1,19 +1,22 @@
 //! The real terminal: raw mode, the alternate screen, what is typed, signals.
 //!
 //! Whoever holds a [`Tty`] has the terminal; dropping it gives it back as it was, and so do a panic
-//! and the signals that end a program.
+//! and the signals that end or stop a program.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::panic;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::layout::Size;
+use crate::outcome::remark;
 
 /// The alternate screen, no cursor, pastes marked.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?2004h\x1b[2J";
@@ -29,6 +32,10 @@ pub enum Told {
     HungUp,
     /// It has another size now.
     Resized,
+    /// The program is to stop until it is told to go on: to be passed to [`Tty::stop_or_go_on`].
+    Stop,
+    /// The program was stopped, and goes on: likewise.
+    Continued,
     /// This signal asks the program to end.
     Signal(i32),
 }
@@ -59,7 +66,8 @@ impl Tty {
         event: impl Fn(Told) -> E + Send + Clone + 'static,
     ) -> io::Result<Self> {
         restore_on_panic();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH])?;
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT])?;
         crossterm::terminal::enable_raw_mode()?;
         HELD.store(true, Ordering::SeqCst);
         // From here on, dropping it gives the terminal back.
@@ -73,6 +81,8 @@ impl Tty {
                 for signal in signals.forever() {
                     let told = match signal {
                         SIGWINCH => Told::Resized,
+                        SIGTSTP => Told::Stop,
+                        SIGCONT => Told::Continued,
                         signal => Told::Signal(signal),
                     };
                     if to.send(make(told)).is_err() {
@@ -109,6 +119,44 @@ impl Tty {
         Size::new(cols.into(), rows.into())
     }
 
+    /// Has everything stop that the shell started with this program, as Ctrl-Z does of a program
+    /// that leaves the key to the terminal. [`Told::Stop`] comes of it.
+    pub fn ask_to_stop(&self) {
+        if !has_job_control() {
+            return;
+        }
+        let mut kill = Command::new("kill");
+        kill.args(["-s", "TSTP", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // It stops with us, so it is waited for elsewhere. Without it the key does nothing.
+        if let Ok(mut kill) = kill.spawn() {
+            thread::spawn(move || kill.wait());
+        }
+    }
+
+    /// Gives the terminal back and stops; or takes it again. After either, everything is to be
+    /// drawn anew.
+    ///
+    /// # Errors
+    /// When the terminal cannot be taken again.
+    pub fn stop_or_go_on(&self, told: &Told) -> io::Result<()> {
+        if *told == Told::Stop {
+            if !has_job_control() {
+                return Ok(());
+            }
+            give_back();
+            // Returns when somebody lets us go on.
+            emulate_default_handler(SIGTSTP)?;
+        }
+        // Whoever had the terminal meanwhile left it as they like it.
+        retry(crossterm::terminal::disable_raw_mode)?;
+        retry(crossterm::terminal::enable_raw_mode)?;
+        HELD.store(true, Ordering::SeqCst);
+        self.write(ENTER)
+    }
+
     /// Writes to it, at once.
     ///
     /// # Errors
@@ -126,6 +174,29 @@ impl Drop for Tty {
     }
 }
 
+/// The signal to go on interrupts what waited for the terminal in the background.
+fn retry(set: fn() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match set() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Whether a shell would let us go on after a stop: it puts each job into a process group of its
+/// own. A group that leads its session was started by no such shell, and would stop for ever; there
+/// the system ignores the signal too, unless it is caught. Where nothing tells, there is one.
+fn has_job_control() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return true;
+    };
+    // After the name: state, parent, process group, session.
+    let fields: Vec<&str> = fields.split_whitespace().take(4).collect();
+    fields.get(2) != fields.get(3)
+}
+
 /// Gives the terminal back as it was. Once; later calls do nothing.
 fn give_back() {
     if HELD.swap(false, Ordering::SeqCst) {
@@ -135,7 +206,7 @@ fn give_back() {
         let _ = crossterm::terminal::disable_raw_mode();
         let held_back = std::mem::take(&mut *lock(held_back()));
         for text in held_back {
-            errln!("{text}");
+            remark(format_args!("{text}"));
         }
     }
 }

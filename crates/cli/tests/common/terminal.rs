@@ -1,6 +1,5 @@
-//! A real terminal: keys are typed into tmux, its screen is read.
-//!
-//! Without tmux nothing is tested, and one line says so.
+//! A real terminal for tests: a tmux server of its own, into which keys are typed and whose screen is
+//! read.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -54,6 +53,7 @@ impl Terminal {
         Some(terminal)
     }
 
+    /// Has tmux do something with it.
     pub fn tmux(&self, args: &[&str]) -> Output {
         Command::new("tmux")
             .args(["-L", &self.socket])
@@ -84,6 +84,7 @@ impl Terminal {
         }
     }
 
+    /// Waits for a text.
     pub fn shows(&self, text: &str) -> String {
         self.until(text, |screen| screen.contains(text))
     }
@@ -105,12 +106,14 @@ impl Terminal {
         self.press(&["Enter"]);
     }
 
+    /// Gives the window another size.
     pub fn resize(&self, cols: u32, rows: u32) {
         let (cols, rows) = (cols.to_string(), rows.to_string());
         let resized = self.tmux(&["resize-window", "-x", &cols, "-y", &rows]);
         assert!(resized.status.success(), "{resized:?}");
     }
 
+    /// A file of this terminal's own.
     pub fn file(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
@@ -157,4 +160,12 @@ pub fn cache() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
     std::fs::create_dir_all(&dir).unwrap();
     dir
+}
+
+/// A game of `fixtures`.
+pub fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures")
+        .join(name);
+    path.to_str().unwrap().to_owned()
 }
