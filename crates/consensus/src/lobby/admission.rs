@@ -9,7 +9,10 @@
 //!   absolute voter set, so spectators survive every change of voters;
 //! - a node becomes a learner only if it announced itself lately, and a voter only after it
 //!   acknowledged the entries it lacked when it became a learner;
-//! - no step leaves the voters that answer without a majority, before it or after it;
+//! - no change of voters leaves those that answer without a majority, before it or after it; who
+//!   answered only before the seats and members became what they are does not count: a voter that
+//!   was lost since would be needed for ever;
+//! - a leader that is no member any more changes nothing;
 //! - the last voter is never removed, nor the leader while another could lead;
 //! - one answer per announcement heard.
 
@@ -124,6 +127,17 @@ pub(crate) enum Step {
 struct Seen<'a> {
     view: &'a View<'a>,
     live: BTreeSet<NodeId>,
+    /// Of these, who answered what was sent since the seats and members are what they are.
+    fresh: BTreeSet<NodeId>,
+}
+
+/// The seats and members when last seen.
+#[derive(Debug)]
+struct Standing {
+    seats: SeatTable,
+    membership_index: u64,
+    /// Since when they are so.
+    since: Duration,
 }
 
 #[derive(Debug)]
@@ -160,6 +174,7 @@ pub(crate) struct Admission {
     member_since: BTreeMap<NodeId, Duration>,
     /// Who had a place when last seen.
     placed: BTreeSet<NodeId>,
+    standing: Option<Standing>,
     /// A bug for the simulator to find: see [`crate::state::Planted::promote_at_once`].
     pub(crate) promotes_at_once: bool,
 }
@@ -174,6 +189,7 @@ impl Admission {
             candidates: BTreeMap::new(),
             member_since: BTreeMap::new(),
             placed: BTreeSet::new(),
+            standing: None,
             promotes_at_once: false,
         }
     }
@@ -248,10 +264,14 @@ impl Admission {
             }
         }
         self.placed = placed;
-        let seen = Seen {
-            view,
-            live: self.live(view),
+        let stood = view.now.saturating_sub(self.stands_since(view));
+        let live = self.live(view);
+        let is_fresh = |node: &&NodeId| {
+            let acked = view.progress.get(*node).and_then(|known| known.acked);
+            *node == view.me || acked.is_some_and(|ago| ago <= stood)
         };
+        let fresh = live.iter().filter(is_fresh).cloned().collect();
+        let seen = Seen { view, live, fresh };
         let mut steps = self.answers(&seen);
         if !view.open {
             return steps;
@@ -317,6 +337,22 @@ impl Admission {
             .filter(|node| *node == view.me || answers(node))
             .cloned()
             .collect()
+    }
+
+    /// Since when the seats and members are what they are.
+    fn stands_since(&mut self, view: &View<'_>) -> Duration {
+        let (seats, membership_index) = (view.seats, view.membership_index);
+        let same =
+            |known: &&Standing| known.membership_index == membership_index && known.seats == *seats;
+        if let Some(known) = self.standing.as_ref().filter(same) {
+            return known.since;
+        }
+        self.standing = Some(Standing {
+            seats: seats.clone(),
+            membership_index,
+            since: view.now,
+        });
+        view.now
     }
 
     /// Notes who is expected to do something, and since when it has not.
@@ -419,13 +455,17 @@ impl Admission {
                     && has_seat(seen, node)
                     && !self.candidates.contains_key(*node)
                     && is_silent(node)
-                    && (!seen.view.membership.voters.contains(*node) || may_remove(seen, node))
+                    && (!seen.view.membership.voters.contains(*node)
+                        || may_remove(seen, node, &seen.live))
             })
             .cloned()
     }
 
     /// The next change of membership.
     fn change(&self, seen: &Seen<'_>) -> Option<Step> {
+        if !seen.view.membership.contains(seen.view.me) {
+            return None;
+        }
         if seen.view.membership.is_joint() {
             return Some(Step::FinishJoint);
         }
@@ -449,7 +489,9 @@ impl Admission {
             .voters
             .iter()
             .filter(|node| {
-                *node != seen.view.me && !voters.contains(node) && may_remove(seen, node)
+                *node != seen.view.me
+                    && !voters.contains(node)
+                    && may_remove(seen, node, &seen.fresh)
             })
             .min_by_key(|node| alive(seen, node));
         if let Some(node) = surplus {
@@ -473,7 +515,7 @@ impl Admission {
         }
         let me_last = seen.view.membership.voters.contains(seen.view.me)
             && !voters.contains(seen.view.me)
-            && may_remove(seen, seen.view.me)
+            && may_remove(seen, seen.view.me, &seen.fresh)
             && !seen.view.membership.voters.iter().any(|node| {
                 node != seen.view.me && voters.contains(node) && could_lead(seen, node)
             });
@@ -539,25 +581,34 @@ fn could_lead(seen: &Seen<'_>, node: &NodeId) -> bool {
         && matched.is_some_and(|has| has >= seen.view.last_log.saturating_sub(CATCH_UP_SLACK))
 }
 
-fn majority_alive(seen: &Seen<'_>, voters: &BTreeSet<NodeId>) -> bool {
-    voters.iter().filter(|node| alive(seen, node)).count() > voters.len() / 2
+fn majority_of(voters: &BTreeSet<NodeId>, counted: &BTreeSet<NodeId>) -> bool {
+    voters.intersection(counted).count() > voters.len() / 2
 }
 
-/// Whether the voters without `node` have a majority that answers, and those with it too.
-fn may_remove(seen: &Seen<'_>, node: &NodeId) -> bool {
+/// Whether the voters without `node` have a majority among those `counted`, and those with it too.
+fn may_remove(seen: &Seen<'_>, node: &NodeId, counted: &BTreeSet<NodeId>) -> bool {
     let mut remaining = seen.view.membership.voters.clone();
     remaining.remove(node);
     !remaining.is_empty()
         && !seen.view.membership.is_joint()
-        && majority_alive(seen, &remaining)
-        && seen.view.membership.has_quorum(|node| alive(seen, node))
+        && majority_of(&remaining, counted)
+        && seen
+            .view
+            .membership
+            .has_quorum(|node| counted.contains(node))
 }
 
-/// Whether the voters with `node` have a majority that answers, and those without it too.
+/// Whether the voters with `node` have a majority that answers, `node` among it, and those without
+/// it too.
 fn may_promote(seen: &Seen<'_>, node: &NodeId) -> bool {
     let mut voters = seen.view.membership.voters.clone();
     voters.insert(node.clone());
-    majority_alive(seen, &voters) && seen.view.membership.has_quorum(|node| alive(seen, node))
+    seen.fresh.contains(node)
+        && majority_of(&voters, &seen.fresh)
+        && seen
+            .view
+            .membership
+            .has_quorum(|node| seen.fresh.contains(node))
 }
 
 #[cfg(test)]

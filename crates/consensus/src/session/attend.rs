@@ -111,7 +111,9 @@ pub(crate) async fn attend(
                 seats: &seats,
                 open,
                 membership: &status.membership,
-                membership_committed: status.membership_committed,
+                // Seats that are older than the members would put out who was let in since.
+                membership_committed: status.membership_committed
+                    && numbers.applied >= Some(status.membership_index),
                 membership_index: status.membership_index,
                 last_log: numbers.last.unwrap_or(0),
                 progress: &numbers.progress,

@@ -411,6 +411,58 @@ fn a_voter_that_left_stays_while_the_others_have_no_majority() {
 }
 
 #[test]
+fn a_voter_goes_only_once_those_who_stay_answered_since_the_seats_changed() {
+    // Seed 159 of the simulator: cyd fell silent, bob stopped for good, cyd came back, and its
+    // removal would have needed bob.
+    let mut t = Table::new(3, &["ann", "bob", "cyd"]);
+    t.now = ms(1_000);
+    assert_eq!(t.step(), []);
+    t.seats.vacate(&node("cyd", 1), false);
+    t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(ms(1));
+    assert_eq!(t.step(), [], "bob may be gone since");
+    t.now += ms(500);
+    t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(ms(501));
+    assert_eq!(t.step(), [], "it is alive and has not answered since");
+    t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(ms(500));
+    assert_eq!(t.step(), [Step::Remove(node("cyd", 1))]);
+    // The same of the next change.
+    let mut t = Table::new(5, &["ann", "bob", "cyd", "dan", "eve"]);
+    for name in ["dan", "eve"] {
+        t.seats.vacate(&node(name, 1), true);
+    }
+    assert_eq!(t.step(), [Step::Remove(node("dan", 1))]);
+    t.membership.voters.remove(&node("dan", 1));
+    t.now += ms(500);
+    t.index += 1;
+    t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(ms(1));
+    t.progress.get_mut(&node("cyd", 1)).unwrap().acked = Some(ms(1));
+    assert_eq!(t.step(), []);
+    t.acks("bob", 50);
+    assert_eq!(t.step(), [Step::Remove(node("eve", 1))]);
+}
+
+#[test]
+fn a_learner_votes_only_once_it_answered_since_the_seats_changed() {
+    let mut t = Table::new(2, &["ann"]);
+    t.seat("bob", Kind::Player);
+    t.membership.learners.insert(node("bob", 1));
+    t.acks("bob", 50);
+    t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(ms(1));
+    assert_eq!(t.step(), []);
+    t.now += ms(1);
+    assert_eq!(t.step(), [Step::Promote(node("bob", 1))]);
+}
+
+#[test]
+fn a_leader_that_is_no_member_any_more_changes_nothing() {
+    let mut t = Table::new(3, &["ann", "bob"]);
+    t.membership.learners.insert(node("old", 1));
+    assert_eq!(t.step(), [Step::Remove(node("old", 1))]);
+    t.membership.voters.remove(&node("ann", 1));
+    assert_eq!(t.step(), []);
+}
+
+#[test]
 fn the_leader_goes_last_and_only_when_no_other_could_lead() {
     let mut t = Table::new(2, &["ann", "bob"]);
     t.seats.vacate(&node("ann", 1), true);
