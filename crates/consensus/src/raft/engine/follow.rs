@@ -12,7 +12,7 @@ use openraft::Instant as _;
 use openraft::ServerState;
 use openraft_rt::watch::WatchReceiver as _;
 
-use super::super::{Progress, RaftNumbers, RaftStatus, Role, Tracer};
+use super::super::{ChangeError, Progress, RaftNumbers, RaftStatus, Role, Tracer};
 use super::arrivals::Arrivals;
 use super::refusals::Refusals;
 use super::{Raft, machine, stopped, types};
@@ -124,6 +124,23 @@ pub(super) fn numbers_of(raft: &Raft, too_large: &machine::TooLarge) -> RaftNumb
         quorum_acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
         snapshot_too_large: too_large.bytes(),
     }
+}
+
+/// Whether the members are still those of entry `index`, which a change was decided on, and this
+/// node one of them. openraft lets a leader that was removed go on for a while, and a debug build of
+/// it panics when that one changes the members.
+pub(super) fn still_so(raft: &Raft, index: u64) -> Result<(), ChangeError> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let effective = &metrics.membership_config;
+    if !types::membership(effective.membership()).contains(&metrics.id) {
+        return Err(ChangeError::NotLeader);
+    }
+    let now = effective.log_id().map_or(0, |id| id.index);
+    if now != index {
+        return Err(ChangeError::InProgress);
+    }
+    Ok(())
 }
 
 /// Keeps the status in step with openraft's own, and what arrives with the members.

@@ -55,7 +55,7 @@ use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
 use arrivals::{Arrivals, Piece, Transfer};
-use follow::{Follow, Led, Told, numbers_of};
+use follow::{Follow, Led, Told, numbers_of, still_so};
 pub(crate) use machine::{Shared as SharedReplica, lock};
 use refusals::Refusals;
 pub use runtime::seeded as simulated;
@@ -509,7 +509,10 @@ impl Consensus for Engine {
 
     fn change(&self, change: Change) -> BoxFuture<'static, Result<(), ChangeError>> {
         let raft = self.raft.clone();
-        let members = self.status.borrow().membership.clone();
+        let (members, index) = {
+            let status = self.status.borrow();
+            (status.membership.clone(), status.membership_index)
+        };
         let is_voter = |node: &NodeId| members.voters.contains(node);
         let absolute = lock(&self.replica).planted.absolute_voters;
         let (change, retain) = match change {
@@ -530,9 +533,15 @@ impl Consensus for Engine {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
-            let changed = raft.change_membership(change, retain).await;
+            let changed = match still_so(&raft, index) {
+                Ok(()) => {
+                    let changed = raft.change_membership(change, retain).await;
+                    changed.map(|_| ()).map_err(change_error)
+                }
+                Err(error) => Err(error),
+            };
             // Who asked may have stopped waiting.
-            let _ = done.send(changed.map(|_| ()).map_err(change_error));
+            let _ = done.send(changed);
         });
         drop(tasks);
         async move {
