@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::dice::Dice;
-use super::machine::{GALLERY, Wish};
+use super::machine::{GALLERY, Machine, Wish};
 use super::run::Run;
 use crate::ids::{NodeId, PeerId};
 use crate::raft::{Membership, Role};
@@ -80,6 +80,21 @@ impl Run {
         })
     }
 
+    /// How every node that is in the game sees it.
+    fn views(&self) -> String {
+        let view = |machine: &Machine| {
+            let node = machine.running.as_ref()?.session.node();
+            let status = node.status().get();
+            let (me, role, term) = (node.id(), status.role, status.term);
+            Some(format!(
+                "{me} is {role:?} in {term} of {:?}",
+                status.membership
+            ))
+        };
+        let views: Vec<String> = self.machines.iter().filter_map(view).collect();
+        views.join("; ")
+    }
+
     /// The place of a life that is in the game now.
     fn place_of(&self, node: &NodeId) -> Option<usize> {
         (0..self.machines.len()).find(|place| {
@@ -91,7 +106,7 @@ impl Run {
     /// Why the lobby is not what it should be; `None` when it is.
     pub(super) fn lobby_unwell(&self) -> Option<String> {
         let Some(led) = self.led() else {
-            return Some("nobody leads".to_owned());
+            return Some(format!("nobody leads: {}", self.views()));
         };
         let Led {
             members,

@@ -66,6 +66,8 @@ pub(super) struct Lobby {
     /// What each node asked to be.
     kinds: BTreeMap<NodeId, Kind>,
     held: BTreeMap<NodeId, Held>,
+    /// Where a list was written, in which term, by whoever led then.
+    decided: BTreeSet<(u64, u64)>,
     /// The lists that were applied.
     committed: BTreeMap<u64, Members>,
     seats: Option<(u64, SeatTable)>,
@@ -102,14 +104,55 @@ impl Lobby {
         *until = until_ms.max(*until);
     }
 
-    /// Whether no list of members anywhere loses its majority when `more` lose their logs.
+    /// Whether the game can bear that `more` loses its log.
+    ///
+    /// No list of members anywhere may lose its majority: not the last one of any log, nor one that
+    /// counts again when those after it are cut off. Nor one that whoever leads may be writing now:
+    /// that `more` is gone it learns later, and a list it began to write needs its majority for ever.
     pub(super) fn can_lose(&self, more: &NodeId) -> bool {
         let stays = |node: &NodeId| node != more && !self.gone.contains(node);
+        let decided = self.committed.last_key_value().map_or(0, |(at, _)| *at);
         self.held
             .iter()
             .filter(|(node, _)| stays(node))
-            .filter_map(|(_, held)| held.lists.last_key_value())
-            .all(|(_, members)| members.survive(stays))
+            .flat_map(|(_, held)| {
+                let last = held.lists.last_key_value().map(|(_, list)| list);
+                held.lists
+                    .range(decided..)
+                    .map(|(_, list)| list)
+                    .chain(last)
+            })
+            .all(|members| {
+                let next = self.next_lists(members, more);
+                members.survive(stays) && next.iter().all(|next| next.survive(stays))
+            })
+    }
+
+    /// What may follow on a list by what the seats say: a voter without a seat goes, and `more`,
+    /// who learns and has one, votes.
+    fn next_lists(&self, members: &Members, more: &NodeId) -> Vec<Members> {
+        let ([voters], Some((_, seats))) = (&members.halves[..], &self.seats) else {
+            // A change that was begun ends with its own second half.
+            return Vec::new();
+        };
+        let seated = seats.voters();
+        let with = |voters: BTreeSet<NodeId>| Members {
+            halves: vec![voters],
+            nodes: members.nodes.clone(),
+        };
+        let less = voters.difference(&seated).map(|goes| {
+            let mut voters = voters.clone();
+            voters.remove(goes);
+            voters
+        });
+        let learns = members.nodes.contains(more) && !voters.contains(more);
+        let more = (learns && seated.contains(more)).then(|| {
+            let mut voters = voters.clone();
+            voters.insert(more.clone());
+            voters
+        });
+        let next = less.chain(more).filter(|voters| !voters.is_empty());
+        next.map(with).collect()
     }
 
     /// A node took a snapshot that stands for the entries through `index`.
@@ -134,7 +177,10 @@ impl Lobby {
         let next = Members::read(record)?;
         let before = held.lists.last_key_value().map(|(_, list)| list.clone());
         held.lists.insert(index, next.clone());
-        let before = before?;
+        // Who takes a list over from another decides nothing, and may do so long after: the seats
+        // are other ones by then (hosted seed 183).
+        let decides = self.decided.insert((index, record.at.term));
+        let before = before.filter(|_| decides)?;
         self.additive(index, &before, &next)
             .or_else(|| self.watchers(at_ms, index, &before, &next))
             .or_else(|| self.caught_up(node, index, &before, &next))
@@ -168,9 +214,7 @@ impl Lobby {
             .nodes
             .difference(&next.nodes)
             .filter(watches)
-            .find(|node| {
-                seats.learners().contains(*node) && settled(node) && !self.gone.contains(*node)
-            })?;
+            .find(|node| seats.learners().contains(*node) && settled(node))?;
         let detail = format!("{lost} watches, and entry {} forgets it", index + 1);
         Some(("SpectatorsSurvive", detail))
     }
