@@ -1,17 +1,14 @@
 //! The simulator: `sim --seeds N [--from S] [--scenario X] [--plant BUG]`.
 //!
-//! Exits with 1 when an invariant does not hold, and when none of 500 or more mixed seeds saw some
-//! situation.
+//! Exits with 1 when an invariant does not hold, and when none of `RUNS_OF_EVERYTHING` or more mixed
+//! seeds saw some situation.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cabinet_consensus::testkit::{Outcome, Plant, Scenario, Setting, run_seed, shrink};
-
-/// In so many mixed seeds every situation must come up.
-const SEEDS_OF_EVERYTHING: u64 = 500;
+use cabinet_consensus::testkit::{Outcome, Plant, Scenario, Setting, Tally, run_seed, shrink};
 
 struct Asked {
     seeds: u64,
@@ -92,8 +89,7 @@ fn sim(asked: &Asked) -> ExitCode {
     let begun = Instant::now();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel::<Outcome>();
-    let (mut ran, mut told, mut failed) = (0u64, Instant::now(), None::<Outcome>);
-    let mut saw: Vec<(&str, u64, u64)> = Vec::new();
+    let (mut tally, mut told, mut failed) = (Tally::default(), Instant::now(), None::<Outcome>);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             let sender = sender.clone();
@@ -113,16 +109,9 @@ fn sim(asked: &Asked) -> ExitCode {
         }
         drop(sender);
         for outcome in receiver {
-            ran += 1;
+            tally.add(&outcome);
             if asked.trace {
                 println!("{} {:016x}", outcome.seed, outcome.trace_hash);
-            }
-            for (n, (name, count)) in outcome.counters.named().into_iter().enumerate() {
-                if saw.len() <= n {
-                    saw.push((name, 0, 0));
-                }
-                saw[n].1 += u64::from(count > 0);
-                saw[n].2 += count;
             }
             if outcome.violation.is_some() {
                 stop.store(true, Ordering::Relaxed);
@@ -135,7 +124,12 @@ fn sim(asked: &Asked) -> ExitCode {
             }
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
-                eprintln!("{ran} of {} seeds, {:?}", asked.seeds, begun.elapsed());
+                eprintln!(
+                    "{} of {} seeds, {:?}",
+                    tally.runs(),
+                    asked.seeds,
+                    begun.elapsed()
+                );
             }
         }
     });
@@ -144,19 +138,17 @@ fn sim(asked: &Asked) -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!(
-        "{ran} seeds clean in {:.1} s",
+        "{} seeds clean in {:.1} s",
+        tally.runs(),
         begun.elapsed().as_secs_f64()
     );
-    let mut never = Vec::new();
-    for (name, seeds, times) in saw {
-        println!("{name:>28}: {seeds} seeds, {times} times");
-        if seeds == 0 {
-            never.push(name);
-        }
+    for row in tally.rows() {
+        let (situation, runs, times) = (row.situation, row.runs, row.times);
+        println!("{situation:>28}: {runs} seeds, {times} times");
     }
-    let all_wanted = asked.scenario.setting == Setting::Mixed && ran >= SEEDS_OF_EVERYTHING;
-    if all_wanted && !never.is_empty() {
-        println!("never came up: {}", never.join(", "));
+    let missing = tally.missing(asked.scenario.setting);
+    if !missing.is_empty() {
+        println!("never came up: {}", missing.join(", "));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -39,11 +39,13 @@ mod mirror;
 mod net;
 mod plan;
 mod run;
+mod tally;
 mod world;
 
 pub use cluster::{Cluster, ClusterError, NODES_MAX, quick_config};
 pub use plan::{Fault, What};
 pub use run::{run_faults, run_seed};
+pub use tally::{RUNS_OF_EVERYTHING, Tally, TallyRow};
 
 /// A bug to put in, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,9 +89,9 @@ impl Plant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Setting {
     /// By the roster in three seeds of four, in the fourth hosted.
+    #[default]
     Mixed,
     /// Everybody knows everybody.
-    #[default]
     Roster,
     /// One hosts, others join and watch, leave, are put out and come back as new lives.
     Hosted,
@@ -184,9 +186,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// How many counts there are.
+    pub const LEN: usize = 28;
+
     /// Each count with its name.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 28] {
+    pub fn named(&self) -> [(&'static str, u64); Self::LEN] {
         [
             ("fail-over", self.failovers),
             ("crash", self.crashes),
