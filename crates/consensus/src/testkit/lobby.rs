@@ -177,7 +177,8 @@ impl Lobby {
         let next = Members::read(record)?;
         let before = held.lists.last_key_value().map(|(_, list)| list.clone());
         held.lists.insert(index, next.clone());
-        // Who takes a list over from another decides nothing, and may do so long after.
+        // Who takes a list over from another decides nothing, and may do so long after: the seats
+        // are other ones by then (hosted seed 183).
         let decides = self.decided.insert((index, record.at.term));
         let before = before.filter(|_| decides)?;
         self.additive(index, &before, &next)
