@@ -28,17 +28,17 @@ fn operator(bucket: &Bucket) -> Vault {
     keyed(bucket, "operator", &[2, 1])
 }
 
-/// Room 1 is parked for the second time: three checkpoints of two owners, and a claim.
-async fn parked_again(bucket: &Bucket) {
+/// A room is parked for the second time: three checkpoints of two owners, and a claim.
+async fn parked_again(bucket: &Bucket, n: u32) {
     let (a, b) = (bucket.process("a"), bucket.process("b"));
-    let lease = live(&a, room(1), b"first").await;
+    let lease = live(&a, room(n), b"first").await;
     let people = header("g", 1, &["ada"]);
     let packed = pack(&lease, b"parked before");
     lease
         .park(&packed, people, NOW)
         .await
         .expect("it is parked");
-    let parked = opened(&b, room(1)).await;
+    let parked = opened(&b, room(n)).await;
     let lease = b.take(&parked, NOW).await.expect("it is nobody's");
     let packed = pack(&lease, b"parked");
     let people = header("g", 2, &["ada", "bob"]);
@@ -92,7 +92,7 @@ async fn reseal(vault: &Vault, n: u32) -> Resealed {
 #[tokio::test]
 async fn what_is_sealed_anew_opens_without_the_older_key() {
     let bucket = Bucket::new();
-    parked_again(&bucket).await;
+    parked_again(&bucket, 1).await;
     aside(&bucket).await;
     let a = bucket.process("a");
     let lease = live(&a, room(3), b"live").await;
@@ -102,7 +102,7 @@ async fn what_is_sealed_anew_opens_without_the_older_key() {
     a.sweep(&SweepPolicy::default(), NOW + 15 * DAY_MS)
         .await
         .expect("the rooms expire");
-    parked_again_in(&bucket, &a).await;
+    parked_again(&bucket, 5).await;
 
     let operator = operator(&bucket);
     // The head, three checkpoints, a claim.
@@ -159,34 +159,12 @@ async fn what_is_sealed_anew_opens_without_the_older_key() {
     assert_eq!(bucket.all().await, before);
 }
 
-/// As room 1, in room 5.
-async fn parked_again_in(bucket: &Bucket, a: &Vault) {
-    let b = bucket.process("b");
-    let lease = live(a, room(5), b"first").await;
-    let people = header("g", 1, &["ada"]);
-    let packed = pack(&lease, b"parked before");
-    lease
-        .park(&packed, people, NOW)
-        .await
-        .expect("it is parked");
-    let lease = b
-        .take(&opened(&b, room(5)).await, NOW)
-        .await
-        .expect("it is nobody's");
-    let packed = pack(&lease, b"parked");
-    let people = header("g", 2, &["ada", "bob"]);
-    lease
-        .park(&packed, people, NOW)
-        .await
-        .expect("it is parked");
-}
-
 #[tokio::test]
 async fn stopped_anywhere_the_room_is_there_under_one_key_or_the_other() {
     faults::everywhere(&STOPS, async |n, fault| {
         let at = format!("request {n}, {fault:?}");
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         bucket.0.fail(n, fault);
         let stopped = operator(&bucket).reseal(room(1), NOW).await;
         let failed = bucket.0.calm();
@@ -237,7 +215,7 @@ async fn tried_again_it_is_done_whatever_went_wrong_and_whatever_lands_late() {
     faults::everywhere(&FAULTS, async |n, fault| {
         let at = format!("request {n}, {fault:?}");
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         let operator = operator(&bucket);
         bucket.0.fail(n, fault);
         let done = persist(async || operator.reseal(room(1), NOW).await).await;
@@ -261,7 +239,7 @@ async fn tried_again_it_is_done_whatever_went_wrong_and_whatever_lands_late() {
 async fn whoever_takes_the_room_meanwhile_has_it_and_keeps_it() {
     between::everywhere(async |n| {
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         let node = keyed(&bucket, "node", &[1, 2]);
         // Read before anything was sealed anew: what was built from it is still right.
         let parked = node.open_parked(room(1), Some("ada"), None).await;
@@ -298,7 +276,7 @@ async fn whoever_takes_the_room_meanwhile_has_it_and_keeps_it() {
 async fn whoever_opens_the_room_meanwhile_gets_it_and_may_take_it() {
     between::everywhere(async |n| {
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         let operator = operator(&bucket);
         let (between, done) = kept(async move { operator.reseal(room(1), NOW).await });
         let node = keyed(&bucket, "node", &[1, 2]);
@@ -328,7 +306,7 @@ async fn whoever_opens_the_room_meanwhile_gets_it_and_may_take_it() {
 async fn a_room_that_ends_meanwhile_leaves_nothing() {
     between::everywhere(async |n| {
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         let node = keyed(&bucket, "node", &[1, 2]);
         let ending = node.clone();
         let (between, ended) = kept(async move { ending.discard(room(1), NOW).await });
@@ -384,7 +362,7 @@ async fn a_live_rooms_owner_notices_nothing() {
 async fn two_at_once_come_to_the_same() {
     between::everywhere(async |n| {
         let bucket = Bucket::new();
-        parked_again(&bucket).await;
+        parked_again(&bucket, 1).await;
         let other = keyed(&bucket, "other", &[2, 1]);
         let (between, done) = kept(async move { other.reseal(room(1), NOW).await });
         bucket.0.interleave(n, between);
@@ -458,7 +436,7 @@ async fn a_pointer_is_there_under_one_key_or_the_other_and_the_newer_one_wins() 
 #[tokio::test]
 async fn what_does_not_open_is_named_and_left_as_it_is() {
     let bucket = Bucket::new();
-    parked_again(&bucket).await;
+    parked_again(&bucket, 1).await;
     let operator = operator(&bucket);
     let keys = bucket.checkpoints(room(1)).await;
     for (at, damaged) in keys.iter().enumerate() {
@@ -488,7 +466,7 @@ async fn what_does_not_open_is_named_and_left_as_it_is() {
 #[tokio::test]
 async fn without_the_key_or_the_head_or_any_keys_it_says_so() {
     let bucket = Bucket::new();
-    parked_again(&bucket).await;
+    parked_again(&bucket, 1).await;
     let before = bucket.all().await;
     let stranger = keyed(&bucket, "stranger", &[3, 2]);
     assert_eq!(failure(stranger.reseal(room(1), NOW).await), "unreadable");
