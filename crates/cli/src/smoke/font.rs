@@ -37,14 +37,17 @@ impl Font {
     /// What a cell shows, over one place or, when the one to its right is its other half, two.
     #[must_use]
     pub fn bitmap(&self, cell: &Cell, wide: bool) -> Bitmap {
-        let [base, marks @ ..] = cell.cp;
-        let shown = char::from_u32(base).is_some_and(|c| !c.is_control());
-        if base < 0x20 || base == 0x20 || base == 0x7f || (0x80..0xa0).contains(&base) {
-            return [0; CELL_HEIGHT];
-        }
-        let base = if shown { base } else { 0xfffd };
-        let mut bitmap = self.base(base, wide);
-        for mark in marks.into_iter().filter(|mark| *mark != 0) {
+        let [base, second, third] = cell.cp;
+        let mut bitmap = match char::from_u32(base) {
+            Some(' ') => [0; CELL_HEIGHT],
+            Some(base) if base.is_control() => [0; CELL_HEIGHT],
+            Some(base) => self.base(base.into(), wide),
+            // As in the other files, where what is negative to the reference is blank.
+            None if base > i32::MAX as u32 => [0; CELL_HEIGHT],
+            None => self.base(0xfffd, wide),
+        };
+        let marks = [second, third].into_iter();
+        for mark in marks.take_while(|mark| *mark != 0) {
             let over = self.mark(mark, wide);
             for (row, over) in bitmap.iter_mut().zip(over) {
                 *row |= over;
@@ -243,7 +246,7 @@ mod tests {
 
     fn art(bitmap: Bitmap, width: usize) -> Vec<String> {
         let pixel = |row: u16, x: usize| if row >> (15 - x) & 1 == 1 { '#' } else { '.' };
-        let line = |row: u16| (0..width).map(|x| pixel(row, x)).collect();
+        let line = |row: u16| -> String { (0..width).map(|x| pixel(row, x)).collect() };
         bitmap.map(line).to_vec()
     }
 
@@ -300,12 +303,16 @@ mod tests {
             assert_eq!(of(c), [0; CELL_HEIGHT], "{c:?}");
         }
         // No code points at all show as U+FFFD does.
-        for base in [0xd800, 0x11_0000, u32::MAX] {
+        for (base, shown) in [
+            (0xd800, '\u{fffd}'),
+            (0x11_0000, '\u{fffd}'),
+            (u32::MAX, ' '),
+        ] {
             let cell = Cell {
                 cp: [base, 0, 0],
                 ..Cell::default()
             };
-            assert_eq!(Font::spleen().bitmap(&cell, false), of('\u{fffd}'));
+            assert_eq!(Font::spleen().bitmap(&cell, false), of(shown));
         }
     }
 
@@ -348,6 +355,9 @@ mod tests {
             assert_eq!(accented[y], plain[y] | accent[y]);
         }
         assert_eq!(cluster(['x', '\u{fe0f}', '\0'], false), plain);
+        assert_eq!(cluster([' ', '\u{301}', '\0'], false), accent);
+        // The third counts only behind a second.
+        assert_eq!(cluster(['x', '\0', '\u{301}'], false), plain);
         let keycap = cluster(['7', '\u{fe0f}', '\u{20e3}'], true);
         assert_eq!((keycap[0], keycap[15]), (0xffff, 0xffff));
         assert_eq!(keycap[5] & 0x0ff0, of('7')[5] >> 4);

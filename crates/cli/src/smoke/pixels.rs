@@ -202,7 +202,7 @@ mod tests {
             },
         )]);
         let (r, b) = (RED, BLUE);
-        assert_eq!(line(&pixels, (3, 5), 2), [b, r, r, r, r, r, r, b]);
+        assert_eq!(line(&pixels, (3, 5), 2), [r; CELL_WIDTH]);
         assert_eq!(line(&pixels, (3, 5), 5), [b, b, b, r, r, b, b, b]);
         assert_eq!(line(&pixels, (3, 5), 15), [b; CELL_WIDTH]);
         for beside in [(3, 4), (3, 6), (2, 5), (4, 5)] {
@@ -306,7 +306,7 @@ mod tests {
             encoder.set_color(colour);
             encoder.set_depth(depth);
             if colour == ColorType::Indexed {
-                encoder.set_palette(&[0, 0, 0, 255, 0, 0][..]);
+                encoder.set_palette(&[0_u8, 0, 0, 255, 0, 0][..]);
             }
             encoder
                 .write_header()
