@@ -216,6 +216,12 @@ impl Actor {
                 option,
             )));
         }
+        // Who was there at the last callback; nobody is when the members are set anew.
+        let last = if restored {
+            room.last_roster()
+        } else {
+            Vec::new()
+        };
         if restored {
             // Whoever comes back joins.
             room.set_members(Vec::new());
@@ -228,8 +234,8 @@ impl Actor {
             park_within: self.env.park_within,
         };
         // A room whose capture says nothing of it: who was there at its last callback.
-        let roster = if spec.roster.is_empty() && restored {
-            room.last_roster()
+        let roster = if spec.roster.is_empty() {
+            last
         } else {
             spec.roster
         };

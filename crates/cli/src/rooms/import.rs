@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::store::DryRun;
 use super::{now_ms, room_id, shown, store};
 use crate::artifact::Artifact;
-use crate::host_cache;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{Outcome, Problem};
 
 /// Bytes of the reference's key at most.
@@ -88,7 +88,8 @@ pub(super) async fn import(
     let only = args.room.as_deref().map(room_id).transpose()?;
     let key = args.reference_key.as_deref().map(read_key).transpose()?;
     let artifact = Artifact::resolve(&args.game)?;
-    let game = host_cache::host()?
+    let game = CacheArgs::default()
+        .host()?
         .load(&artifact.wasm, &GameOptions::default())
         .map_err(|error| Problem::about(args.game.display(), &error))?;
     let slug = match &args.slug {

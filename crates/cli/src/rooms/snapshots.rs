@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Which, about_store, shown};
 use crate::artifact::Artifact;
-use crate::host_cache;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{Outcome, Problem};
 use crate::play::table::{NotOpened, Table};
 use crate::play::{Look, at_the_table, tell};
@@ -263,7 +263,8 @@ pub(super) fn play(
         return Err(Problem::new(what));
     }
     let artifact = Artifact::resolve(game)?;
-    let loaded = host_cache::host()?
+    let loaded = CacheArgs::default()
+        .host()?
         .load(&artifact.wasm, &GameOptions::default())
         .map_err(|error| Problem::about(game.display(), &error))?;
     if loaded.digest() != checkpoint.artifact {

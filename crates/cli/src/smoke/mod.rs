@@ -215,7 +215,7 @@ fn others(out: &Path, made: &[String]) -> Result<Vec<String>, Problem> {
         let Some(stem) = files::stem_of(name) else {
             continue;
         };
-        let ansi = committed(&out.join(format!("{stem}.ansi")))?;
+        let ansi = committed_file(&out.join(format!("{stem}.ansi")))?;
         if ansi.is_some_and(|bytes| compare::is_shot(&bytes)) {
             others.insert(name.to_owned());
         }
