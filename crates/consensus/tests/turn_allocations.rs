@@ -123,6 +123,6 @@ async fn a_turn_under_load_allocates_a_handful_of_times_on_all_nodes_together() 
     }
 }
 
-/// 5.4 with tasks of their own instead of `join_all`; openraft's bare write is 3.4 of them.
-const AT_THE_LEADER_MAX: f64 = 8.0;
-const AT_A_FOLLOWER_MAX: f64 = 30.0;
+/// 7.9 and 16.9 when this was written, two of them of `join_all`; openraft's bare write takes 3.4.
+const AT_THE_LEADER_MAX: f64 = 10.0;
+const AT_A_FOLLOWER_MAX: f64 = 20.0;

@@ -15,7 +15,7 @@ use crate::session::{GameSession, SessionConfig, game_node};
 use crate::state::command::{Act, Command, Hash, Open};
 use crate::state::sessions::Rejection;
 use crate::state::votes::NoVote;
-use crate::turns::{Proposal, TurnError};
+use crate::turns::TurnError;
 
 /// Says whose action was the last.
 #[derive(Clone, Default)]
@@ -472,32 +472,4 @@ async fn a_snapshot_that_arrives_is_taken_at_the_limit_and_refused_one_byte_past
         ..Chunked::default()
     };
     assert_eq!(refused, Some(Body::Chunked(too_large)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_proposal_that_nobody_agrees_to_ends_at_its_deadline_however_near_or_far() {
-    let table = Table::open(|_| {}).await;
-    let sequencer = table.sessions[table.leader].1.sequencer();
-    sequencer.propose(&"mine".to_owned()).await.unwrap();
-    for n in 1..3 {
-        table.sessions[(table.leader + n) % 3].0.leave();
-    }
-    // The first is one that has no timer from the start.
-    for within in [10_000, 15, 1].map(Duration::from_millis) {
-        let began = Instant::now();
-        let proposal = Proposal {
-            within,
-            ..Proposal::default()
-        };
-        let failed = sequencer.propose_with(&"late".to_owned(), proposal).await;
-        let Err(TurnError::Propose(ProposeError::Unknown { .. })) = failed else {
-            panic!("{failed:?}");
-        };
-        // On a clock that only timers move.
-        let took = began.elapsed();
-        assert!(
-            took >= within && took < within + Timing::fast().heartbeat(),
-            "{took:?}"
-        );
-    }
 }
