@@ -130,9 +130,10 @@ mod tests {
                 // Something is acknowledged, and read right after.
                 let floor = seen.fetch_add(1, Ordering::Relaxed) + 1;
                 let asked = rounds.join(ask(count, seen));
-                let patience = Duration::from_millis(if n % 3 == 0 { n % 25 } else { 1000 });
+                let patience =
+                    Duration::from_millis(if n.is_multiple_of(3) { n % 25 } else { 1000 });
                 let answer = tokio::time::timeout(patience, asked).await;
-                if n % 3 != 0 {
+                if !n.is_multiple_of(3) {
                     assert!(answer.unwrap() >= floor, "read {n}");
                 }
             }
