@@ -88,7 +88,7 @@ fn deadline(text: &str) -> Result<Duration, String> {
 /// A [`Problem`] when there is no report.
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
     if args.watch {
-        return watch::run(&args.game, &mut || once(args));
+        return watch::run(&args.game, args.script.as_deref(), &mut || once(args));
     }
     once(args)
 }

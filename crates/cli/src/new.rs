@@ -148,6 +148,12 @@ fn year() -> u64 {
     1970 + (now.unwrap_or_default().as_secs_f64() / SECONDS) as u64
 }
 
+/// What a game's CI file says where its SDK is a directory of this machine.
+const PATH_NOTE: &str = "\
+      # Cargo.toml names cabinet-guest by a path of the machine this game was made on, which a
+      # runner does not have: give it a version or a git address before you push.
+";
+
 /// What is written, by path.
 fn files(
     name: &Slug,
@@ -157,12 +163,14 @@ fn files(
     year: u64,
 ) -> Vec<(PathBuf, Vec<u8>)> {
     let name = name.as_str();
+    let sdk_note = if sdk.starts_with('{') { PATH_NOTE } else { "" };
     let filled = |text: &str| {
         text.replace("{{name}}", name)
             .replace("{{title}}", &title(name))
             .replace("{{package}}", &package(name))
             .replace("{{license}}", license.id)
             .replace("{{sdk}}", sdk)
+            .replace("{{sdk_note}}", sdk_note)
             .replace("{{year}}", &year.to_string())
     };
     let (game, smoke) = template.texts();

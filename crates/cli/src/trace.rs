@@ -1,12 +1,12 @@
 //! `cabinet trace`: what a guest and the host said to each other, as JSON lines.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write};
+use std::path::{Path, PathBuf};
 
 use cabinet_conformance::script::Step;
 use cabinet_conformance::{Restore, Script, TraceError, TraceOptions, error_line, files, trace};
-use cabinet_host::{Host, HostOptions};
+use cabinet_host::{GameOptions, Host, HostOptions};
 
 use crate::artifact::Artifact;
 use crate::outcome::{Outcome, Problem};
@@ -40,6 +40,9 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
+/// Longest first line of a trace that is looked at, bytes: a game's meta is in it.
+const HEADER_BYTES_MAX: u64 = 4 << 20;
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Flavour {
     /// Our snapshots: the restored room equals the saved one.
@@ -55,13 +58,16 @@ enum Flavour {
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let given = args.script.as_deref().map(files::read_script).transpose();
     let given = given.map_err(|error| Problem::new(error_line(&error)))?;
-    let mut script = given.unwrap_or_else(|| one_snapshot(Script::for_party(2)));
+    let artifact = Artifact::resolve(&args.game)?;
+    let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
+    let mut script = match given {
+        Some(script) => script,
+        None => one_snapshot(Script::for_party(party(&host, &artifact)?)),
+    };
     for line in &args.set {
         let set = script.setup.set(line);
         set.map_err(|problem| Problem::new(format!("--set `{line}`: {problem}")))?;
     }
-    let artifact = Artifact::resolve(&args.game)?;
-    let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
     let options = TraceOptions {
         artifact: artifact.path.display().to_string(),
         restore: match args.restore {
@@ -73,10 +79,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     };
     let mut out: Box<dyn Write> = match &args.output {
         None => Box::new(io::stdout().lock()),
-        Some(path) => {
-            let file = File::create(path);
-            Box::new(file.map_err(|error| Problem::about(path.display(), &error))?)
-        }
+        Some(path) => Box::new(create(path)?),
     };
     let mut buffered = BufWriter::new(&mut out);
     let traced = trace(&host, &artifact.wasm, &options, &script, &mut buffered);
@@ -89,6 +92,41 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
         Ok(()) => {}
     }
     Ok(Outcome::Good)
+}
+
+/// Players the game takes, for a script that fits it.
+fn party(host: &Host, artifact: &Artifact) -> Result<u16, Problem> {
+    let game = host
+        .load(&artifact.wasm, &GameOptions::default())
+        .map_err(|error| Problem::about(artifact.path.display(), &error))?;
+    Ok(game.meta().max_players)
+}
+
+/// A file to write to. One that is something else than a trace is left alone: a name typed wrong
+/// costs no game.
+fn create(path: &Path) -> Result<File, Problem> {
+    let about = |error: io::Error| Problem::about(path.display(), &error);
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.open(path).map_err(about)?;
+    // What is no file, such as a pipe, holds nothing.
+    let metadata = file.metadata().map_err(about)?;
+    if metadata.is_file() && metadata.len() > 0 {
+        let mut first = Vec::new();
+        BufReader::new((&file).take(HEADER_BYTES_MAX))
+            .read_until(b'\n', &mut first)
+            .map_err(about)?;
+        let header: Option<serde_json::Value> = serde_json::from_slice(&first).ok();
+        if header.is_none_or(|header| header.get("artifact_sha256").is_none()) {
+            return Err(Problem::new(format!(
+                "{}: it is there, and is no trace; name another file",
+                path.display()
+            )));
+        }
+        file.set_len(0).map_err(about)?;
+        (&file).rewind().map_err(about)?;
+    }
+    Ok(file)
 }
 
 /// The script with its first snapshot only: a trace takes one.
@@ -104,6 +142,20 @@ fn one_snapshot(mut script: Script) -> Script {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_trace_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"\0asm\x01\0\0\0").unwrap();
+        let told = create(&path).unwrap_err().to_string();
+        assert!(told.contains("is no trace; name another file"), "{told}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"\0asm\x01\0\0\0");
+        std::fs::write(&path, b"{\"artifact_sha256\":\"00\"}\n{\"seq\":0}\n").unwrap();
+        create(&path).unwrap().write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        create(&dir.path().join("b")).unwrap();
+    }
 
     #[test]
     fn a_script_keeps_its_first_snapshot_and_every_other_step() {

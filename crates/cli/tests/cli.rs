@@ -117,6 +117,8 @@ fn garbage_anywhere_gives_one_line_and_exit_code_2() {
         &["lint"],
         &["lint", "text.wasm"],
         &["lint", game, "--script", "bad.script"],
+        &["lint", "fault-wake-trap.wasm"],
+        &["trace", game, "-o", game],
         &["completions"],
         &["completions", "dos"],
         &["version", "more"],

@@ -57,7 +57,7 @@ pub use film::{During, SeatFrames, ShotRun, ShotStep, ShotsError, run_shots};
 pub use lane::{HibernateError, Restore};
 pub use profile::{Profile, Share};
 pub use report::Report;
-pub use screens::every_screen;
+pub use screens::{Looked, every_screen};
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
 pub use units::error_line;

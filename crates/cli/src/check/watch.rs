@@ -21,10 +21,11 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// What cargo and others leave in a directory of things that can be made again.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
-/// Runs `check` now and after every save below `game`, until Ctrl-C ends the process with the exit
+/// Runs `check` now and after every save below `game` and of `script`, until Ctrl-C ends the process with the exit
 /// code of the last check.
 pub(super) fn run(
     game: &Path,
+    script: Option<&Path>,
     check: &mut dyn FnMut() -> Result<Outcome, Problem>,
 ) -> Result<Outcome, Problem> {
     let cannot = |error: notify::Error| Problem::about("cannot watch for changes", &error);
@@ -39,6 +40,17 @@ pub(super) fn run(
         _ => (root.as_path(), RecursiveMode::Recursive),
     };
     watcher.watch(dir, depth).map_err(cannot)?;
+    let about = |path: &Path, error| Problem::about(path.display(), &error);
+    let script = script.map(|path| path.canonicalize().map_err(|error| about(path, error)));
+    let script = script.transpose()?;
+    if let Some(parent) = script.as_deref().and_then(Path::parent)
+        && !(depth == RecursiveMode::Recursive && parent.starts_with(dir))
+        && parent != dir
+    {
+        watcher
+            .watch(parent, RecursiveMode::NonRecursive)
+            .map_err(cannot)?;
+    }
     let last = Arc::new(AtomicU8::new(Outcome::Unusable.code()));
     end_on_control_c(Arc::clone(&last))
         .map_err(|error| Problem::about("cannot listen for Ctrl-C", &error))?;
@@ -52,7 +64,12 @@ pub(super) fn run(
             "watching {}; stop with Ctrl-C",
             root.display()
         ));
-        wait(&events, &root)?;
+        wait(&events, &|event| {
+            let also = script.as_ref().is_some_and(|script| {
+                !event.kind.is_access() && !event.kind.is_other() && event.paths.contains(script)
+            });
+            also || is_save(event, &root)
+        })?;
         if !dir.is_dir() {
             return Err(Problem::new(format!("{} is gone", dir.display())));
         }
@@ -73,7 +90,10 @@ fn end_on_control_c(code: Arc<AtomicU8>) -> std::io::Result<()> {
 }
 
 /// Returns when something was saved and has settled.
-fn wait(events: &Receiver<notify::Result<Event>>, root: &Path) -> Result<(), Problem> {
+fn wait(
+    events: &Receiver<notify::Result<Event>>,
+    is_save: &dyn Fn(&Event) -> bool,
+) -> Result<(), Problem> {
     let mut saves = Saves::default();
     loop {
         let event = match saves.settled_at() {
@@ -81,7 +101,7 @@ fn wait(events: &Receiver<notify::Result<Event>>, root: &Path) -> Result<(), Pro
             Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match event {
-            Ok(Ok(event)) if is_save(&event, root) => saves.add(Instant::now()),
+            Ok(Ok(event)) if is_save(&event) => saves.add(Instant::now()),
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => return Ok(()),
             Err(RecvTimeoutError::Disconnected) => {
