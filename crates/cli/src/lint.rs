@@ -59,13 +59,10 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let mut violations = BTreeSet::new();
     let looked = every_screen(&game, &script, &mut |frame| widths(frame, &mut violations));
     if let Some((step, fault)) = looked.died {
-        return Err(Problem::about(
-            format!(
-                "{}: the game died at step {step} of the script, so not all of it was looked at",
-                artifact.path.display()
-            ),
-            &fault,
-        ));
+        return Err(Problem::new(format!(
+            "{}: the game died at step {step} of the script, so not all of it was looked at: {fault}",
+            artifact.path.display()
+        )));
     }
     let peak_bytes = looked.peak_bytes;
     let mut advice = about_meta(game.meta());
