@@ -201,7 +201,8 @@ fn a_tier_that_refuses_the_game_is_a_failure() {
     let options = patient().game;
     let game = host().load(&guest(COUNT, ECHO), &options).unwrap();
     // What one tier refuses and the other takes is a defect of ours, so it is planted.
-    let Err(why) = other_tier(&host(), b"\0asm\x01\0\0\0", &options, &game) else {
+    let refused = host().load(b"\0asm\x01\0\0\0", &other_options(&options));
+    let Err(why) = other_tier(&options, &game, refused) else {
         panic!("an empty module is no game");
     };
     let report = planted_beside(
