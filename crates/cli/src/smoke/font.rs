@@ -140,7 +140,7 @@ fn block(point: u32) -> [u8; CELL_HEIGHT] {
     let columns = |row: u8| [row; CELL_HEIGHT];
     // Upper left, upper right, lower left, lower right.
     let quarters = |upper_left: bool, upper_right: bool, lower_left: bool, lower_right: bool| {
-        let row = |left: bool, right: bool| u8::from(left) * 0xf0 | u8::from(right) * 0x0f;
+        let row = |left: bool, right: bool| (u8::from(left) * 0xf0) | (u8::from(right) * 0x0f);
         std::array::from_fn(|y| match y {
             0..8 => row(upper_left, upper_right),
             _ => row(lower_left, lower_right),
