@@ -42,7 +42,7 @@ pub(crate) enum Guests {
     Alike,
     /// Not the same, or not to be looked into: the control's and the other's digests, `None` for a
     /// room without an instance, closed or never made, else why there are none.
-    Apart(GuestDigest, GuestDigest),
+    Apart(Box<[GuestDigest; 2]>),
 }
 
 pub(crate) type GuestDigest = Result<Option<StateDigest>, String>;
@@ -160,23 +160,28 @@ fn state(who: &str, control: &State, other: &State, guests: &Guests) -> Option<D
     differs("memory", a.memory_bytes == b.memory_bytes, || {
         number("bytes of guest memory", a.memory_bytes, b.memory_bytes)
     })
-    .or_else(|| match guests {
-        // A room without an instance has nothing to look at.
-        Guests::Alike | Guests::Apart(Ok(None), Ok(None)) => None,
-        Guests::Apart(Ok(Some(a)), Ok(Some(b))) => [
-            ("memory", "guest memory", &a.memory, &b.memory),
-            ("globals", "the globals", &a.globals, &b.globals),
-            ("tables", "the tables", &a.tables, &b.tables),
-        ]
-        .into_iter()
-        .find_map(|(what, name, a, b)| differs(what, a == b, || digest(name, a, b))),
-        // Two rooms nobody can look into have not been seen to agree.
-        Guests::Apart(a, b) => {
-            let why = [a, b].into_iter().find_map(|digest| digest.as_ref().err());
-            let why = why.map_or("one of them has no instance", String::as_str);
-            differs("state", false, || {
-                format!("the state of the control and of the {who} cannot be compared: {why}")
-            })
+    .or_else(|| {
+        let Guests::Apart(both) = guests else {
+            return None;
+        };
+        match &**both {
+            // A room without an instance has nothing to look at.
+            [Ok(None), Ok(None)] => None,
+            [Ok(Some(a)), Ok(Some(b))] => [
+                ("memory", "guest memory", &a.memory, &b.memory),
+                ("globals", "the globals", &a.globals, &b.globals),
+                ("tables", "the tables", &a.tables, &b.tables),
+            ]
+            .into_iter()
+            .find_map(|(what, name, a, b)| differs(what, a == b, || digest(name, a, b))),
+            // Two rooms nobody can look into have not been seen to agree.
+            both => {
+                let why = both.iter().find_map(|digest| digest.as_ref().err());
+                let why = why.map_or("one of them has no instance", String::as_str);
+                differs("state", false, || {
+                    format!("the state of the control and of the {who} cannot be compared: {why}")
+                })
+            }
         }
     })
     .or_else(|| {
@@ -462,7 +467,12 @@ mod tests {
     #[test]
     fn guests_that_are_apart_are_told_by_what_differs_in_them() {
         let found = |a: GuestDigest, b: GuestDigest| {
-            super::state("replay", &state(), &state(), &Guests::Apart(a, b))
+            super::state(
+                "replay",
+                &state(),
+                &state(),
+                &Guests::Apart(Box::new([a, b])),
+            )
         };
         let tables = StateDigest {
             tables: [4; 32],
@@ -483,7 +493,14 @@ mod tests {
     #[test]
     fn two_rooms_nobody_can_look_into_have_not_agreed() {
         let blind = || Err("a function reference is not the guest's own".to_owned());
-        let found = |a, b| super::state("replay", &state(), &state(), &Guests::Apart(a, b));
+        let found = |a, b| {
+            super::state(
+                "replay",
+                &state(),
+                &state(),
+                &Guests::Apart(Box::new([a, b])),
+            )
+        };
         let told = found(blind(), blind()).unwrap();
         assert_eq!(told.what, "state");
         assert!(told.detail.contains("not the guest's own"));

@@ -279,7 +279,9 @@ impl Lane {
     pub(crate) fn guests(&mut self, other: &mut Self) -> Guests {
         match self.room.same_guest_state(&mut other.room) {
             Ok(true) => Guests::Alike,
-            Ok(false) | Err(_) => Guests::Apart(self.guest_digest(), other.guest_digest()),
+            Ok(false) | Err(_) => {
+                Guests::Apart(Box::new([self.guest_digest(), other.guest_digest()]))
+            }
         }
     }
 

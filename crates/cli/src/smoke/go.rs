@@ -48,7 +48,9 @@ pub(super) fn positive_duration(text: &str) -> Option<Duration> {
 fn part(digits: &str, size: u64) -> u64 {
     let (mut number, mut scale) = (0_u64, 1.0_f64);
     for digit in digits.bytes() {
-        let longer = u64::from(digit - b'0') + number.saturating_mul(10);
+        let longer = number
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'));
         if longer > i64::MAX as u64 {
             break;
         }
