@@ -34,8 +34,6 @@ pub(crate) enum Agree {
 
 /// What memory, globals and tables of two rooms come to beside each other. Digests are made only
 /// where there is a difference to tell: most of the time there is none.
-// One is made for each comparison and looked at where it lies: nothing keeps many.
-#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Guests {
     /// They are the same.
