@@ -5,7 +5,8 @@
 //! - a joiner starts Raft only when the node that leads welcomed it, by the word of those who may
 //!   know (`lobby::knock`), and takes frames from nobody but the members it was told of;
 //! - who hosts or joins begins with an empty log, who resumes with its own;
-//! - what an entry point started is stopped when it fails or is dropped.
+//! - what an entry point started is stopped when it fails or is dropped, and what the others gave a
+//!   joiner is given back first (`entering`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::asking::Asking;
 use super::attend::{broadcast, connected, send};
+use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::config::time_fits;
@@ -111,7 +113,9 @@ pub struct JoinOptions {
     pub incarnation: Incarnation,
     /// The session to join; any when `None`.
     pub session: Option<SessionId>,
-    /// How long to try.
+    /// How long to try. Who was told welcome and did not come in in time, or whose call is dropped
+    /// then, first gives back what it was given, which takes ten upper election timeouts at most.
+    /// Until then the game's name on the fabric is taken, and its log in use.
     pub within: Duration,
     /// Peers that are known to be in the game, the host for one: who leads is asked of these alone.
     /// With none, who leads is what more than half of the peers say that are in any session of the
@@ -173,7 +177,12 @@ pub enum JoinError {
         /// Its id.
         session: SessionId,
     },
-    /// Nobody let this peer in in time.
+    /// Nobody let this peer in in time. What it was given meanwhile is given back, as far as anybody
+    /// hears that.
+    ///
+    /// If it was told welcome before, the log it was given has begun. To try again on that log, call
+    /// [`game_resume`] with it, which asks for a place by itself; joining with it is
+    /// [`OpenError::LogBegun`]. With an empty log it takes a higher incarnation.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
     /// The game's state is larger than this node takes: raise `Limits::snapshot_bytes_max`.
@@ -524,8 +533,10 @@ pub(crate) async fn enter<G: Game>(
         configure: Configure::default(),
         trusted: members.into_iter().collect(),
     };
+    let observer = hooks.observer.clone();
     let member = Member { identity, hooks };
-    let game = open(port, blueprint, member, config).await?;
+    let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
+    let game = entering.game();
     game.node.count_not_member(dropped);
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
@@ -548,12 +559,12 @@ pub(crate) async fn enter<G: Game>(
             },
             None if status.stopped.is_none() => {
                 wanted.had();
-                return Ok(game);
+                return Ok(entering.came_in());
             }
             None => timeout(),
         },
         _ => timeout(),
     };
-    game.close().await;
+    entering.give_back().await;
     Err(failed)
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::asking::Asking;
 use super::bootstrap::{JoinError, JoinOptions};
+use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
 use crate::fabric::Port;
@@ -200,8 +201,10 @@ pub async fn game_player<G: Game>(
         trusted: core.nodes(),
     };
     let hooks = Hooks::default();
+    let observer = hooks.observer.clone();
     let member = Member { identity, hooks };
-    let game = open(port, blueprint, member, config).await?;
+    let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
+    let game = entering.game();
     game.node.count_not_member(dropped);
     // It is in the game once it has applied the entry that seats it.
     let seated = async {
@@ -226,9 +229,9 @@ pub async fn game_player<G: Game>(
         }
     };
     if !matches!(tokio::time::timeout_at(deadline, seated).await, Ok(true)) {
-        game.close().await;
+        entering.give_back().await;
         return Err(timeout());
     }
     wanted.had();
-    Ok(game)
+    Ok(entering.came_in())
 }

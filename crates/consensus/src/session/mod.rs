@@ -14,6 +14,7 @@ mod attend;
 mod bootstrap;
 mod channels;
 mod core;
+mod entering;
 mod identity;
 mod node_view;
 mod presence;

@@ -28,7 +28,7 @@ use crate::state::Planted;
 
 const NAMES: [&str; hosted::PEERS] = ["ann", "bob", "cyd", "dee", "eve", "fay", "gus"];
 /// Who was troubled may lose its place for so long after.
-const EXCUSED_MS: u64 = EVICT_AFTER_MS + ADMIT_WITHIN_MS + 500;
+pub(super) const EXCUSED_MS: u64 = EVICT_AFTER_MS + ADMIT_WITHIN_MS + 500;
 /// A hosted game begins slowly, and recovers in the time evictions take.
 const HOSTED_MORE_MS: u64 = 1500;
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::game::Notes;
 use super::lobby::{Broken, Lobby};
+use super::run::EXCUSED_MS;
 use super::{Counters, Violation};
 use crate::ids::{NodeId, SessionId};
 use crate::log::{Position, Record};
@@ -327,6 +328,14 @@ impl Observer for Watcher {
             let mut facts = self.world.facts();
             let broken = facts.lobby.founded(self.node, session);
             facts.breaks(broken);
+        }
+    }
+
+    fn gives_up(&self) {
+        if self.is_on() {
+            let mut facts = self.world.facts();
+            let until_ms = facts.at_ms() + EXCUSED_MS;
+            facts.lobby.excuse(&self.id, until_ms);
         }
     }
 

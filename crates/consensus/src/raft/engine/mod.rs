@@ -69,6 +69,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn applied(&self, _: Position, _: &SharedReplica) {}
     fn installed(&self, _: Position) {}
     fn founded(&self, _: SessionId) {}
+    /// The node did not come in, and gives its place back.
+    fn gives_up(&self) {}
 }
 
 pub(crate) type ObserverRef = Arc<dyn Observer>;
