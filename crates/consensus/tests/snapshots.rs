@@ -55,7 +55,7 @@ fn config(nonce: u64, snapshot_bytes_max: usize) -> SessionConfig {
     config.compaction = Some(Compaction {
         entries: 20,
         bytes: 1 << 30,
-        age: Duration::from_secs(1 << 30),
+        age: Duration::from_secs(86_400),
     });
     config
 }
