@@ -277,7 +277,7 @@ fn a_look_at_what_is_configured_writes_nothing() {
     let output = cabinet(dir.path(), &look);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let told: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(told["slug"], "ok-smallest");
+    assert_eq!(told["slug"], "w");
     let keys = told["keys"].as_array().unwrap();
     let deadline = keys.iter().find(|key| key["key"] == "host.deadline_ms");
     assert_eq!(deadline.unwrap()["set"], "200");

@@ -104,7 +104,10 @@ fn committed_shots_are_made_checked_and_told_apart() {
     fs::write(&path, changed).unwrap();
     // One is taken away, one comes from nowhere.
     fs::remove_file(shots.join("03-only-one.txt")).unwrap();
+    fs::write(shots.join("07-gone.ansi"), &committed).unwrap();
     fs::write(shots.join("07-gone.txt"), "").unwrap();
+    // Named like a shot, and none: nobody's notes are removed.
+    fs::write(shots.join("10-minutes-of-meeting.txt"), "ours").unwrap();
     fs::write(shots.join("README.md"), "ours").unwrap();
     let differs = smoke(folder.path(), "tour.wasm", &["--check"]);
     assert_eq!(differs.code, 1, "{differs:?}");
@@ -120,15 +123,17 @@ fn committed_shots_are_made_checked_and_told_apart() {
     );
     assert!(differs.stdout.contains("03-only-one.txt: not committed"));
     assert!(differs.stdout.contains("07-gone.txt: no shot makes it"));
-    assert!(!differs.stdout.contains("README"));
+    assert!(!differs.stdout.contains("README") && !differs.stdout.contains("minutes"));
     let json = smoke(folder.path(), "tour.wasm", &["--check", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["same"], false);
     assert_eq!(json["differing"][0]["shot"], "03-only-one");
 
     let updated = smoke(folder.path(), "tour.wasm", &["--update"]);
+    assert!(updated.stdout.contains("removed 07-gone.ansi"));
     assert!(updated.stdout.contains("removed 07-gone.txt"));
     assert!(shots.join("README.md").exists());
+    assert!(shots.join("10-minutes-of-meeting.txt").exists());
     assert_eq!(smoke(folder.path(), "tour.wasm", &["--check"]).code, 0);
 }
 

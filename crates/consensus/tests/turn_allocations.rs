@@ -12,7 +12,9 @@ use cabinet_consensus::fabric::{MemoryFabric, Port};
 use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
 use cabinet_consensus::ids::{GameId, PeerId};
 use cabinet_consensus::raft::Role;
-use cabinet_consensus::session::{GameSession, SessionConfig, TokioClock, game_node};
+use cabinet_consensus::session::{
+    AdmissionTiming, GameSession, SessionConfig, TokioClock, game_node,
+};
 use cabinet_consensus::turns::TurnSequencer;
 use futures_util::future::join_all;
 
@@ -86,12 +88,18 @@ async fn a_turn_under_load_allocates_a_handful_of_times_on_all_nodes_together() 
     for (nonce, peer) in (1..).zip(&roster) {
         let at = net.join(peer.clone()).unwrap();
         let port = Port::open(at, GameId::new("count").unwrap()).unwrap();
+        // Heartbeats are rare: turns are counted.
+        let timing = Timing {
+            election_min_ms: 20_000,
+            election_max_ms: 40_000,
+            heartbeat_ms: 10_000,
+        };
         let config = SessionConfig {
-            // Heartbeats are rare: turns are counted.
-            timing: Timing {
-                election_min_ms: 20_000,
-                election_max_ms: 40_000,
-                heartbeat_ms: 10_000,
+            timing,
+            admission: AdmissionTiming {
+                alive_within: timing.heartbeat() * 3,
+                admit_within: timing.heartbeat() * 6,
+                ..AdmissionTiming::default()
             },
             ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
         };
