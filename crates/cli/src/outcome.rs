@@ -112,7 +112,7 @@ fn draws(c: char) -> bool {
 /// What stdout answered that was no broken pipe: the first such line.
 static LOST: OnceLock<Problem> = OnceLock::new();
 
-/// A line for stdout, in the middle of a command: what cannot be written is kept for [`lost`], so
+/// A line for stdout, in the middle of a command: what cannot be written is kept for [`lost()`], so
 /// that the command ends as it would have.
 pub fn line(text: fmt::Arguments<'_>) {
     if let Err(problem) = say(format_args!("{text}\n")) {
@@ -121,7 +121,7 @@ pub fn line(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Why not all of [`line`] was written.
+/// Why not all that [`line()`] was given was written.
 #[must_use]
 pub fn lost() -> Option<&'static Problem> {
     LOST.get()
