@@ -54,6 +54,8 @@ pub(crate) struct Actor {
     restoring: bool,
     /// The recorder was told that there is an instance.
     counted: bool,
+    /// When this turn began.
+    turned: Duration,
     /// Callbacks so far.
     callbacks: u64,
     /// Bytes of pages the last capture held.
@@ -95,6 +97,7 @@ impl Actor {
             mail_first: false,
             restoring: false,
             counted: false,
+            turned: Duration::ZERO,
             callbacks: 0,
             captured_bytes: 0,
             memory: 0,
@@ -105,6 +108,7 @@ impl Actor {
     /// One turn.
     pub(crate) fn turn(&mut self) -> Ran {
         let now = self.env.clock.now();
+        self.turned = now;
         match std::mem::replace(&mut self.stage, Stage::Gone) {
             Stage::New(parts) => {
                 let (spec, origin, services) = *parts;
@@ -216,13 +220,12 @@ impl Actor {
                 option,
             )));
         }
-        // Who was there at the last callback; nobody is when the members are set anew.
-        let last = if restored {
-            room.last_roster()
-        } else {
-            Vec::new()
-        };
+        // A room whose capture says nothing of it: who was there at its last callback.
+        let mut roster = spec.roster;
         if restored {
+            if roster.is_empty() {
+                roster = room.last_roster();
+            }
             // Whoever comes back joins.
             room.set_members(Vec::new());
         }
@@ -232,12 +235,6 @@ impl Actor {
             grace: spec.grace.unwrap_or(self.env.grace),
             parks: self.parking.is_some(),
             park_within: self.env.park_within,
-        };
-        // A room whose capture says nothing of it: who was there at its last callback.
-        let roster = if spec.roster.is_empty() {
-            last
-        } else {
-            spec.roster
         };
         let mut live = Live {
             room,
