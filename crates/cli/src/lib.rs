@@ -9,7 +9,7 @@
 //! it could not be looked at: a bad argument, a file that is not what it should be.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// Both panic when nobody reads; `outln!` and `errln!` do not.
+// Both panic when nobody reads; `outln!` and `outcome::remark` do not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
@@ -22,11 +22,6 @@ macro_rules! outln {
     ($($arg:tt)*) => { $crate::outcome::line(format_args!($($arg)*)) };
 }
 
-/// As `eprintln!`, but a stderr that is gone ends nothing.
-macro_rules! errln {
-    ($($arg:tt)*) => { $crate::outcome::remark(format_args!($($arg)*)) };
-}
-
 pub mod artifact;
 pub mod check;
 pub mod completions;
@@ -37,6 +32,7 @@ pub mod lint;
 pub mod meta;
 pub mod new;
 pub mod outcome;
+mod overwrite;
 pub mod play;
 pub mod recording;
 pub mod replay;

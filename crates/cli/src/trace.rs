@@ -1,15 +1,17 @@
 //! `cabinet trace`: what a guest and the host said to each other, as JSON lines.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use cabinet_conformance::script::Step;
 use cabinet_conformance::{Restore, Script, TraceError, TraceOptions, error_line, files, trace};
-use cabinet_host::{GameOptions, Host, HostOptions};
+use cabinet_host::{GameOptions, Host};
 
 use crate::artifact::Artifact;
+use crate::host_cache::CacheArgs;
 use crate::outcome::{Outcome, Problem};
+use crate::overwrite::{self, Overwritten};
 
 /// Arguments of `cabinet trace`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +40,8 @@ pub struct Args {
     /// Where to write; stdout when there is none.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Longest first line of a trace that is looked at, bytes: a game's meta is in it.
@@ -59,7 +63,7 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let given = args.script.as_deref().map(files::read_script).transpose();
     let given = given.map_err(|error| Problem::new(error_line(&error)))?;
     let artifact = Artifact::resolve(&args.game)?;
-    let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
+    let host = args.cache.host()?;
     let mut script = match given {
         Some(script) => script,
         None => one_snapshot(Script::for_party(party(&host, &artifact)?)),
@@ -102,31 +106,22 @@ fn party(host: &Host, artifact: &Artifact) -> Result<u16, Problem> {
     Ok(game.meta().max_players)
 }
 
-/// A file to write to. One that is something else than a trace is left alone: a name typed wrong
-/// costs no game.
+/// A file to write to. One that is something else than a trace is left alone.
 fn create(path: &Path) -> Result<File, Problem> {
-    let about = |error: io::Error| Problem::about(path.display(), &error);
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    let file = options.open(path).map_err(about)?;
-    // What is no file, such as a pipe, holds nothing.
-    let metadata = file.metadata().map_err(about)?;
-    if metadata.is_file() && metadata.len() > 0 {
+    let is_trace = |file: &File| {
         let mut first = Vec::new();
-        BufReader::new((&file).take(HEADER_BYTES_MAX))
-            .read_until(b'\n', &mut first)
-            .map_err(about)?;
+        BufReader::new(file.take(HEADER_BYTES_MAX)).read_until(b'\n', &mut first)?;
         let header: Option<serde_json::Value> = serde_json::from_slice(&first).ok();
-        if header.is_none_or(|header| header.get("artifact_sha256").is_none()) {
-            return Err(Problem::new(format!(
-                "{}: it is there, and is no trace; name another file",
-                path.display()
-            )));
-        }
-        file.set_len(0).map_err(about)?;
-        (&file).rewind().map_err(about)?;
+        Ok(header.is_some_and(|header| header.get("artifact_sha256").is_some()))
+    };
+    match overwrite::open(path, is_trace) {
+        Ok(Overwritten::File(file)) => Ok(file),
+        Ok(Overwritten::NotOurs) => Err(Problem::new(format!(
+            "{}: it is there, and is no trace; name another file",
+            path.display()
+        ))),
+        Err(error) => Err(Problem::about(path.display(), &error)),
     }
-    Ok(file)
 }
 
 /// The script with its first snapshot only: a trace takes one.

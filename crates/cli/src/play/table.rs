@@ -1,6 +1,6 @@
 //! A room with its players, in this process: real runtime and limits, services in memory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use super::last_log::LastLog;
 use super::log_file::LogFile;
 use super::meter::{Meter, Recorded};
 use crate::config::acceptable;
-use crate::outcome::Problem;
+use crate::outcome::{Problem, remark};
+use crate::overwrite::{self, Overwritten};
 use crate::recording::format::{self, TEXT_BYTES_MAX};
 use crate::recording::tap::Tap;
 use crate::recording::{End, Header, player_of};
@@ -337,10 +338,8 @@ fn check_config(meta: &MetaOwned, config: &[(String, Vec<u8>)]) -> Result<(), Pr
     for (key, value) in config {
         let mut declared = meta.config.iter().chain(&host);
         let Some(spec) = declared.find(|spec| spec.key == *key) else {
-            errln!(
-                "cabinet: warning: {}",
-                Problem::new(format!("--config {key}: the game declares no such key"))
-            );
+            let what = Problem::new(format!("--config {key}: the game declares no such key"));
+            remark(format_args!("cabinet: warning: {what}"));
             continue;
         };
         let text = String::from_utf8_lossy(value);
@@ -380,25 +379,23 @@ pub fn failure_of(ending: &Ending) -> Option<String> {
     }
 }
 
-/// A file to record to. One that is something else than a recording is left alone: a name typed
-/// wrong costs no game.
+/// A file to record to. One that is something else than a recording is left alone.
 fn create(path: &Path) -> Result<File, Problem> {
     let about = |error: std::io::Error| {
         Problem::about(format!("cannot record to {}", path.display()), &error)
     };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path).map_err(about)?;
-    let mut start = [0; format::MAGIC.len()];
-    let is_empty = file.metadata().map_err(about)?.len() == 0;
-    if !is_empty && (file.read_exact(&mut start).is_err() || start != *format::MAGIC) {
+    let is_recording = |file: &File| {
+        let mut start = [0; format::MAGIC.len()];
+        Ok((&*file).read_exact(&mut start).is_ok() && start == *format::MAGIC)
+    };
+    let Overwritten::File(mut file) = overwrite::open(path, is_recording).map_err(about)? else {
         return Err(Problem::new(format!(
             "cannot record to {}: it is there, and is no recording; name another file",
             path.display()
         )));
-    }
+    };
+    // A pipe cannot: a recording is a file.
     file.rewind().map_err(about)?;
-    file.set_len(0).map_err(about)?;
     Ok(file)
 }
 
