@@ -27,6 +27,12 @@ fn verdicts(ran: &Output) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A check of a game, its deadline wide, as machines are busy.
+fn check(game: &Path) -> [&str; 5] {
+    let game = game.to_str().unwrap();
+    ["check", game, "--deadline", "60s", "--json"]
+}
+
 fn warnings(ran: &Output) -> usize {
     let told: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     told["report"]["game"]["warnings"].as_array().unwrap().len()
@@ -45,14 +51,7 @@ fn entries(cache: &Path) -> Vec<PathBuf> {
 fn a_check_keeps_both_tiers_and_finds_them_again() {
     let dir = tempfile::tempdir().unwrap();
     let game = fixture("coil.wasm");
-    // The deadline wide, as machines are busy.
-    let args = [
-        "check",
-        game.to_str().unwrap(),
-        "--deadline",
-        "60s",
-        "--json",
-    ];
+    let args = check(&game);
     let first = verdicts(&cabinet(dir.path(), &args));
     let kept = entries(dir.path());
     assert_eq!(kept.len(), 2, "{kept:?}");
@@ -71,13 +70,7 @@ fn a_check_keeps_both_tiers_and_finds_them_again() {
 fn entries_that_were_damaged_or_are_another_users_are_compiled_anew() {
     let dir = tempfile::tempdir().unwrap();
     let game = fixture("coil.wasm");
-    let args = [
-        "check",
-        game.to_str().unwrap(),
-        "--deadline",
-        "60s",
-        "--json",
-    ];
+    let args = check(&game);
     let first = verdicts(&cabinet(dir.path(), &args));
     let kept = entries(dir.path());
     let whole: Vec<Vec<u8>> = kept.iter().map(|path| fs::read(path).unwrap()).collect();

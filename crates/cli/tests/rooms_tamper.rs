@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cabinet_durability::store::{BlobStore, Condition, DirStore, Key, Want};
 use cabinet_durability::{RoomId, RoomIds};
-use common::place::{NOW_MS, Place, SECRET};
+use common::place::{NOW_MS, Place, SECRET, write_next};
 use serde_json::Value;
 
 /// A store behind the vault's back.
@@ -115,13 +115,7 @@ fn what_is_cut_moved_taken_away_or_put_back_is_found_by_name() {
         let parked = vault.open_parked(place.parked, None, None).await.unwrap();
         let lease = vault.take(&parked, NOW_MS).await.unwrap();
         let checkpoint = parked.checkpoint();
-        let packed = lease.pack(
-            lease.next_epoch(),
-            checkpoint.artifact,
-            &checkpoint.bytes,
-            NOW_MS,
-        );
-        lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
+        write_next(&lease, checkpoint.artifact, &checkpoint.bytes).await;
         vault.set_resident("town", place.live, None).await.unwrap();
     });
     assert_eq!(found(&place), Vec::<String>::new());

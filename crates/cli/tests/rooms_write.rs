@@ -8,7 +8,7 @@ use std::path::Path;
 
 use cabinet_host::Sck1;
 use cabinet_wire::ArtifactDigest;
-use common::place::{NOW_MS, Place, SECRET, one_line};
+use common::place::{NOW_MS, Place, SECRET, one_line, write_next};
 use common::reference::{KEY, record, room, sealed, snapshot};
 use common::{Ran, cabinet, fixture};
 use serde_json::Value;
@@ -81,13 +81,7 @@ fn parked_rooms_are_sealed_under_the_new_key_and_live_ones_by_their_owner() {
         let owner = place.vault(&[(2, NEW), (1, SECRET)]);
         let (lease, checkpoint) = owner.claim(place.live, NOW_MS).await.unwrap();
         let checkpoint = checkpoint.unwrap();
-        let packed = lease.pack(
-            lease.next_epoch(),
-            checkpoint.artifact,
-            &checkpoint.bytes,
-            NOW_MS,
-        );
-        lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
+        write_next(&lease, checkpoint.artifact, &checkpoint.bytes).await;
         let keep = cabinet_durability::Retention {
             keep_last: 1,
             keep_younger: std::time::Duration::ZERO,

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use cabinet_durability::seal::{Keyring, MasterKey, Sealing};
 use cabinet_durability::store::DirStore;
-use cabinet_durability::{Header, Member, OwnerId, RoomId, RoomIds, Vault, VaultOptions};
+use cabinet_durability::{Header, Lease, Member, OwnerId, RoomId, RoomIds, Vault, VaultOptions};
 use cabinet_host::{
     GameOptions, Host, HostOptions, MemoryServices, Mode, Player, RoomConfig, Seed,
 };
+
+use cabinet_wire::ArtifactDigest;
 
 use super::{Ran, cabinet, fixture, state_of};
 
@@ -75,13 +77,7 @@ impl Place {
         let lease = vault.create(self.live, NOW_MS).await.unwrap();
         for beat in 1..3 {
             let _ = room.wake(now + beat * 50_000_000);
-            let packed = lease.pack(
-                lease.next_epoch(),
-                game.digest(),
-                &state_of(&mut room),
-                NOW_MS,
-            );
-            lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
+            write_next(&lease, game.digest(), &state_of(&mut room)).await;
         }
         let lease = vault.create(self.parked, NOW_MS).await.unwrap();
         let packed = lease.pack(
@@ -147,4 +143,10 @@ pub fn one_line(ran: &Ran) -> &str {
     assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{ran:?}");
     assert!(!ran.stderr.contains(&SECRET[..8]), "{ran:?}");
     &ran.stderr
+}
+
+/// A room's owner writes its next checkpoint.
+pub async fn write_next(lease: &Lease, artifact: ArtifactDigest, state: &[u8]) {
+    let packed = lease.pack(lease.next_epoch(), artifact, state, NOW_MS);
+    lease.write(&packed.unwrap(), NOW_MS).await.unwrap();
 }
