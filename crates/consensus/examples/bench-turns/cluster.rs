@@ -14,7 +14,9 @@ use cabinet_consensus::ids::{GameId, PeerId};
 use cabinet_consensus::log::durable::{Driver, DurableOptions, FileDisk};
 use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog};
 use cabinet_consensus::raft::Role;
-use cabinet_consensus::session::{GameSession, NodeView, SessionConfig, TokioClock, game_node};
+use cabinet_consensus::session::{
+    AppChannel, GameSession, NodeView, SessionConfig, TokioClock, game_node,
+};
 use cabinet_consensus::turns::{ProposeError, TurnError, TurnSequencer};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
@@ -236,6 +238,23 @@ impl Cluster {
             }
         }
         Ok(Flood { stop, tasks })
+    }
+
+    /// So many bursts of so many broadcasts by each session, with room between two for them to arrive.
+    pub async fn bursts(&self, frames: usize, count: usize) -> Result<(), Error> {
+        let open = |session: &GameSession<Count>| session.app_channel("flood");
+        let channels: Vec<_> = self.sessions.iter().map(open).collect::<Result<_, _>>()?;
+        for _ in 0..count {
+            for channel in &channels {
+                for _ in 0..frames {
+                    channel.broadcast(&[7; FLOOD_BYTES])?;
+                }
+            }
+            tokio::time::sleep(FLOOD_EVERY).await;
+        }
+        let arrived: u64 = channels.iter().map(AppChannel::dropped).sum();
+        println!("{arrived} frames arrived and were dropped");
+        Ok(())
     }
 
     pub async fn close(self) {

@@ -4,7 +4,7 @@
 //! Prints a table with its targets and exits 1 when one is missed. See `docs/ARCHITECTURE.md`,
 //! Measuring. `bench-turns work SETTING CALLER IN_FLIGHT COUNT` does so many writes on one thread and
 //! measures nothing: the difference of two counts under `valgrind --tool=callgrind` is what a write
-//! executes.
+//! executes. With `flood` as the caller it is COUNT bursts of IN_FLIGHT broadcasts by each node.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ const IDLE_MESSAGES_MAX: u64 = 8;
 const SLOW: Timing = Timing {
     election_min_ms: 2_000,
     election_max_ms: 4_000,
-    heartbeat_ms: 500,
+    heartbeat_ms: 300,
 };
 
 fn main() -> ExitCode {
@@ -73,15 +73,19 @@ async fn only_work([setting, caller, in_flight, count]: [&str; 4]) -> Result<boo
     let setting = Setting::ALL.into_iter().find(|s| s.name() == setting);
     let setting = setting.ok_or("no such setting")?;
     let caller = match caller {
-        "bare" => Caller::Bare,
-        "leader" => Caller::Leader,
-        "follower" => Caller::Follower,
+        "bare" => Some(Caller::Bare),
+        "leader" => Some(Caller::Leader),
+        "follower" => Some(Caller::Follower),
+        "flood" => None,
         _ => return Err("no such caller".into()),
     };
     // A profiler may slow everything down fifty times.
     let cluster = Cluster::start(setting, SLOW).await?;
     let messages = cluster.messages();
-    counted_loop(&cluster, caller, in_flight.parse()?, count.parse()?).await?;
+    match caller {
+        Some(caller) => counted_loop(&cluster, caller, in_flight.parse()?, count.parse()?).await?,
+        None => cluster.bursts(in_flight.parse()?, count.parse()?).await?,
+    }
     println!("{} messages", cluster.messages() - messages);
     cluster.close().await;
     Ok(true)

@@ -2,7 +2,7 @@
 //! one machine, and for the benches that leave the network out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -42,7 +42,7 @@ struct Network {
 
 impl Network {
     fn reach(&self, a: &PeerId, b: &PeerId) -> bool {
-        !self.cut.contains(&pair(a, b))
+        self.cut.is_empty() || !self.cut.contains(&pair(a, b))
     }
 }
 
@@ -50,7 +50,8 @@ fn pair(a: &PeerId, b: &PeerId) -> (PeerId, PeerId) {
     (a.min(b).clone(), a.max(b).clone())
 }
 
-type Members = Arc<Mutex<Network>>;
+/// Senders only read: those of one peer never wait for those of another.
+type Members = Arc<RwLock<Network>>;
 
 /// A network inside one process.
 #[derive(Clone, Default)]
@@ -58,8 +59,12 @@ pub struct MemoryFabric {
     members: Members,
 }
 
-fn lock(members: &Members) -> MutexGuard<'_, Network> {
-    members.lock().unwrap_or_else(PoisonError::into_inner)
+fn read(members: &Members) -> RwLockReadGuard<'_, Network> {
+    members.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock(members: &Members) -> RwLockWriteGuard<'_, Network> {
+    members.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MemoryFabric {
@@ -192,7 +197,7 @@ impl Fabric for MemoryPeer {
             return Err(SendError::TooLarge { len: frame.len() });
         }
         let board = {
-            let network = lock(&self.members);
+            let network = read(&self.members);
             if !self.is_member(&network) {
                 return Err(SendError::Closed);
             }

@@ -1,5 +1,8 @@
 //! A bounded queue between a fabric and one reader: count and bytes are limited, a full one drops
 //! what its [`Overflow`] says and counts it. Nobody ever waits to push.
+//!
+//! A reader that has nothing to wait for may be diverted: what is pushed then goes straight to a
+//! sink, on the thread that pushes, and no task is woken for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +19,14 @@ pub enum Overflow {
     DropOldest,
 }
 
+type Sink<T> = Arc<dyn Fn(T) + Send + Sync>;
+
 struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
     closed: bool,
+    /// Who takes what is pushed. While there is one, nothing waits in `items`.
+    sink: Option<Sink<T>>,
 }
 
 struct Shared<T> {
@@ -34,6 +41,21 @@ struct Shared<T> {
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of an item that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pushed {
+    /// Whether it is in the queue, or was taken by who reads it.
+    pub taken: bool,
+    /// How many items were given up, it or others.
+    pub dropped: u64,
+}
+
+impl Pushed {
+    fn new(taken: bool, dropped: u64) -> Self {
+        Self { taken, dropped }
     }
 }
 
@@ -54,6 +76,7 @@ pub(crate) fn queue<T>(
             items: VecDeque::new(),
             bytes: 0,
             closed: false,
+            sink: None,
         }),
         ready: Notify::new(),
         dropped: AtomicU64::new(0),
@@ -71,28 +94,45 @@ impl<T> Clone for Pusher<T> {
 }
 
 impl<T> Pusher<T> {
-    /// Adds an item that weighs `bytes`. Answers whether it is in the queue.
-    pub(crate) fn push(&self, item: T, bytes: usize) -> bool {
+    /// Adds an item that weighs `bytes`. Answers what became of it.
+    pub(crate) fn push(&self, item: T, bytes: usize) -> Pushed {
         let mut state = self.0.lock();
-        if state.closed || bytes > self.0.bytes_max {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            return false;
+        if let (false, Some(sink)) = (state.closed, &state.sink) {
+            let sink = sink.clone();
+            // A sink may take its time, and may push elsewhere.
+            drop(state);
+            sink(item);
+            return Pushed::new(true, 0);
         }
-        while state.items.len() >= self.0.items_max || state.bytes + bytes > self.0.bytes_max {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            match self.0.overflow {
-                Overflow::DropNewest => return false,
-                Overflow::DropOldest => match state.items.pop_front() {
-                    Some((_, weight)) => state.bytes -= weight,
-                    None => return false,
-                },
+        let mut dropped = 0;
+        let pushed = loop {
+            let full = |state: &State<T>| {
+                state.items.len() >= self.0.items_max || state.bytes + bytes > self.0.bytes_max
+            };
+            if !state.closed && bytes <= self.0.bytes_max && !full(&state) {
+                break Pushed::new(true, dropped);
             }
+            dropped += 1;
+            let hopeless = state.closed || bytes > self.0.bytes_max;
+            let oldest = match self.0.overflow {
+                Overflow::DropOldest if !hopeless => state.items.pop_front(),
+                _ => None,
+            };
+            match oldest {
+                Some((_, weight)) => state.bytes -= weight,
+                None => break Pushed::new(false, dropped),
+            }
+        };
+        if pushed.taken {
+            state.bytes += bytes;
+            state.items.push_back((item, bytes));
         }
-        state.bytes += bytes;
-        state.items.push_back((item, bytes));
         drop(state);
-        self.0.ready.notify_one();
-        true
+        self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+        if pushed.taken {
+            self.0.ready.notify_one();
+        }
+        pushed
     }
 
     /// Ends the queue: its reader gets what is in it and then `None`.
@@ -138,14 +178,50 @@ impl<T> Receiver<T> {
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
+
+    /// Gives what waits, and then whatever is pushed, to `sink` on the thread that pushes it, until
+    /// the answer is dropped. One thread's items reach it in their order.
+    pub(crate) fn divert(self, sink: impl Fn(T) + Send + Sync + 'static) -> Diverted<T> {
+        let sink: Sink<T> = Arc::new(sink);
+        loop {
+            let waiting = {
+                let mut state = self.0.lock();
+                if state.items.is_empty() {
+                    state.sink = Some(sink);
+                    break;
+                }
+                state.bytes = 0;
+                std::mem::take(&mut state.items)
+            };
+            for (item, _) in waiting {
+                sink(item);
+            }
+        }
+        Diverted(self)
+    }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = true;
-        state.items.clear();
         state.bytes = 0;
+        let left = (std::mem::take(&mut state.items), state.sink.take());
+        drop(state);
+        // What they hold may have queues of its own.
+        drop(left);
+    }
+}
+
+/// A queue whose items go to a sink. Dropped, it closes the queue and lets the sink go.
+pub(crate) struct Diverted<T>(Receiver<T>);
+
+impl<T> Diverted<T> {
+    /// Waits until the queue has ended. Cancel safe.
+    pub(crate) async fn ended(&mut self) {
+        while !self.0.0.lock().closed {
+            self.0.0.ready.notified().await;
+        }
     }
 }
 
@@ -156,13 +232,13 @@ mod tests {
     #[tokio::test]
     async fn a_queue_takes_its_limit_and_drops_what_its_overflow_says() {
         let (push, mut read) = queue(2, 100, Overflow::DropNewest);
-        assert!(push.push(1, 1) && push.push(2, 1));
-        assert!(!push.push(3, 1));
+        assert!(push.push(1, 1).taken && push.push(2, 1).taken);
+        assert!(!push.push(3, 1).taken);
         assert_eq!((read.recv().await, read.recv().await), (Some(1), Some(2)));
         assert_eq!(read.dropped(), 1);
 
         let (push, mut read) = queue(2, 100, Overflow::DropOldest);
-        assert!(push.push(1, 1) && push.push(2, 1) && push.push(3, 1));
+        assert!(push.push(1, 1).taken && push.push(2, 1).taken && push.push(3, 1).taken);
         assert_eq!(
             (read.try_recv(), read.try_recv(), read.try_recv()),
             (Some(2), Some(3), None)
@@ -173,11 +249,11 @@ mod tests {
     #[test]
     fn bytes_are_limited_as_well_as_items() {
         let (push, _read) = queue(10, 100, Overflow::DropNewest);
-        assert!(push.push(1, 100));
-        assert!(!push.push(2, 1));
+        assert!(push.push(1, 100).taken);
+        assert!(!push.push(2, 1).taken);
         let (push, mut read) = queue(10, 100, Overflow::DropOldest);
-        assert!(!push.push(0, 101), "nothing makes room for this one");
-        assert!(push.push(1, 60) && push.push(2, 60));
+        assert!(!push.push(0, 101).taken, "nothing makes room for this one");
+        assert!(push.push(1, 60).taken && push.push(2, 60).taken);
         assert_eq!(read.try_recv(), Some(2));
     }
 
@@ -186,10 +262,48 @@ mod tests {
         let (push, mut read) = queue(2, 100, Overflow::DropNewest);
         push.push(1, 1);
         push.close();
-        assert!(!push.push(2, 1));
+        assert!(!push.push(2, 1).taken);
         assert_eq!((read.recv().await, read.recv().await), (Some(1), None));
         let (push, read) = queue(2, 100, Overflow::DropNewest);
         drop(read);
-        assert!(!push.push(1, 1));
+        assert!(!push.push(1, 1).taken);
+    }
+
+    #[tokio::test]
+    async fn a_diverted_queue_gives_what_waited_and_what_comes_in_order_until_it_is_dropped() {
+        let (push, read) = queue(2, 100, Overflow::DropNewest);
+        push.push(1, 1);
+        push.push(2, 1);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let mut diverted = read.divert(move |n| sink.lock().unwrap().push(n));
+        for n in 3..=9 {
+            assert_eq!(push.push(n, 1), Pushed::new(true, 0), "nothing fills up");
+        }
+        assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        push.close();
+        diverted.ended().await;
+        assert_eq!(push.push(10, 1), Pushed::new(false, 1));
+        drop(diverted);
+        assert_eq!(Arc::strong_count(&seen), 1, "the sink is let go");
+        assert_eq!(seen.lock().unwrap().len(), 9);
+    }
+
+    #[test]
+    fn a_sink_may_push_into_the_queue_it_takes_from() {
+        let (push, read) = queue(2, 100, Overflow::DropNewest);
+        let again = push.clone();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let diverted = read.divert(move |n: u32| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            if n > 0 {
+                again.push(n - 1, 1);
+            }
+        });
+        push.push(4, 1);
+        assert_eq!(count.load(Ordering::Relaxed), 5);
+        drop(diverted);
+        assert!(!push.push(4, 1).taken);
     }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::queue::{self, Overflow, Pusher, Receiver};
+use super::queue::{self, Overflow, Pushed, Pusher, Receiver};
 use super::{Inbound, Lane, PortError};
 use crate::ids::GameId;
 
@@ -86,15 +86,20 @@ struct State {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    /// Frames that arrive only read it: those of one lane never wait for those of another.
+    state: RwLock<State>,
     counters: [Counters; 3],
     unknown_game: AtomicU64,
     limits: QueueLimits,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,7 +118,7 @@ impl Switchboard {
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
         Self(Arc::new(Shared {
-            state: Mutex::new(State {
+            state: RwLock::new(State {
                 games: BTreeMap::new(),
                 opened: 0,
                 closed: false,
@@ -170,17 +175,18 @@ impl Switchboard {
 
     /// Puts a frame that arrived where it belongs. Answers whether anybody got it.
     pub fn deliver(&self, game: &GameId, lane: Lane, inbound: Inbound) -> bool {
-        let state = self.0.lock();
-        let Some(open) = state.games.get(game) else {
+        let at = usize::from(lane.number() - 1);
+        let lane = {
+            let state = self.0.read();
+            state.games.get(game).map(|open| open.lanes[at].clone())
+        };
+        let Some(lane) = lane else {
             self.0.unknown_game.fetch_add(1, Ordering::Relaxed);
             return false;
         };
-        let at = usize::from(lane.number() - 1);
         let counters = &self.0.counters[at];
         let bytes = inbound.frame.len();
-        let before = open.lanes[at].dropped();
-        let taken = open.lanes[at].push(inbound, bytes);
-        let dropped = open.lanes[at].dropped() - before;
+        let Pushed { taken, dropped } = lane.push(inbound, bytes);
         counters.dropped.fetch_add(dropped, Ordering::Relaxed);
         if taken {
             counters.delivered.fetch_add(1, Ordering::Relaxed);

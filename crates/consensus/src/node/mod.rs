@@ -545,9 +545,9 @@ impl Node {
     /// Whether a node of this peer is a member, by our own log or by who welcomed this node.
     pub(crate) fn knows(&self, peer: &PeerId) -> bool {
         let membership = self.engine.status().borrow().membership.clone();
-        let members = membership.voters.iter().chain(&membership.learners);
+        let mut members = membership.voters.iter().chain(&membership.learners);
         let is_theirs = |node: &NodeId| node.peer == *peer;
-        members.into_iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
+        members.any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
     }
 
     /// The peers that are members, this one among them: by our own log, or, before it names any, by

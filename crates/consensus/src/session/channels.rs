@@ -5,6 +5,7 @@
 //! - an unread channel fills its own queue, drops its oldest frames and counts them: nothing else
 //!   waits for it;
 //! - a frame for a channel nobody has open is dropped;
+//! - a frame that arrives wakes nobody but who waits for it;
 //! - a channel is open as long as a handle or its reader is there, and one of each name is.
 
 use std::collections::BTreeMap;
@@ -148,8 +149,23 @@ impl Channels {
         })))
     }
 
+    /// Hands the app frames of members to their channels for as long as they come. They go on the
+    /// thread that brings them: a flood nobody reads wakes no task, so none of the node's waits.
+    pub(crate) async fn carry(self, app: Receiver<Inbound>) {
+        let channels = self.clone();
+        let mut app = app.divert(move |inbound| {
+            if channels.0.node.knows(&inbound.from) {
+                channels.deliver(inbound);
+            } else {
+                channels.0.node.count_not_member(1);
+            }
+        });
+        app.ended().await;
+        self.close();
+    }
+
     /// Puts a frame that arrived into its channel.
-    pub(crate) fn deliver(&self, inbound: Inbound) {
+    fn deliver(&self, inbound: Inbound) {
         let Inbound { from, frame } = inbound;
         let named = frame.first().map(|len| usize::from(*len));
         let name = named

@@ -44,7 +44,7 @@ pub use presence::{Attendee, Presence, PresenceChange};
 
 use crate::config::{self, Compaction, ConfigError, Limits, Timing};
 use crate::events::{Feed, FeedLimits};
-use crate::fabric::{Inbound, Links, Peers, Port, Receiver};
+use crate::fabric::{Links, Peers, Port};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
 use crate::lobby::claim::HostClaim;
@@ -381,7 +381,7 @@ async fn open<G: Game>(
         channel_frames_max,
     );
     let mut tasks = JoinSet::new();
-    tasks.spawn(carry(channels.clone(), node.clone(), incoming.app));
+    tasks.spawn(channels.clone().carry(incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
     let (refused, place) = watch::channel(None);
     let (attendance, presence) = watch::channel(Presence::default());
@@ -428,18 +428,6 @@ async fn open<G: Game>(
         leaving,
         grace: config.timing.election_max(),
     })
-}
-
-/// Hands the app frames of members to their channels for as long as they come.
-async fn carry(channels: channels::Channels, node: Arc<Node>, mut app: Receiver<Inbound>) {
-    while let Some(inbound) = app.recv().await {
-        if node.knows(&inbound.from) {
-            channels.deliver(inbound);
-        } else {
-            node.count_not_member(1);
-        }
-    }
-    channels.close();
 }
 
 type Held = (JoinSet<()>, crate::fabric::OpenGame);

@@ -3,11 +3,12 @@
 //! Invariants
 //! - reading never waits for writing, nor for who takes the frames;
 //! - everything that waits is written at once, up to [`BATCH_BYTES`] and one frame, and before
-//!   the Bye;
+//!   the Bye; app frames gather for [`APP_GATHERS`] before that;
 //! - the registry forgets the connection whichever way this ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -25,6 +26,10 @@ use crate::fabric::{Inbound, Lane};
 
 /// About how many payload bytes go into one write.
 const BATCH_BYTES: usize = 256 << 10;
+/// How long app frames wait for others before they are written. A burst of small ones costs the
+/// machine one write, one read and their wake-ups, not as many as it has frames: that is time a turn
+/// would wait for.
+const APP_GATHERS: Duration = Duration::from_millis(1);
 /// A write buffer that grew beyond this for a long frame is given back.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
@@ -239,8 +244,14 @@ async fn write(
             let _ = to.shutdown().await;
             return End::Stopped;
         }
+        let wake = async {
+            ticket.ready.notified().await;
+            if ticket.kind == Kind::App {
+                tokio::time::sleep(APP_GATHERS).await;
+            }
+        };
         tokio::select! {
-            () = ticket.ready.notified() => {}
+            () = wake => {}
             stopped = stop.changed() => ended = stopped.is_err(),
         }
     }
