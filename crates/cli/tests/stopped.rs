@@ -96,9 +96,9 @@ fn a_callback_that_is_held_longer_than_its_deadline_is_not_late() {
     // It is in a callback nearly all the time; not before it has computed for a while.
     let computed = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
         // User time, hundredths of a second.
-        fields.skip(11).next().unwrap().parse::<u64>().unwrap()
+        fields.nth(11).unwrap().parse::<u64>().unwrap()
     };
     while computed() < 40 {
         sleep(Duration::from_millis(2));
