@@ -190,7 +190,7 @@ fn guest_compiler() -> String {
     });
     match found {
         Ok(toolchain) => format!("compiler for games: {toolchain}"),
-        Err(why) => format!("compiler for games: none, what builds one will say NOT RUN ({why})"),
+        Err(why) => format!("compiler for games: none, what builds one will say SKIPPED ({why})"),
     }
 }
 

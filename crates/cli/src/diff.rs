@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use cabinet_conformance::diff::{Side, diff};
+use cabinet_conformance::{error_line, files};
 
 use crate::outcome::{self, Outcome, Problem, say};
 
@@ -59,6 +60,6 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, Problem> {
-    let file = File::open(path).map_err(|error| Problem::about(path.display(), &error))?;
+    let file = files::open(path).map_err(|error| Problem::new(error_line(&error)))?;
     Ok(BufReader::new(file))
 }

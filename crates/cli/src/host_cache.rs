@@ -5,11 +5,12 @@
 //! nobody else: that keeps out what other users and half-written files may put there, and not
 //! whoever can read the user's own files, who needs no cache to run code as them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use cabinet_conformance::files;
 use cabinet_durability::{Entropy, SystemEntropy};
 use cabinet_host::{CacheOptions, Host, HostOptions};
 
@@ -126,7 +127,8 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
 
 fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut bytes = Vec::with_capacity(KEY_BYTES + 1);
-    File::open(path)?
+    files::open(path)
+        .map_err(io::Error::other)?
         .take(KEY_BYTES as u64 + 1)
         .read_to_end(&mut bytes)?;
     <[u8; KEY_BYTES]>::try_from(bytes.as_slice())
@@ -174,7 +176,7 @@ mod tests {
     fn what_was_compiled_first_goes_when_there_is_too_much() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, age_seconds: u64| {
-            let file = File::create(dir.path().join(name)).unwrap();
+            let file = fs::File::create(dir.path().join(name)).unwrap();
             (&file).write_all(&[0; 10]).unwrap();
             let age = std::time::Duration::from_secs(age_seconds);
             file.set_modified(SystemTime::now() - age).unwrap();

@@ -61,6 +61,9 @@ pub struct Args {
     /// A game's module, or its directory, which is built first.
     #[arg(value_name = "FILE|DIR")]
     game: PathBuf,
+    /// Print JSON, which is what is printed without it too.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -68,7 +71,9 @@ pub struct Args {
 /// # Errors
 /// A [`Problem`] when there is no such game or the host refuses it.
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
-    let artifact = Artifact::resolve(&args.game)?;
+    // There is one form: the reference's.
+    let Args { game, json: _ } = args;
+    let artifact = Artifact::resolve(game)?;
     let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
     let game = host
         .load(&artifact.wasm, &GameOptions::default())

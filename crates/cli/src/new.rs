@@ -5,12 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cabinet_conformance::files::read_up_to;
 use cabinet_wire::Slug;
+use clap::ValueEnum as _;
+use serde_json::json;
 
-use crate::outcome::{Outcome, Problem, say};
+use crate::outcome::{self, Outcome, Problem, say};
 use crate::smoke;
 
 mod shots;
+
+/// Largest manifest looked at for the kit, bytes.
+const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
 /// Arguments of `cabinet new`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +33,9 @@ pub struct Args {
     /// Apache-2.0, BSD-3-Clause, MIT, MPL-2.0 or Unlicense.
     #[arg(long, value_name = "ID", default_value = "MIT", value_parser = license)]
     license: &'static License,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -106,6 +115,19 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
     let mut files = files(&name, args.template, args.license, &sdk, year());
     files.extend(screens(&name, args.template));
     write(dir, &files)?;
+    if args.json {
+        // The names are ours, and text.
+        let paths = files.iter().map(|(path, _)| path.display().to_string());
+        let template = args.template.to_possible_value();
+        let told = json!({
+            "name": name.as_str(),
+            "dir": dir.display().to_string(),
+            "template": template.as_ref().map(clap::builder::PossibleValue::get_name),
+            "license": args.license.id,
+            "files": paths.collect::<Vec<_>>(),
+        });
+        return say(format_args!("{}\n", outcome::json(&told))).map(|()| Outcome::Good);
+    }
     // A name may begin as an option does.
     let here = if name.as_str().starts_with('-') {
         "./"
@@ -133,8 +155,9 @@ fn sdk(here: &Path, built_from: &Path) -> String {
     let around = here.ancestors().map(|dir| dir.join("crates/guest"));
     let beside = built_from.parent().map(|crates| crates.join("guest"));
     let checkout = around.chain(beside).find(|dir| {
-        let manifest = fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
-        manifest.contains("name = \"cabinet-guest\"")
+        // One that is no file, or larger than a manifest is, is not the kit's.
+        let manifest = read_up_to(&dir.join("Cargo.toml"), MANIFEST_BYTES_MAX);
+        String::from_utf8_lossy(&manifest.unwrap_or_default()).contains("name = \"cabinet-guest\"")
     });
     match checkout.as_deref().and_then(Path::to_str) {
         Some(path) => format!("{{ path = {} }}", toml::Value::from(path)),

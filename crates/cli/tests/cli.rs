@@ -101,6 +101,10 @@ fn garbage_anywhere_gives_one_line_and_exit_code_2() {
         &["diff", "trace.jsonl", "missing"],
         &["diff", "trace.jsonl", "hollow"],
         &["diff", "trace.jsonl", "text.wasm"],
+        &["diff", "trace.jsonl", "empty.wasm"],
+        &["diff", "empty.wasm", "empty.wasm"],
+        &["play", game, "--bench-first-frame", "--log", game],
+        &["replay", "empty.wasm", "--json"],
         &["diff", "binary.script", "trace.jsonl"],
         &["config"],
         &["config", "text.wasm"],
@@ -144,6 +148,38 @@ fn check_ends_in_0_for_a_good_game_and_in_1_for_a_bad_one() {
     let bad = cabinet(dir.path(), &args("fault-wake-trap.wasm"));
     assert_eq!(bad.status.code(), Some(1));
     assert!(stdout(&bad).contains("FAIL"), "{}", stdout(&bad));
+}
+
+#[test]
+fn what_a_guest_says_is_escaped_once_in_json_and_does_not_draw() {
+    let dir = bench();
+    let text = std::fs::read_to_string(fixture("wat/fault-error-text.wat")).unwrap();
+    // An escape sequence, a line feed, the control sequence introducer of one character, a quote.
+    let loud = text.replace("0x2165_6b61_7720_6f6e", "0x229bc20a4a325b1b");
+    assert_ne!(loud, text);
+    let wasm = wat::parse_str(loud).unwrap();
+    std::fs::write(dir.path().join("loud.wasm"), wasm).unwrap();
+    let check = ["check", "loud.wasm", "--script", "one.script"];
+    let json = cabinet(dir.path(), &[&check[..], &["--json"]].concat());
+    assert_eq!(json.status.code(), Some(1), "{json:?}");
+    let printed = stdout(&json);
+    assert!(
+        !printed.trim_end().contains(|c: char| c.is_control()),
+        "{printed:?}"
+    );
+    let object: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let said = "\u{1b}[2J\n\u{9b}\"";
+    let steps = object["report"]["steps"].as_array().unwrap();
+    let fault = steps.iter().find_map(|row| row["fault"].as_str()).unwrap();
+    assert!(fault.contains(said), "{fault:?}");
+    let verdicts = object["report"]["verdicts"].as_array().unwrap();
+    let details = verdicts
+        .iter()
+        .map(|found| found["detail"].as_str().unwrap());
+    assert!(details.into_iter().any(|detail| detail.contains(said)));
+    let text = stdout(&cabinet(dir.path(), &check));
+    assert!(text.contains("\\u{1b}[2J\\n\\u{9b}\""), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn every_command_of_the_guide_does_what_it_says() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), commands[0]);
     assert!(dir.path().join("maze/src/lib.rs").is_file());
-    if !games::can_build(&format!("past `{}` of the guide for authors", commands[0])) {
+    if !games::can_build() {
         return;
     }
     for command in &commands[1..] {

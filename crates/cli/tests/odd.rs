@@ -5,8 +5,10 @@
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
@@ -251,4 +253,151 @@ fn what_to_type_next_can_be_typed_whatever_the_name() {
     let made = cabinet(desk.path(), &["new", "--", "-x"]).output().unwrap();
     let said = String::from_utf8(made.stdout).unwrap();
     assert!(said.contains("\n  cabinet check ./-x\n"), "{said}");
+}
+
+/// Ends a program that waits for ever, so that the test does not.
+fn ended(command: &mut Command, what: &[&str]) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{what:?} waits: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_is_no_file_is_refused_wherever_a_file_is_read() {
+    let desk = desk();
+    let made = Command::new("mkfifo")
+        .arg(desk.path().join("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    let _socket = UnixListener::bind(desk.path().join("socket")).unwrap();
+    fs::create_dir(desk.path().join("store")).unwrap();
+    fs::write(desk.path().join("keys"), format!("1 {}\n", "3f".repeat(32))).unwrap();
+    let record = [
+        "play",
+        "tour.wasm",
+        "--bench-first-frame",
+        "--record",
+        "a.cabp",
+    ];
+    let recorded = cabinet(desk.path(), &record).output().unwrap();
+    assert_eq!(recorded.status.code(), Some(0), "{recorded:?}");
+    let rooms = |args: &[&'static str]| {
+        let store = ["rooms", "--store", "store"];
+        [&store[..], args].concat()
+    };
+    let room = "0190b8a0-1234-7abc-8def-0123456789ab";
+    // `X` is what is no file.
+    let commands: &[Vec<&str>] = &[
+        vec!["check", "X"],
+        vec!["check", "tour.wasm", "--script", "X"],
+        vec!["meta", "X"],
+        vec!["trace", "X"],
+        vec!["trace", "tour.wasm", "--script", "X"],
+        vec!["diff", "X", "a.jsonl"],
+        vec!["diff", "a.jsonl", "X"],
+        vec!["lint", "X"],
+        vec!["lint", "tour.wasm", "--script", "X"],
+        vec!["config", "X"],
+        vec!["play", "X", "--bench-first-frame"],
+        vec![
+            "play",
+            "tour.wasm",
+            "--bench-first-frame",
+            "--config",
+            "k=@X",
+        ],
+        vec!["smoke", "X"],
+        vec!["smoke", "tour.wasm", "--script", "X"],
+        vec!["replay", "X", "--json"],
+        vec!["replay", "a.cabp", "X", "--frame", "1"],
+        rooms(&["list", "--key-file", "X"]),
+        rooms(&["restore", room, "X", "--key-file", "keys"]),
+        rooms(&[
+            "import",
+            "X",
+            "tour.wasm",
+            "--key-file",
+            "keys",
+            "--reference-unsealed",
+        ]),
+        rooms(&[
+            "import",
+            "store",
+            "X",
+            "--key-file",
+            "keys",
+            "--reference-key",
+            "keys",
+        ]),
+        rooms(&[
+            "import",
+            "store",
+            "tour.wasm",
+            "--key-file",
+            "keys",
+            "--reference-key",
+            "X",
+        ]),
+    ];
+    for odd in ["pipe", "socket", "/dev/zero"] {
+        for args in commands {
+            let args: Vec<String> = args.iter().map(|word| word.replace('X', odd)).collect();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let output = ended(&mut cabinet(desk.path(), &args), &args);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+            assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+            // A room or a script that is not there may be told before the file that is none.
+            let is_other = args[0] == "rooms" || args[..] == ["smoke", "/dev/zero"];
+            let is_told = said.contains("and no file; name a file") || is_other;
+            assert!(is_told, "{args:?}: {said}");
+        }
+    }
+    // A shot that is committed, and a script beside the game.
+    let mkfifo = |path: &str| {
+        let _ = fs::remove_file(desk.path().join(path));
+        let made = Command::new("mkfifo").arg(desk.path().join(path)).status();
+        assert!(made.unwrap().success());
+    };
+    let update = cabinet(desk.path(), &["smoke", "tour.wasm", "--update"]).output();
+    assert_eq!(update.unwrap().status.code(), Some(0));
+    for path in ["shots/01-start.ansi", "smoke.yaml"] {
+        mkfifo(path);
+        let args = ["smoke", "tour.wasm", "--check"];
+        let output = ended(&mut cabinet(desk.path(), &args), &args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{path}: {said}");
+        assert!(said.contains("a pipe and no file"), "{path}: {said}");
+    }
+}
+
+#[test]
+fn a_pipe_that_the_shell_made_is_read() {
+    let desk = desk();
+    fs::write(
+        desk.path().join("one.script"),
+        "deadline 60s\njoin 0\nwake\n",
+    )
+    .unwrap();
+    for script in ["/dev/fd/0", "/dev/stdin", "/proc/self/fd/0"] {
+        if !Path::new(script).exists() {
+            continue;
+        }
+        let mut shell = Command::new("sh");
+        let line = "cat one.script | \"$0\" check tour.wasm --script \"$1\"";
+        shell.args(["-c", line, env!("CARGO_BIN_EXE_cabinet"), script]);
+        let output = ended(shell.current_dir(desk.path()), &[script]);
+        assert_eq!(output.status.code(), Some(0), "{script}: {output:?}");
+    }
 }

@@ -118,7 +118,10 @@ fn replay_says_in_one_line_what_is_wrong() {
     newer[4] = 9;
     for (args, says) in [
         (&["/does/not/exist", "--json"][..], "/does/not/exist"),
-        (&[dir.path().to_str().unwrap(), "--json"], "Is a directory"),
+        (
+            &[dir.path().to_str().unwrap(), "--json"],
+            "a directory and no file",
+        ),
         (&[&tour, "--json"], "no recording"),
         (&[&file("empty", b""), "--json"], "no recording"),
         (&[&file("damaged", &damaged), "--dump"], "damaged"),

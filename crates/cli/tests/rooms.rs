@@ -275,6 +275,18 @@ fn garbage_is_one_line_that_says_what_to_do() {
         (
             &[
                 "rooms",
+                "--store",
+                "store",
+                "--key-file",
+                "keys",
+                "list",
+                "--unsealed",
+            ],
+            "do not go together",
+        ),
+        (
+            &[
+                "rooms",
                 "show",
                 "x",
                 "--store",

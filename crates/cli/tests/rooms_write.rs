@@ -4,12 +4,13 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cabinet_host::Sck1;
 use cabinet_wire::ArtifactDigest;
 use common::place::{NOW_MS, Place, SECRET, one_line, write_next};
 use common::reference::{KEY, record, room, sealed, snapshot};
+use common::skip::skipped;
 use common::{Ran, cabinet, fixture};
 use serde_json::Value;
 
@@ -265,6 +266,131 @@ fn a_file_without_a_seal_is_imported_when_it_is_vouched_for() {
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stdout.contains("the store has that room already"));
     one_line(&import("record", &["--room", &other]));
+}
+
+#[test]
+fn a_folder_that_a_host_without_a_key_wrote_is_imported_when_it_is_vouched_for() {
+    let place = Place::new();
+    let folder = place.folder.path();
+    let blob = snapshot();
+    let snapshots = folder.join("dev/snapshots");
+    // A checkpoint is always sealed, and is left; so is what the host was writing when it died.
+    fs::create_dir_all(snapshots.join(room(3).to_string())).unwrap();
+    fs::write(snapshots.join(".tmp-1"), "half").unwrap();
+    let put = |at: u8, bytes: &[u8]| fs::write(snapshots.join(room(at).to_string()), bytes);
+    put(1, &record(room(1), "tour", &blob)).unwrap();
+    put(2, &record(room(6), "tour", &blob)).unwrap();
+    put(4, &sealed(b"something else")).unwrap();
+    let game = fixture("tour.wasm");
+    let game = game.to_str().unwrap();
+    let import = |more: &[&str]| {
+        let from = ["import", "dev", game, "--reference-unsealed", "--json"];
+        place.rooms(&[&from, more].concat())
+    };
+    let before = place.files();
+    assert_eq!(import(&[]).code, 1);
+    assert_eq!(place.files(), before);
+    let told = json(&import(&["--write"]));
+    let imported = told["imported"].as_array().unwrap();
+    assert_eq!(imported.len(), 1, "{told}");
+    assert_eq!(imported[0]["room"], room(1).to_string());
+    let refused = told["refused"].as_array().unwrap();
+    let of = |n: u8| {
+        let found = refused
+            .iter()
+            .find(|one| one["room"] == room(n).to_string());
+        found.unwrap()["problem"].as_str().unwrap()
+    };
+    assert!(of(2).contains("another room"), "{told}");
+    assert!(!of(4).is_empty() && refused.len() == 2, "{told}");
+    let id = room(1).to_string();
+    let one = import(&["--room", &id]);
+    assert_eq!(json(&one)["there"][0], id, "{one:?}");
+    one_line(&import(&["--room", &place.live.to_string()]));
+    fs::create_dir(folder.join("none")).unwrap();
+    one_line(&place.rooms(&["import", "none", game, "--reference-unsealed"]));
+}
+
+#[test]
+fn a_snapshot_file_may_say_by_its_name_of_which_room_it_is() {
+    let place = Place::new();
+    let folder = place.folder.path();
+    let game = fixture("tour.wasm");
+    let game = game.to_str().unwrap();
+    for (n, suffix) in [(1, ".snap"), (2, "")] {
+        let file = format!("{}{suffix}", room(n));
+        fs::write(folder.join(&file), snapshot()).unwrap();
+        let ran = place.rooms(&["import", &file, game, "--reference-unsealed", "--write"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(
+            ran.stdout
+                .contains(&format!("{}  tour  checkpoint", room(n)))
+        );
+    }
+    fs::write(folder.join("a.snap"), snapshot()).unwrap();
+    let nameless = place.rooms(&["import", "a.snap", game, "--reference-unsealed"]);
+    assert!(one_line(&nameless).contains("--room ROOM"));
+}
+
+#[test]
+fn the_references_own_snapshots_are_imported_from_its_files_as_they_are() {
+    let vectors = std::env::var_os("CABINET_VECTORS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"),
+        PathBuf::from,
+    );
+    let kit = std::env::var_os("CABINET_REFERENCE").map(PathBuf::from);
+    let (Some(kit), true) = (kit, vectors.join("snapshots").is_dir()) else {
+        skipped(
+            "reference",
+            "CABINET_REFERENCE or its recorded vectors are not here",
+        );
+        return;
+    };
+    let place = Place::new();
+    let folder = place.folder.path();
+    fs::write(folder.join("reference-key"), KEY).unwrap();
+    for (n, name) in [(1, "fixture"), (2, "fixture-rs"), (3, "fixture-rs-kit")] {
+        let wasm = kit.join(format!("host/gameabi/testdata/{name}/{name}.wasm"));
+        let game = wasm.to_str().unwrap();
+        let snap = vectors.join(format!("snapshots/trace-{name}.snap"));
+        let blob = fs::read(&snap).unwrap();
+        let import = |from: &str, more: &[&str]| {
+            place.rooms(&[&["import", from, game, "--write"], more].concat())
+        };
+        // The file itself; then parked and checkpointed as the host's own store lays them out.
+        let id = room(n).to_string();
+        let ran = import(
+            snap.to_str().unwrap(),
+            &["--reference-unsealed", "--room", &id],
+        );
+        assert_eq!(ran.code, 0, "{name}: {ran:?}");
+        let snapshots = folder.join(name).join("snapshots");
+        let (parked, live) = (room(10 + n), room(20 + n));
+        fs::create_dir_all(snapshots.join(live.to_string())).unwrap();
+        let epoch = format!("{live}/{:020}", 3);
+        let put = |at: &str, bytes: &[u8]| fs::write(snapshots.join(at), bytes).unwrap();
+        put(
+            &parked.to_string(),
+            &sealed(&record(parked, "fixture", &blob)),
+        );
+        put(&epoch, &sealed(&blob));
+        put(
+            &format!("{live}/latest"),
+            format!("snapshots/{epoch}").as_bytes(),
+        );
+        let ran = import(name, &["--reference-key", "reference-key"]);
+        assert_eq!(ran.code, 0, "{name}: {ran:?}");
+        assert!(ran.stdout.contains("2 rooms imported"), "{name}: {ran:?}");
+        for room in [&id, &parked.to_string(), &live.to_string()] {
+            let restored = place.rooms(&["restore", room, game, "--wakes", "2"]);
+            assert_eq!(restored.code, 0, "{name}: {restored:?}");
+            assert!(
+                !restored.stdout.starts_with("0 screens"),
+                "{name}: {restored:?}"
+            );
+        }
+    }
+    assert_eq!(place.rooms(&["verify"]).code, 0);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, 
 use crate::script::{Script, Step};
 use crate::shot::seat_shot;
 use crate::tape::{Effects, Keep};
-use crate::units::{error_line, nanos, one_line};
+use crate::units::{cut, error_line, nanos, one_line};
 use crate::verdict::{self, Repeat};
 
 /// How to check.
@@ -409,7 +409,7 @@ fn last_words(effects: &Effects) -> Vec<String> {
     let logs = &effects.logs;
     logs[logs.len().saturating_sub(RECORDS)..]
         .iter()
-        .map(|logged| one_line(&String::from_utf8_lossy(&logged.message)))
+        .map(|logged| cut(&String::from_utf8_lossy(&logged.message)))
         .collect()
 }
 
@@ -426,10 +426,7 @@ fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
         guest_ns: nanos(guest),
         host_ns: nanos(host),
         exit: call.map(|call| call.exit),
-        fault: record
-            .fault
-            .as_ref()
-            .map(|fault| one_line(&fault.to_string())),
+        fault: record.fault.as_ref().map(|fault| cut(&fault.to_string())),
         last_words: match record.fault {
             Some(_) => last_words(&record.effects),
             None => Vec::new(),
@@ -459,9 +456,9 @@ pub(crate) fn skip_name(skip: Skip) -> String {
     .to_owned()
 }
 
-/// A warning fit for one line: a game may have chosen some of its words.
+/// A warning: a game may have chosen some of its words.
 fn warning(warning: &LoadWarning) -> String {
-    one_line(&warning.to_string())
+    cut(&warning.to_string())
 }
 
 fn tier_name(tier: Tier) -> &'static str {

@@ -11,7 +11,7 @@ use crate::hash::hex;
 use crate::lane::{Record, State};
 use crate::shot::glyph;
 use crate::tape::{Effects, Grid, Sent, To};
-use crate::units::{count, one_line};
+use crate::units::{count, cut};
 
 /// A disagreement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ fn outcome(who: &str, control: &Record, other: &Record) -> Option<Difference> {
         (record.fault.clone(), record.skipped, call)
     };
     let told = |record: &Record| match (&record.fault, record.skipped, &record.call) {
-        (Some(fault), _, _) => format!("died: {}", one_line(&fault.to_string())),
+        (Some(fault), _, _) => format!("died: {}", cut(&fault.to_string())),
         (None, Some(skip), _) => format!("was not called ({skip:?})"),
         (None, None, Some(call)) => format!("returned {} from {}", call.exit, call.export),
         (None, None, None) => "was not called".to_owned(),

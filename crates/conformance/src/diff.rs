@@ -51,7 +51,7 @@ pub enum DiffError {
         /// Where, counted from 1.
         line: usize,
     },
-    /// A line is no JSON object.
+    /// A line is no JSON object; the first of an empty file is none either.
     #[error("line {line} is not a line of a trace, which is one JSON object")]
     NotATrace {
         /// Of which.
@@ -170,7 +170,7 @@ fn next(from: &mut dyn BufRead, side: Side, line: usize) -> Result<Option<Value>
     from.take(MAX_LINE_BYTES as u64 + 1)
         .read_until(b'\n', &mut bytes)
         .map_err(|source| DiffError::Read { side, line, source })?;
-    if bytes.is_empty() {
+    if bytes.is_empty() && line > 1 {
         return Ok(None);
     }
     if bytes.len() > MAX_LINE_BYTES {

@@ -21,6 +21,14 @@ pub enum FileError {
         /// What the system answered.
         source: io::Error,
     },
+    /// It is a directory, a pipe, a socket or a device.
+    #[error("{}: {what} and no file; name a file", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+    },
     /// The file is larger than its kind may be.
     #[error("{}: more than {limit} bytes", path.display())]
     TooLarge {
@@ -74,15 +82,15 @@ pub fn read_script(path: &Path) -> Result<Script, FileError> {
 /// Reads a file of `limit` bytes at most.
 ///
 /// # Errors
-/// [`FileError::Io`], [`FileError::TooLarge`].
+/// [`FileError::Io`], [`FileError::NotAFile`], [`FileError::TooLarge`].
 pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let problem = |source: io::Error| FileError::Io {
         path: path.to_owned(),
         source,
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(problem)?;
-    file.take(limit as u64 + 1)
+    open(path)?
+        .take(limit as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(problem)?;
     if bytes.len() > limit {
@@ -92,6 +100,61 @@ pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
         });
     }
     Ok(bytes)
+}
+
+/// Opens a file to read. Whatever is no file is refused before it is opened: a pipe nobody writes
+/// to, a socket or a terminal would be waited for for ever.
+///
+/// The pipe of a shell's `<(…)` is read, as is one on the standard input: both are named as a
+/// descriptor of this process, and somebody writes to them.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::NotAFile`].
+pub fn open(path: &Path) -> Result<File, FileError> {
+    let problem = |source: io::Error| FileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let kind = std::fs::metadata(path).map_err(problem)?.file_type();
+    let what = if kind.is_file() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else {
+        special(path, kind)
+    };
+    match what {
+        None => File::open(path).map_err(problem),
+        Some(what) => Err(FileError::NotAFile {
+            path: path.to_owned(),
+            what,
+        }),
+    }
+}
+
+/// What a path names that is neither a file nor a directory; `None` where it is read all the same.
+#[cfg(unix)]
+fn special(path: &Path, kind: std::fs::FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    if kind.is_fifo() {
+        let descriptors = ["/dev/fd", "/proc/self/fd"];
+        let is_ours = descriptors
+            .iter()
+            .any(|dir| path.parent() == Some(Path::new(dir)))
+            || path == Path::new("/dev/stdin");
+        return (!is_ours).then_some("a pipe");
+    }
+    Some(if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    })
+}
+
+#[cfg(not(unix))]
+fn special(_: &Path, _: std::fs::FileType) -> Option<&'static str> {
+    Some("a device")
 }
 
 #[cfg(test)]
@@ -110,5 +173,27 @@ mod tests {
             error_line(&error).ends_with("x: more than 7 bytes"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_its_name_and_nothing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |path: &Path| error_line(&open(path).unwrap_err());
+        assert!(told(dir.path()).ends_with(": a directory and no file; name a file"));
+        assert!(told(&dir.path().join("missing")).contains("missing: "));
+        #[cfg(unix)]
+        {
+            let pipe = dir.path().join("pipe");
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.unwrap().success());
+            assert!(told(&pipe).ends_with("pipe: a pipe and no file; name a file"));
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink(&pipe, &link).unwrap();
+            assert!(told(&link).ends_with("link: a pipe and no file; name a file"));
+            let socket = dir.path().join("socket");
+            let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            assert!(told(&socket).contains("socket: a socket and no file"));
+            assert!(told(Path::new("/dev/zero")).contains("/dev/zero: a device and no file"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::units::{Size, Time, count, nanos, one_line, percent};
+use crate::units::{Size, Time, count, escaped, nanos, one_line, percent};
 use crate::verdict::{Judgement, Verdict};
 
 /// Version of the JSON form; goes up when a field changes its meaning or goes away.
@@ -14,6 +14,9 @@ pub const REPORT_FORMAT: u32 = 1;
 
 /// What a check found. `Display` is the text form. Serialised it is the JSON form, whose field names
 /// are the ones below; times are whole nanoseconds and sizes whole bytes.
+///
+/// Text that a guest chose is cut, and otherwise as it was: the text form escapes what draws on a
+/// terminal, JSON has escapes of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -233,7 +236,7 @@ impl fmt::Display for Report {
             game.artifact_sha256.get(..12).unwrap_or_default(),
         )?;
         for warning in &game.warnings {
-            writeln!(f, "warning: {warning}")?;
+            writeln!(f, "warning: {}", escaped(warning))?;
         }
         writeln!(f)?;
         verdicts(&self.verdicts, f)?;
@@ -243,7 +246,7 @@ impl fmt::Display for Report {
         steps(&self.steps, f)?;
         for row in &self.steps {
             for words in &row.last_words {
-                writeln!(f, "logged at step {}: {words}", row.step)?;
+                writeln!(f, "logged at step {}: {}", row.step, escaped(words))?;
             }
         }
         let taken = self.steps.len().saturating_sub(1);
@@ -296,7 +299,7 @@ fn verdicts(verdicts: &[Verdict], f: &mut fmt::Formatter<'_>) -> fmt::Result {
             None => writeln!(f)?,
         }
         if !verdict.detail.is_empty() {
-            writeln!(f, "      {}", verdict.detail)?;
+            writeln!(f, "      {}", escaped(&verdict.detail))?;
         }
     }
     Ok(())
@@ -364,7 +367,7 @@ fn steps(rows: &[StepRow], f: &mut fmt::Formatter<'_>) -> fmt::Result {
             }
         }
         if let Some(fault) = &row.fault {
-            write!(f, "  <- {fault}")?;
+            write!(f, "  <- {}", escaped(fault))?;
         }
         f.write_char('\n')?;
     }
@@ -436,6 +439,32 @@ mod tests {
             failed.contains("FAIL  callback latency  under 100ms  100ms at step 1"),
             "{failed}"
         );
+    }
+
+    #[test]
+    fn guest_text_is_escaped_in_the_text_and_as_it_was_in_the_json() {
+        let said = "FAIL\u{1b}[31m\nnext";
+        let mut told = report(vec![verdict::leaderboard(true)]);
+        told.game.warnings = vec![said.to_owned()];
+        told.steps[1].last_words = vec![said.to_owned()];
+        told.steps[1].fault = Some(said.to_owned());
+        told.verdicts[0].detail = said.to_owned();
+        let text = told.to_string();
+        assert_eq!(
+            text.matches("fail\\u{1b}[31m\\nnext\n").count(),
+            4,
+            "{text}"
+        );
+        assert!(!text.contains("FAIL") && !text.contains('\u{1b}'), "{text}");
+        let json = serde_json::to_value(&told).unwrap();
+        for kept in [
+            &json["game"]["warnings"][0],
+            &json["steps"][1]["last_words"][0],
+            &json["steps"][1]["fault"],
+            &json["verdicts"][0]["detail"],
+        ] {
+            assert_eq!(kept, said);
+        }
     }
 
     #[test]

@@ -63,10 +63,34 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-/// Text from a guest made fit for one line of a report: control characters escaped, long text cut.
+/// Characters that a report keeps of a text from a guest.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// Text from a guest as a report keeps it: long text cut, nothing escaped. Who shows it on a line of
+/// its own makes it [`escaped`].
+pub(crate) fn cut(text: &str) -> String {
+    shortened(text, TEXT_CHARS_MAX)
+}
+
+/// Text from a guest made fit for one line of a report: control characters and marks of direction
+/// escaped, and the word that a failed verdict has for itself written small.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        // Breaks of line and marks of direction, which are no control characters to Unicode.
+        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || reorders {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line.replace("FAIL", "fail")
+}
+
+/// Text from a guest, [`cut`] and then [`escaped`].
 pub(crate) fn one_line(text: &str) -> String {
-    const MAX_CHARS: usize = 200;
-    harmless(text, MAX_CHARS)
+    escaped(&cut(text))
 }
 
 /// An error and its causes on one line that is fit for a terminal, whoever chose the words: a guest's
@@ -86,25 +110,14 @@ pub fn error_line(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    harmless(&line, MAX_CHARS)
+    escaped(&shortened(&line, MAX_CHARS))
 }
 
-fn harmless(text: &str, max_chars: usize) -> String {
-    let mut line = String::new();
-    for (written, c) in text.chars().enumerate() {
-        if written == max_chars {
-            line.push('…');
-            break;
-        }
-        // Breaks of line and marks of direction, which are no control characters to Unicode.
-        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
+fn shortened(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
-    line.replace("FAIL", "fail")
 }
 
 #[cfg(test)]
@@ -154,6 +167,13 @@ mod tests {
         assert_eq!(one_line("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(one_line("FAIL"), "fail");
         assert_eq!(one_line(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn a_report_keeps_guest_text_as_it_is_up_to_a_length() {
+        assert_eq!(cut("a\nFAIL\u{1b}"), "a\nFAIL\u{1b}");
+        assert_eq!(cut(&"é".repeat(200)), "é".repeat(200));
+        assert_eq!(cut(&"é".repeat(201)), "é".repeat(200) + "…");
     }
 
     #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use cabinet_host::Fault;
 use serde::Serialize;
 
 use crate::compare::Difference;
-use crate::units::{Size, Time, count, nanos, one_line};
+use crate::units::{Size, Time, count, cut, nanos};
 
 /// How a verdict came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,7 +51,8 @@ pub struct Verdict {
     pub quantity: Option<Quantity>,
     /// The step it was measured at: 0 is `start`, n the script's n-th step.
     pub step: Option<usize>,
-    /// More about it, for people; empty when there is no more.
+    /// More about it, for people; empty when there is no more. A guest may have chosen some of its
+    /// words, and nothing is escaped.
     pub detail: String,
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn guest_fault(fault: Option<(usize, u32, &Fault)>) -> Verdict {
         None => NONE.to_owned(),
         Some((_, exit, fault)) => format!("{}, exit {exit}", fault.class()),
     };
-    let told = fault.map_or_else(String::new, |(_, _, fault)| one_line(&fault.to_string()));
+    let told = fault.map_or_else(String::new, |(_, _, fault)| cut(&fault.to_string()));
     Verdict {
         step: fault.map(|(step, ..)| step),
         ..Verdict::judged("guest fault", fault.is_none(), NONE.to_owned(), measured)
@@ -191,12 +192,12 @@ pub(crate) fn repeat(name: &'static str, limit: &str, repeat: Repeat) -> Verdict
         },
         Repeat::Broke { step, what, why } => Verdict {
             step,
-            detail: one_line(&why),
+            detail: cut(&why),
             ..judged(false, what.to_owned())
         },
         Repeat::NotChecked { why } => Verdict {
             judgement: Judgement::NotChecked,
-            detail: one_line(&why),
+            detail: cut(&why),
             ..judged(true, "not checked".to_owned())
         },
     }

@@ -8,6 +8,10 @@
 //!   the write happen under one lock, so the thread never touches a store that is gone;
 //! - an idle process costs nothing: with no call under way the thread sleeps until the next `arm`.
 //!
+//! A process that is stopped (Ctrl-Z, `SIGSTOP`) and continued finds all its deadlines passed. No guest
+//! is judged by that: the thread knows when it wanted to look, and when it comes much later than
+//! that, what was not seen counts only as far as the call's thread got CPU time in it.
+//!
 //! Stolen CPU (time the hypervisor gave to others) is sampled when a call is seen a second time and
 //! again when it is killed, the CPU time of the thread that runs the call when it is first seen and
 //! again then, so that ordinary calls never cause a read of `/proc/stat` and few of them one of
@@ -24,6 +28,9 @@ use crate::steal::read_steal_jiffies;
 /// How often the thread looks while calls are under way; the most a kill is late by, beside the
 /// system's own scheduling.
 const TICK: Duration = Duration::from_millis(2);
+/// How much later than it wanted to the thread looks when the process was stopped. A machine that is so
+/// busy that a thread which sleeps is not woken for as long counts as that.
+const LATE: Duration = Duration::from_millis(50);
 /// Ticks without any call under way after which the thread stops looking.
 const QUIET_TICKS: u32 = 50;
 
@@ -47,6 +54,8 @@ pub(crate) struct Watched {
     pub(crate) stolen: Option<Duration>,
     /// CPU time the call's thread got at most while it ran, likewise.
     pub(crate) cpu: Option<Duration>,
+    /// Part of the call's wall time in which this process did not run.
+    pub(crate) stood_still: Duration,
 }
 
 #[derive(Debug)]
@@ -62,6 +71,8 @@ struct State {
     under_way: usize,
     asleep: bool,
     stopping: bool,
+    /// When the thread is to look next; `None` while it sleeps.
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -112,10 +123,38 @@ impl Call {
         self.ran += now.saturating_duration_since(self.since);
     }
 
+    /// Leaves out of the count what went by unseen before `now`, except for what the call computed in
+    /// it: the look that was `due` comes so late that the process must have been stopped.
+    fn forgive(&mut self, now: Instant, due: Option<Instant>) {
+        let Some(deadline) = self.deadline else {
+            return;
+        };
+        // Of a call that was never seen all may have gone by like that.
+        let from = match due {
+            Some(due) => due.max(self.since),
+            None if self.seen => return,
+            None => self.since,
+        };
+        let unseen = now.saturating_duration_since(from);
+        if unseen <= LATE {
+            return;
+        }
+        // Before the look that was due the call computed for as long as it ran at most, so what is
+        // more than that it computed since.
+        let computed = self.cpu_at_first_sight.and_then(|first| {
+            let seen_at = self.since + first.before.saturating_sub(self.ran);
+            let cpu = self.thread.read()?.saturating_sub(first.cpu);
+            Some(cpu.saturating_sub(from.saturating_duration_since(seen_at)))
+        });
+        let stood_still = unseen.saturating_sub(computed.unwrap_or_default());
+        self.watched.stood_still += stood_still;
+        self.deadline = Some(deadline + stood_still);
+    }
+
     /// The call goes on. What was stolen or computed while it waited is not its own: it is sampled
     /// anew.
     fn start_clock(&mut self, now: Instant, deadline: Instant) {
-        self.deadline = Some(deadline);
+        self.deadline = Some(deadline + self.watched.stood_still);
         self.since = now;
         self.seen = false;
         self.sampled = false;
@@ -185,15 +224,19 @@ impl Watchdog {
         }
     }
 
-    /// Ends the watch and tells what happened.
-    pub(crate) fn disarm(&self, ticket: Ticket) -> Watched {
+    /// Ends the watch of a call that was over at `now`, and tells what happened.
+    pub(crate) fn disarm(&self, ticket: Ticket, now: Instant) -> Watched {
         let mut state = self.shared.lock();
-        let Some(call) = state.calls.get_mut(ticket.0).and_then(Option::take) else {
+        let due = state.due;
+        let Some(mut call) = state.calls.get_mut(ticket.0).and_then(Option::take) else {
             debug_assert!(false, "a ticket is disarmed once");
             return Watched::default();
         };
         state.free.push(ticket.0);
         state.under_way -= 1;
+        if due.is_some() && !call.watched.fired {
+            call.forgive(now, due);
+        }
         call.watched
     }
 }
@@ -229,6 +272,7 @@ impl Shared {
             }
             if quiet_ticks > QUIET_TICKS {
                 state.asleep = true;
+                state.due = None;
                 while state.asleep && !state.stopping {
                     state = self
                         .wake
@@ -249,6 +293,7 @@ impl Shared {
                 None
             };
             let pause = state.look(now, steal);
+            state.due = Some(Instant::now() + pause);
             state = self
                 .wake
                 .wait_timeout(state, pause)
@@ -272,7 +317,11 @@ impl State {
     /// if it was read.
     fn look(&mut self, now: Instant, steal: Option<u64>) -> Duration {
         let mut pause = TICK;
+        let due = self.due;
         for call in self.calls.iter_mut().flatten() {
+            if !call.watched.fired {
+                call.forgive(now, due);
+            }
             if call.seen && !call.sampled && call.deadline.is_some() {
                 call.sampled = true;
                 call.steal_at_second_sight = steal;
@@ -389,6 +438,89 @@ mod tests {
         }
     }
 
+    /// A call that began at `now`, with `deadline` milliseconds, seen at its beginning.
+    fn seen_call(now: Instant, deadline: u64) -> (Box<VMGlobalDefinition>, RawGlobal, State) {
+        let (owner, limit) = cell();
+        let mut state = State::default();
+        let mut call = Call::new(limit, now + Duration::from_millis(deadline));
+        call.since = now;
+        state.calls.push(Some(call));
+        state.look(now, None);
+        (owner, limit, state)
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_is_no_call_that_was_late() {
+        let now = Instant::now();
+        let ms = |n| now + Duration::from_millis(n);
+        let (_owner, limit, mut state) = seen_call(now, 100);
+        state.due = Some(ms(2));
+        // Ten minutes later. The test itself computed next to nothing since.
+        state.look(ms(600_000), None);
+        assert_eq!(limit.get_i64(), 0);
+        let stood_still = state.calls[0].as_ref().unwrap().watched.stood_still;
+        assert!(stood_still > Duration::from_secs(590), "{stood_still:?}");
+        // Time that is seen counts as ever: what was left of the deadline is.
+        state.due = Some(ms(600_002));
+        state.look(ms(600_010), None);
+        assert_eq!(limit.get_i64(), 0);
+        for tick in 0..1_000 {
+            state.due = Some(ms(600_010 + 2 * tick));
+            state.look(ms(600_012 + 2 * tick), None);
+        }
+        assert_eq!(limit.get_i64(), i64::MAX);
+    }
+
+    #[test]
+    fn a_look_that_is_a_little_late_forgives_nothing() {
+        let now = Instant::now();
+        let ms = |n| now + Duration::from_millis(n);
+        for (late, fired) in [(LATE, true), (LATE + Duration::from_millis(1), false)] {
+            let (_owner, limit, mut state) = seen_call(now, 10);
+            state.due = Some(ms(9));
+            state.look(ms(9) + late, None);
+            assert_eq!(limit.get_i64() == i64::MAX, fired, "{late:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_call_computes_unseen_counts() {
+        let now = Instant::now();
+        let ms = |n| now + Duration::from_millis(n);
+        let (_owner, limit, mut state) = seen_call(now, 100);
+        state.due = Some(ms(2));
+        let clock = state.calls[0].as_ref().unwrap().thread;
+        let first = clock.read().unwrap();
+        // Two milliseconds of it were seen, the rest was not.
+        while clock.read().unwrap() < first + Duration::from_millis(102) {}
+        state.look(ms(102), None);
+        let watched = state.calls[0].as_ref().unwrap().watched;
+        assert_eq!(watched.stood_still, Duration::ZERO);
+        assert_eq!(limit.get_i64(), i64::MAX);
+    }
+
+    #[test]
+    fn a_call_that_was_never_seen_begins_when_the_process_goes_on() {
+        let (_owner, limit) = cell();
+        let now = Instant::now();
+        let ms = |n| now + Duration::from_millis(n);
+        let mut state = State::default();
+        let mut call = Call::new(limit, ms(100));
+        call.since = now;
+        state.calls.push(Some(call));
+        state.look(ms(5_000), None);
+        assert_eq!(limit.get_i64(), 0);
+        // A store's answer starts the clock towards what was left before the stop.
+        let call = state.calls[0].as_mut().unwrap();
+        call.stop_clock(ms(5_001));
+        call.start_clock(ms(5_002), ms(101));
+        assert_eq!(call.deadline, Some(ms(5_101)));
+        state.due = Some(ms(5_100));
+        state.look(ms(5_101), None);
+        assert_eq!(limit.get_i64(), i64::MAX);
+    }
+
     #[test]
     fn the_thread_stops_a_call_and_forgets_a_finished_one() {
         let watchdog = Watchdog::start().unwrap();
@@ -404,10 +536,10 @@ mod tests {
         {
             std::thread::yield_now();
         }
-        assert!(watchdog.disarm(ticket).fired);
+        assert!(watchdog.disarm(ticket, Instant::now()).fired);
         // SAFETY: as above.
         let ticket = unsafe { watchdog.arm(limit, Instant::now() + Duration::from_secs(3600)) };
-        assert!(!watchdog.disarm(ticket).fired);
+        assert!(!watchdog.disarm(ticket, Instant::now()).fired);
         assert_eq!(watchdog.shared.lock().under_way, 0);
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
-use cabinet_host::Input;
+use cabinet_host::{Input, MemoryServices, RoomConfig, Sck1, Seed};
 use cabinet_rooms::services::memory::MemoryStore;
 use cabinet_rooms::services::{Leaderboard, Post, Posted, ServiceError};
 use cabinet_rooms::{
@@ -113,6 +113,44 @@ fn a_resumed_room_that_nobody_joins_is_parked_again() {
     by.pass(ms(61_000));
     assert_eq!(by.run(again.ended()).reason, EndReason::Hibernated);
     assert_eq!(garage.parked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_room_of_the_reference_that_nobody_joined_is_parked_with_who_was_in_it() {
+    let listed = tour(Lifecycle::Resumable);
+    let mut room = game("tour.wasm").room(
+        RoomConfig::new(Seed::Set(7)),
+        Box::new(MemoryServices::new()),
+    );
+    let _ = room.start(1_700_000_000_000_000_000);
+    let _ = room.join(1_700_000_000_000_000_000, player(1));
+    let _ = room.join(1_700_000_000_000_000_000, player(2));
+    let blob = room.snapshot_sck1(3).unwrap();
+    let accounts = |parked: &Captured| -> Vec<String> {
+        let roster = parked.roster.iter();
+        roster.map(|player| player.account.clone()).collect()
+    };
+    // At once, and when the grace is over.
+    for at_once in [true, false] {
+        let by = by_hand();
+        let garage = Arc::new(Garage::default());
+        let mut spec = spec();
+        spec.parking = Some(garage.clone());
+        let blob = Sck1::decode(&blob, 1 << 30).unwrap();
+        let resumed = by
+            .runtime
+            .resume(&listed, Resume::Sck1(Box::new(blob)), spec)
+            .unwrap();
+        by.run(resumed.started()).unwrap();
+        if at_once {
+            by.run(resumed.hibernate()).unwrap();
+        } else {
+            by.pass(ms(61_000));
+        }
+        assert_eq!(by.run(resumed.ended()).reason, EndReason::Hibernated);
+        let parked = garage.parked.lock().unwrap().pop().unwrap();
+        assert_eq!(accounts(&parked), ["a1", "a2"], "at once: {at_once}");
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Flags of `play` that have a syntax of their own.
 
-use std::fs::File;
-use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
+use cabinet_conformance::error_line;
+use cabinet_conformance::files::{self, FileError};
 use cabinet_rooms::services::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::outcome::Problem;
@@ -54,25 +55,26 @@ fn one(flag: &str) -> Result<(String, Vec<u8>), Problem> {
             key.len()
         )));
     }
+    let too_large = || {
+        Problem::new(format!(
+            "--config {key}: the value has more than {VALUE_BYTES_MAX} bytes"
+        ))
+    };
     let value = match value.strip_prefix('@') {
         Some(path) => {
-            let mut bytes = Vec::new();
-            File::open(path)
-                .and_then(|file| {
-                    file.take(VALUE_BYTES_MAX as u64 + 1)
-                        .read_to_end(&mut bytes)
-                })
-                .map_err(|error| {
-                    Problem::about(format!("--config {key}: cannot read {path}"), &error)
-                })?;
-            bytes
+            let bytes = files::read_up_to(Path::new(path), VALUE_BYTES_MAX);
+            bytes.map_err(|error| match error {
+                FileError::TooLarge { .. } => too_large(),
+                error => Problem::new(format!(
+                    "--config {key}: cannot read {}",
+                    error_line(&error)
+                )),
+            })?
         }
         None => value.as_bytes().to_vec(),
     };
     if value.len() > VALUE_BYTES_MAX {
-        return Err(Problem::new(format!(
-            "--config {key}: the value has more than {VALUE_BYTES_MAX} bytes"
-        )));
+        return Err(too_large());
     }
     Ok((key.to_owned(), value))
 }

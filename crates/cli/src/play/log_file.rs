@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -23,6 +23,9 @@ const WAITING_MAX: usize = 1_024;
 /// Bytes written at most. A room logs 32 KiB a second at most: more than half an hour of that.
 const WRITTEN_MAX: u64 = 64 << 20;
 
+/// Bytes of a file that are looked at before it is added to.
+const LOOKED_AT_BYTES: u64 = 4 << 10;
+
 /// The queue, and the thread that empties it and says how many records it left out.
 type Writer = (SyncSender<String>, JoinHandle<io::Result<u64>>);
 
@@ -35,13 +38,21 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Appends to the file at `path`, which is made if there is none.
+    /// Appends to the file at `path`, which is made if there is none. One that begins with what no log
+    /// does is left alone.
     ///
     /// # Errors
-    /// A [`Problem`] when it cannot be opened.
+    /// A [`Problem`] when it cannot be opened, or is no log.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let about =
             |error: io::Error| Problem::about(format!("cannot log to {}", path.display()), &error);
+        let is_file = path.metadata().is_ok_and(|found| found.is_file());
+        if is_file && !begins_as_text(path).map_err(about)? {
+            return Err(Problem::new(format!(
+                "cannot log to {}: it is there, and is no text; name another file",
+                path.display()
+            )));
+        }
         let mut options = OpenOptions::new();
         let file = options
             .append(true)
@@ -93,6 +104,20 @@ impl LogFile {
     fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
         self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a file begins as text does: a name typed wrong adds to no game and no recording.
+fn begins_as_text(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?
+        .take(LOOKED_AT_BYTES)
+        .read_to_end(&mut start)?;
+    let is_text = match str::from_utf8(&start) {
+        Ok(_) => true,
+        // A character may have been cut.
+        Err(error) => error.error_len().is_none(),
+    };
+    Ok(is_text && !start.contains(&0))
 }
 
 /// Writes what comes, as it comes, up to `max` bytes; how many records were left out.
@@ -193,5 +218,23 @@ mod tests {
         log.record(LogLevel::Info, LogSource::Guest, b"kept");
         log.lost.fetch_add(2, Ordering::Relaxed);
         assert_eq!(log.finish(), Err("2 records are missing".to_owned()));
+    }
+
+    #[test]
+    fn a_log_goes_on_with_text_and_with_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for no_log in [&b"\0asm\x01\0\0\0"[..], b"CABP\xff", b"text\0"] {
+            std::fs::write(&path, no_log).unwrap();
+            let told = LogFile::open(&path).unwrap_err().to_string();
+            assert!(told.contains("is no text; name another file"), "{told}");
+            assert_eq!(std::fs::read(&path).unwrap(), no_log);
+        }
+        // A character that is cut where the look ends.
+        let cut = "x".repeat(LOOKED_AT_BYTES as usize - 1) + "é";
+        for log in ["", "one\n", &cut] {
+            std::fs::write(&path, log).unwrap();
+            LogFile::open(&path).unwrap();
+        }
     }
 }

@@ -6,12 +6,12 @@
 pub mod machine;
 pub mod view;
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use cabinet_conformance::{error_line, files};
 use cabinet_host::{Frame, GameOptions, Input};
 use cabinet_wire::ROWS;
 use serde_json::{Value, json};
@@ -123,8 +123,10 @@ pub fn run(args: &Args) -> Result<Outcome, Problem> {
 fn read(path: &Path) -> Result<Recording, Problem> {
     let about = |error: &(dyn std::error::Error + 'static)| Problem::about(path.display(), error);
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+    files::open(path)
+        .map_err(|error| Problem::new(error_line(&error)))?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| about(&error))?;
     format::decode(&bytes).map_err(|error| about(&error))
 }

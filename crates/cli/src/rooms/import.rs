@@ -33,7 +33,7 @@ const MAX_KEY_BYTES: usize = 64 << 10;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What the reference host left: a folder or a bucket with its `snapshots/`, or a file that is
-    /// one record or one SCK1 snapshot.
+    /// one record or one SCK1 snapshot, such as a `.snap`.
     #[arg(value_name = "FROM")]
     from: String,
     /// The game the rooms run: a .wasm file, or a folder that is built first.
@@ -47,10 +47,12 @@ pub struct Args {
         required_unless_present = "reference_unsealed"
     )]
     reference_key: Option<PathBuf>,
-    /// FROM is a file that carries no seal, and you vouch for it.
+    /// What FROM names carries no seal, and you vouch for it: a file, or a folder that a reference host
+    /// without a key wrote.
     #[arg(long, conflicts_with = "reference_key")]
     reference_unsealed: bool,
-    /// Only this room; a snapshot does not say of which room it is, so this does.
+    /// Only this room; a snapshot does not say of which room it is, so this does, or a file's name,
+    /// ROOM or ROOM.snap.
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
     /// The slug of rooms whose record does not say one. Default: the game's own.
@@ -112,9 +114,21 @@ pub(super) async fn import(
         if let Some((room, what)) = report.refused.pop() {
             return Err(Problem::new(format!("{}: room {room}: {what}", args.from)));
         }
+    } else if args.reference_unsealed && from.is_dir() {
+        let mut rooms = unsealed(from)?;
+        rooms.retain(|(room, _)| only.is_none_or(|only| *room == only));
+        if rooms.is_empty() {
+            return Err(nothing(&args.from));
+        }
+        for (room, path) in rooms {
+            match read_unsealed(&path, room) {
+                Ok(found) => taker.take(found, &mut report).await?,
+                Err(what) => report.refused.push((room, what)),
+            }
+        }
     } else {
         let key = key.ok_or_else(|| {
-            let what = "--reference-unsealed takes a file; a folder or a bucket needs --reference-key FILE";
+            let what = "--reference-unsealed takes a file or a folder; a bucket needs --reference-key FILE";
             Problem::new(what)
         })?;
         let reference = open(&args.from, from, key)?;
@@ -122,11 +136,7 @@ pub(super) async fn import(
         let mut rooms = rooms.map_err(|error| Problem::about(&args.from, &error))?;
         rooms.retain(|found| only.is_none_or(|only| found.room == only));
         if rooms.is_empty() {
-            let what = format!(
-                "{}: no room of the reference host there; it keeps them under snapshots/",
-                args.from
-            );
-            return Err(Problem::new(what));
+            return Err(nothing(&args.from));
         }
         for found in rooms {
             match read(&reference, found).await {
@@ -250,6 +260,56 @@ fn open(url: &str, folder: &Path, key: ReferenceKey) -> Result<ReferenceStore, P
     Ok(ReferenceStore::new(store, key))
 }
 
+fn nothing(from: &str) -> Problem {
+    Problem::new(format!(
+        "{from}: no room of the reference host there; it keeps them under snapshots/"
+    ))
+}
+
+/// The rooms that a reference host without a key parked in a folder, by their id. Its checkpoints
+/// are always sealed.
+fn unsealed(folder: &Path) -> Result<Vec<(RoomId, PathBuf)>, Problem> {
+    let snapshots = folder.join("snapshots");
+    let about = |error: std::io::Error| Problem::about(snapshots.display(), &error);
+    let mut rooms = Vec::new();
+    let entries = match std::fs::read_dir(&snapshots) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(rooms),
+        Err(error) => return Err(about(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(about)?.path();
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+        let room = name.and_then(|name| name.parse::<RoomId>().ok());
+        if let Some(room) = room.filter(|_| !path.is_dir()) {
+            rooms.push((room, path));
+        }
+    }
+    rooms.sort();
+    Ok(rooms)
+}
+
+/// The record of a room that nobody sealed. What is refused is told in one line.
+fn read_unsealed(path: &Path, room: RoomId) -> Result<Found, String> {
+    let limit = usize::try_from(OBJECT_BYTES_MAX).unwrap_or(usize::MAX);
+    let bytes = files::read_up_to(path, limit).map_err(|error| error_line(&error))?;
+    let record = reference::import_unsealed(&bytes).map_err(|damage| error_line(&damage))?;
+    if record.room != room.to_string() {
+        return Err(error_line(&reference::Damage::OtherRoom));
+    }
+    Ok(Found {
+        room,
+        header: Some(record.header),
+        blob: record.body,
+    })
+}
+
+/// The room that a file is named after.
+fn room_of(path: &Path) -> Option<RoomId> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".snap").unwrap_or(name).parse().ok()
+}
+
 /// One record, or one snapshot, in a file.
 fn read_file(
     path: &Path,
@@ -282,7 +342,7 @@ fn read_file(
             blob: record.body,
         });
     }
-    let room = only.ok_or_else(|| {
+    let room = only.or_else(|| room_of(path)).ok_or_else(|| {
         Problem::new(format!(
             "{shown}: not a parked room's record; if it is a snapshot, give its room with --room ROOM"
         ))

@@ -1,9 +1,9 @@
 //! Master keys from a file. No byte of it is in any message.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use cabinet_conformance::{error_line, files};
 use cabinet_durability::seal::{Keyring, MasterKey};
 
 use crate::outcome::Problem;
@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> Result<Keyring, Problem> {
     }
     let shown = path.display();
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| Problem::about(&shown, &error))?;
+    let file = files::open(path).map_err(|error| Problem::new(error_line(&error)))?;
     file.take(MAX_KEY_FILE_BYTES + 1)
         .read_to_string(&mut text)
         // The error of a text that is none may not quote it, whatever the library does.

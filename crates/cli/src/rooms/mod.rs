@@ -125,6 +125,11 @@ pub enum What {
 /// # Errors
 /// [`Problem`] when the store, the keys or the room cannot be used.
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
+    // Arguments that count for every command conflict only where both stand before it, or behind.
+    if args.unsealed && args.key_file.is_some() {
+        let what = "--unsealed and --key-file do not go together: give one of them";
+        return Err(Problem::new(what));
+    }
     let url = args
         .store
         .clone()

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use cabinet_durability::{Checkpoint, Vault};
+use cabinet_durability::{Checkpoint, Vault, VaultError};
 use cabinet_host::{
     Frame, GameOptions, Host, HostOptions, MemoryServices, Outcome as Called, Room, Slot, Snapshot,
 };
@@ -318,7 +318,13 @@ pub(super) async fn read(vault: &Vault, which: &Which) -> Result<(Checkpoint, Ro
             vault.checkpoint(room, name).await
         }
     };
-    let mut checkpoint = checkpoint.map_err(|error| Problem::about(room, &error))?;
+    let mut checkpoint = checkpoint.map_err(|error| match error {
+        VaultError::NoCheckpoint => {
+            let what = "no checkpoint of such a room; `cabinet rooms list` shows those there are";
+            Problem::new(format!("{room}: {what}"))
+        }
+        error => Problem::about(room, &error),
+    })?;
     let bytes = std::mem::take(&mut checkpoint.bytes);
     let state = RoomState::decode(room, bytes).map_err(|error| Problem::about(room, &error))?;
     Ok((checkpoint, state))

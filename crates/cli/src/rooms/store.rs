@@ -1,5 +1,6 @@
 //! Blob stores by URL, and the two wrappers that keep an operator's hands off them.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,9 @@ use crate::outcome::Problem;
 
 /// What a store's URL looks like, for messages.
 const SHAPES: &str = "a folder, file:///FOLDER, or s3://BUCKET/PREFIX?region=REGION&endpoint=URL";
+
+/// Longest name of a bucket or a region, bytes: what old ones have.
+const NAME_BYTES_MAX: usize = 255;
 
 /// Opens the store a URL names. `unsealed` takes records without a seal, from a folder only.
 ///
@@ -62,6 +66,17 @@ fn s3_options(rest: &str, env: impl Fn(&str) -> Option<String>) -> Result<S3Opti
             "s3://{place}: no bucket; name {SHAPES}"
         )));
     }
+    // Nothing is asked of a network for a name that cannot be one. Wider than Amazon's rules, as some
+    // servers are.
+    let is_name = |name: &str, more: &[u8]| {
+        let all = |byte: &u8| byte.is_ascii_alphanumeric() || more.contains(byte);
+        name.len() <= NAME_BYTES_MAX && name.as_bytes().iter().all(all)
+    };
+    if !is_name(bucket, b"-._") {
+        return Err(Problem::new(format!(
+            "s3://{place}: a bucket's name is made of letters, digits, `-`, `.` and `_`"
+        )));
+    }
     let (mut region, mut endpoint) = (None, None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -79,6 +94,15 @@ fn s3_options(rest: &str, env: impl Fn(&str) -> Option<String>) -> Result<S3Opti
                 "give {name}=VALUE once in the store's URL"
             )));
         }
+    }
+    if endpoint.as_deref().is_some_and(|url| !is_endpoint(url)) {
+        // Not repeated: there may be a password in it.
+        let what = "the endpoint is http://HOST:PORT or https://HOST, and has no user in it; credentials come from the environment";
+        return Err(Problem::new(what));
+    }
+    if region.as_deref().is_some_and(|name| !is_name(name, b"-_")) {
+        let what = "the region's name is made of letters, digits, `-` and `_`";
+        return Err(Problem::new(what));
     }
     let region = region.or_else(|| env("AWS_REGION")).ok_or_else(|| {
         Problem::new("no region: add ?region=REGION to the store's URL or set AWS_REGION")
@@ -104,6 +128,33 @@ fn s3_options(rest: &str, env: impl Fn(&str) -> Option<String>) -> Result<S3Opti
         options.prefix = Some(key);
     }
     Ok(options)
+}
+
+/// Whether a URL can be that of an S3 server.
+fn is_endpoint(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        return false;
+    };
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match host.strip_prefix('[') {
+        Some(address) => match address.split_once(']') {
+            Some((address, rest)) if address.parse::<Ipv6Addr>().is_ok() => ("v6", rest),
+            _ => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_of = |text: &str, more: &[u8]| {
+        let all = |byte: &u8| byte.is_ascii_alphanumeric() || more.contains(byte);
+        text.as_bytes().iter().all(all)
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    !host.is_empty()
+        && is_of(host, b"-._")
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        && is_of(path, b"-._~/")
 }
 
 /// A store nothing is written to, whatever is tried: what commands that only look are given.
@@ -226,10 +277,37 @@ mod tests {
                 "credentials come from the environment",
             ),
             ("b/UPPER?region=a", "prefix"),
+            ("b b?region=a", "letters, digits"),
+            ("b\n?region=a", "letters, digits"),
+            ("b?region=a b", "region's name"),
+            ("b?region=a&endpoint=ftp://hush@x", "http://HOST:PORT"),
+            (
+                "b?region=a&endpoint=http://id:hush@127.0.0.1:9",
+                "no user in it",
+            ),
+            ("b?region=a&endpoint=http://", "http://HOST:PORT"),
+            ("b?region=a&endpoint=http://[::1", "http://HOST:PORT"),
+            ("b?region=a&endpoint=http://h:0", "http://HOST:PORT"),
+            ("b?region=a&endpoint=http://h:65536", "http://HOST:PORT"),
+            ("b?region=a&endpoint=http://h/%zz", "http://HOST:PORT"),
         ] {
             let told = options(rest).unwrap_err().to_string();
             assert!(told.contains(wanted), "{rest}: {told}");
             assert!(!told.contains("hush"), "{told}");
+        }
+        for endpoint in [
+            "http://[::1]:9000",
+            "https://s3.example.org",
+            "http://h_1:65535/p/q~",
+        ] {
+            assert!(
+                options(&format!("b?region=a&endpoint={endpoint}")).is_ok(),
+                "{endpoint}"
+            );
+        }
+        for (bucket, taken) in [("b".repeat(255), true), ("b".repeat(256), false)] {
+            let of = options(&format!("{bucket}?region=a"));
+            assert_eq!(of.is_ok(), taken, "{} bytes", bucket.len());
         }
         let none = s3_options("b?region=a", |_| None).unwrap_err().to_string();
         assert_eq!(

@@ -19,7 +19,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cabinet_conformance::{During, SeatFrames, ShotsError, run_shots};
+use cabinet_conformance::files::{FileError, open};
+use cabinet_conformance::{During, SeatFrames, ShotsError, error_line, run_shots};
 use cabinet_host::{Game, GameOptions};
 use serde_json::json;
 
@@ -156,18 +157,20 @@ pub fn film(game: &Game, script: &SmokeScript) -> Result<Vec<SeatFrames>, Proble
 fn read_script(path: &Path) -> Result<SmokeScript, Problem> {
     // One byte more than allowed is enough to know.
     let bytes = read_up_to(path, MAX_SCRIPT_BYTES as u64 + 1).map_err(|error| {
-        let what = format!(
-            "{}: {error}; name the script with --script FILE",
-            path.display()
-        );
-        Problem::new(what)
+        let what = error_line(&error);
+        Problem::new(format!("{what}; name the script with --script FILE"))
     })?;
     SmokeScript::parse(&bytes).map_err(|problem| Problem::new(problem.to_string()))
 }
 
-fn read_up_to(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+/// The first bytes of a file.
+fn read_up_to(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    let read = open(path)?.take(max).read_to_end(&mut bytes);
+    read.map_err(|source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(bytes)
 }
 
@@ -308,8 +311,8 @@ fn check(out: &Path, pictures: &[Picture], args: &Args) -> Result<Outcome, Probl
 fn committed_file(path: &Path) -> Result<Option<Vec<u8>>, Problem> {
     match read_up_to(path, compare::MAX_SHOT_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Problem::new(format!("smoke: {}: {error}", path.display()))),
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Problem::new(format!("smoke: {}", error_line(&error)))),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the test files share: the program, run, the games of `fixtures`, and a room's state.
 #![allow(dead_code)] // Each test file takes what it needs.
 
+pub mod bucket;
 pub mod place;
 pub mod reference;
+#[path = "../skip/mod.rs"]
+pub mod skip;
 #[cfg(unix)]
 pub mod terminal;
 

@@ -39,12 +39,13 @@ impl Place {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
-        runtime.unwrap().block_on(place.fill());
+        let vault = place.vault(&[(1, SECRET)]);
+        runtime.unwrap().block_on(place.fill(&vault));
         place
     }
 
-    async fn fill(&self) {
-        let vault = self.vault(&[(1, SECRET)]);
+    /// Writes the two rooms into a store.
+    pub async fn fill(&self, vault: &Vault) {
         let wasm = fs::read(fixture("tour.wasm")).unwrap();
         let mut load = GameOptions::default();
         load.deadline = std::time::Duration::from_secs(60);

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::skip::skipped;
+
 /// How long a screen may take to be as it should. Machines are slow and shared.
 pub const WIDE: Duration = Duration::from_secs(90);
 
@@ -20,7 +22,10 @@ impl Terminal {
     pub fn open(cols: u32, rows: u32) -> Option<Self> {
         static OPENED: AtomicU32 = AtomicU32::new(0);
         if Command::new("tmux").arg("-V").output().is_err() {
-            eprintln!("SKIPPED: tmux is not installed, nothing was tested in a terminal");
+            skipped(
+                "tmux",
+                "it is not installed, nothing is tested in a terminal",
+            );
             return None;
         }
         let number = OPENED.fetch_add(1, Ordering::Relaxed);

@@ -1,21 +1,22 @@
 //! What the tests share that build games: whether that can be done here, and where to.
 #![allow(dead_code)] // Each test file takes what it needs.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cabinet_conformance::toolchain::{DEFAULT_TARGET, Toolchain};
 
-/// Whether games can be built here. If not, says what is not run, and why, where nobody misses it:
-/// the test harness hides what a test prints and not this.
-pub fn can_build(what: &str) -> bool {
+#[path = "../skip/mod.rs"]
+mod skip;
+
+/// Whether games can be built here. If not, says why.
+pub fn can_build() -> bool {
     let why = match Toolchain::find(DEFAULT_TARGET) {
         Ok(toolchain) => toolchain.too_old_for(env!("CARGO_PKG_RUST_VERSION")),
         Err(missing) => Some(missing.to_string()),
     };
     if let Some(why) = &why {
-        let _ = writeln!(std::io::stderr(), "NOT RUN {what}: {why}");
+        skip::skipped("games", why);
     }
     why.is_none()
 }

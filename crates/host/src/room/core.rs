@@ -290,8 +290,10 @@ impl Core {
             deadline: until,
         });
         let outcome = catch_unwind(AssertUnwindSafe(|| run(self)));
-        let watched = game.host.watchdog.disarm(ticket);
-        let wall = began.elapsed();
+        let ended = Instant::now();
+        let watched = game.host.watchdog.disarm(ticket, ended);
+        let wall = ended.saturating_duration_since(began);
+        let wall = wall.saturating_sub(watched.stood_still);
         self.shared_mut().io.watch = None;
         let left = self.fuel.get_i64();
         let fuel = budget.saturating_sub(left).max(0).unsigned_abs();

@@ -1,0 +1,121 @@
+//! A process that is stopped and goes on, as by Ctrl-Z and `fg`: no guest is judged by the time that
+//! went by meanwhile.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::fixture;
+use common::terminal::Terminal;
+
+/// Wide: a callback takes a fraction of a second, a twentieth of this on a machine with nothing else to do.
+const DEADLINE: Duration = Duration::from_secs(6);
+
+/// A game whose `wake` counts for as long as it takes.
+fn slow(path: &Path) {
+    let text = std::fs::read_to_string(fixture("wat/fault-error-text.wat")).unwrap();
+    // Counts instead of failing.
+    let wake = text.find("(func (export \"wake\")").unwrap();
+    let slow = format!(
+        "{}(func (export \"wake\") (result i32) (local $n i32)
+           (local.set $n (i32.const 100000000))
+           (loop $again
+             (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+           (i32.const 0)))",
+        &text[..wake]
+    );
+    std::fs::write(path, wat::parse_str(slow).unwrap()).unwrap();
+}
+
+#[test]
+fn control_z_holds_a_callback_and_fg_lets_it_go_on() {
+    let Some(terminal) = Terminal::open(100, 30) else {
+        return;
+    };
+    let game = terminal.file("slow.wasm");
+    slow(&game);
+    let play = |deadline: u32| {
+        terminal.cabinet(&format!(
+            "play {} --config host.deadline_ms={deadline}",
+            game.display()
+        ));
+    };
+    // It is judged by what it takes, and the program ends.
+    play(10);
+    let screen = terminal.ended_with(1);
+    assert!(screen.contains("deadline of 10ms passed"), "{screen}");
+    // The longest deadline a room may have. It is in a callback all the time.
+    play(2_000);
+    terminal.shows("seat 1/1");
+    for _ in 0..3 {
+        terminal.press(&["C-z"]);
+        terminal.shows("Stopped");
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            sleep(Duration::from_millis(50));
+        }
+        terminal.line("clear; fg");
+        terminal.shows("seat 1/1");
+        // Time in which it would have been judged.
+        sleep(Duration::from_millis(500));
+        terminal.shows("seat 1/1");
+    }
+    terminal.press(&["C-c"]);
+    let screen = terminal.until("the shell", |screen| screen.contains("ready>"));
+    assert!(!screen.contains("passed"), "{screen}");
+}
+
+#[test]
+fn a_callback_that_is_held_longer_than_its_deadline_is_not_late() {
+    let dir = tempfile::tempdir().unwrap();
+    slow(&dir.path().join("slow.wasm"));
+    std::fs::write(
+        dir.path().join("s"),
+        "join 0\nwake\nwake\nwake\nwake\nwake\nwake\n",
+    )
+    .unwrap();
+    let deadline = format!("{}s", DEADLINE.as_secs());
+    let child = Command::new(env!("CARGO_BIN_EXE_cabinet"))
+        .args(["check", "slow.wasm", "--script", "s", "--deadline"])
+        .arg(deadline)
+        .arg("--json")
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let tell = |signal: &str| {
+        let pid = child.id().to_string();
+        let told = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(told.success(), "{signal}");
+    };
+    // It is in a callback nearly all the time; not before it has computed for a while.
+    let computed = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        // User time, hundredths of a second.
+        fields.nth(11).unwrap().parse::<u64>().unwrap()
+    };
+    while computed() < 40 {
+        sleep(Duration::from_millis(2));
+    }
+    tell("-STOP");
+    let began = Instant::now();
+    while began.elapsed() < DEADLINE + Duration::from_secs(1) {
+        sleep(Duration::from_millis(50));
+    }
+    tell("-CONT");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let verdicts = told["report"]["verdicts"].as_array().unwrap();
+    let latency = verdicts
+        .iter()
+        .find(|one| one["name"] == "callback latency");
+    assert_eq!(latency.unwrap()["judgement"], "pass", "{said}");
+}
