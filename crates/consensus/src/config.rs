@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::events::FeedLimits;
 use crate::lobby::AdmissionTiming;
 use crate::log::RECORD_BYTES_MAX;
@@ -197,6 +199,12 @@ fn no_longer(what: &'static str, value: Duration, max: Duration) -> Result<(), C
 /// Whether a time is no longer than any may be.
 pub(crate) fn time_fits(what: &'static str, value: Duration) -> Result<(), ConfigError> {
     no_longer(what, value, TIME_MAX)
+}
+
+/// When what may take `within` is over; [`TIME_MAX`] from now at the latest, since no clock need
+/// reach further.
+pub(crate) fn deadline(within: Duration) -> Instant {
+    Instant::now() + within.min(TIME_MAX)
 }
 
 fn number_fits(what: &'static str, value: u64, max: u64) -> Result<(), ConfigError> {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
 use cabinet_consensus::ids::Incarnation;
-use cabinet_consensus::log::{LogStore, MemoryLog};
+use cabinet_consensus::log::{LogError, LogStore, MemoryLog};
 use cabinet_consensus::session::{
-    GameSession, HostOptions, JoinError, JoinOptions, OpenError, ReturnPolicy, SessionConfig,
-    game_host, game_join, game_resume,
+    GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ReturnPolicy,
+    SessionConfig, game_host, game_join, game_resume,
 };
 use common::{Sum, config as usual, peer, port, sum, until};
 use tokio::time::{Instant, sleep, timeout};
@@ -182,4 +182,62 @@ async fn a_game_of_three_goes_on_without_whoever_was_told_welcome_and_ran_out_of
 #[tokio::test(start_paused = true)]
 async fn a_game_of_three_goes_on_without_whoever_was_told_welcome_and_was_dropped() {
     at_every_moment(2, End::Dropped).await;
+}
+
+/// Ann hosts for three, bob comes, and ann gives up before the third does.
+async fn ann_gives_up(end: End) {
+    let net = MemoryFabric::new();
+    let at = ["ann", "bob", "cyd"].map(|name| net.join(peer(name)).unwrap());
+    let within = Duration::from_secs(2);
+    let options = HostOptions {
+        claim_wait: Duration::from_millis(100),
+        within: (end == End::TimedOut).then_some(within),
+        ..HostOptions::new(3, Incarnation(1))
+    };
+    let log = MemoryLog::new();
+    let anns = SessionConfig {
+        log: Arc::new(log.clone()),
+        ..config(1)
+    };
+    let begun = Instant::now();
+    let hosting = game_host(port(&at[0]), sum(), options, anns);
+    let hosting = async {
+        match end {
+            End::TimedOut => assert_eq!(
+                hosting.await.err(),
+                Some(HostError::Timeout {
+                    present: 2,
+                    wanted: 3
+                })
+            ),
+            End::Dropped => assert!(timeout(within, hosting).await.is_err()),
+        }
+        begun.elapsed()
+    };
+    let coming = game_join(port(&at[1]), sum(), joining(PATIENCE), config(2));
+    let (took, bob) = tokio::join!(hosting, coming);
+    let bob = bob.unwrap();
+    let patience = config(0).timing.election_max() * 10;
+    assert!(took <= within + patience, "{took:?}");
+    if end == End::Dropped {
+        sleep(patience).await;
+    }
+    // Everything it started is gone: its game's name is free, and its log closed.
+    drop(port(&at[0]));
+    assert!(matches!(log.state(), Err(LogError::Closed)), "{end:?}");
+    // Who came in goes on without it, and lets the next one in.
+    add(&bob, 1).await;
+    assert_eq!(bob.seats().free_seats(), 2);
+    let cyd = game_join(port(&at[2]), sum(), joining(PATIENCE), config(3)).await;
+    add(&cyd.unwrap(), 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_runs_out_of_time_leaves_its_game_to_those_who_came_in() {
+    ann_gives_up(End::TimedOut).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_dropped_leaves_its_game_to_those_who_came_in() {
+    ann_gives_up(End::Dropped).await;
 }

@@ -18,14 +18,24 @@
 //! - nothing is heard but under leadership: what was said before may have been taken back since;
 //! - who gave up loses the place it was given at once, unless it takes part after all.
 
+mod guard;
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::wire::{Announce, Verdict};
 use crate::ids::{NodeId, PeerId, SessionId};
-use crate::raft::{Membership, Progress, ProgressMap};
-use crate::state::command::Kind;
 use crate::state::seats::SeatTable;
+
+pub use view::AdmissionTiming;
+pub(crate) use view::{Step, View};
+
+use guard::{
+    CATCH_UP_SLACK, alive, caught_up, could_lead, has_seat, holds_place, may_promote, may_remove,
+    progress, verdict,
+};
+use view::Seen;
 
 /// How often a node that wants in announces itself until it is answered.
 pub(crate) const REANNOUNCE_EVERY: Duration = Duration::from_millis(500);
@@ -33,8 +43,6 @@ pub(crate) const REANNOUNCE_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const ANNOUNCEMENT_LASTS: Duration = Duration::from_millis(1500);
 /// Most peers whose announcements are kept; those of others are dropped until one expires.
 pub(crate) const ANNOUNCED_MAX: usize = 512;
-/// How many entries a learner may lack of those there were when it became one.
-const CATCH_UP_SLACK: u64 = 8;
 
 /// An announcement that is not heard.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,94 +54,6 @@ pub(crate) enum NotHeard {
     /// As many peers have announced themselves as are kept.
     #[error("{max} peers have announced themselves: it must come again later")]
     TooMany { max: usize },
-}
-
-/// How patient admission is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdmissionTiming {
-    /// A member that answered within this time counts as alive. Three heartbeats at least.
-    pub alive_within: Duration,
-    /// A member that did not answer for this long loses its place; with `None`, never. Above
-    /// `alive_within`.
-    pub evict_after: Option<Duration>,
-    /// How long a node that has a place may do nothing for it: not announce itself, or not get
-    /// nearer to the end of the log. Then it loses the place and must announce itself again. Must
-    /// be longer than a snapshot takes to send. A joiner that gives up, because its time is over or
-    /// somebody it believed told it so, says so and frees its place at once; this time is for one
-    /// that dies, or whose word is lost.
-    pub admit_within: Duration,
-}
-
-impl Default for AdmissionTiming {
-    fn default() -> Self {
-        Self {
-            alive_within: Duration::from_secs(1),
-            evict_after: None,
-            admit_within: Duration::from_secs(10),
-        }
-    }
-}
-
-/// What the leader sees.
-#[derive(Debug)]
-pub(crate) struct View<'a> {
-    /// The time since the node started.
-    pub now: Duration,
-    /// The leader.
-    pub me: &'a NodeId,
-    /// Who has a place, by the applied log.
-    pub seats: &'a SeatTable,
-    /// Whether the session is configured. Nothing is changed before.
-    pub open: bool,
-    /// The membership in effect.
-    pub membership: &'a Membership,
-    /// Whether the entry with it is committed.
-    pub membership_committed: bool,
-    /// The index of that entry.
-    pub membership_index: u64,
-    /// The last entry in the leader's log.
-    pub last_log: u64,
-    /// What the leader knows of the others.
-    pub progress: &'a ProgressMap,
-    /// Who can be reached.
-    pub connected: &'a BTreeSet<PeerId>,
-    /// Whether a change of membership has not been answered yet.
-    pub change_in_flight: bool,
-    /// Whether a seat or a vacating has not been applied yet.
-    pub proposal_in_flight: bool,
-    /// How patient to be.
-    pub timing: &'a AdmissionTiming,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Propose that `node` gets a place.
-    Seat { node: NodeId, kind: Kind },
-    /// Propose that `node` loses its place.
-    Vacate { node: NodeId, left: bool },
-    /// Let the node have the log.
-    AddLearner(NodeId),
-    /// Let the learner vote: an additive change.
-    Promote(NodeId),
-    /// Remove the node, a voter or a learner, and nobody else.
-    Remove(NodeId),
-    /// Finish the change of voters a leader before this one began.
-    FinishJoint,
-    /// Tell who announced itself what became of it.
-    Answer {
-        to: PeerId,
-        node: NodeId,
-        verdict: Verdict,
-    },
-}
-
-/// A view, and which members are alive by it.
-struct Seen<'a> {
-    view: &'a View<'a>,
-    live: BTreeSet<NodeId>,
-    /// Of these, who answered what was sent since the seats and members are what they are.
-    fresh: BTreeSet<NodeId>,
 }
 
 /// The seats and members when last seen.
@@ -288,11 +208,12 @@ impl Admission {
             self.member_since.entry(node.clone()).or_insert(view.now);
         }
         self.heard.retain(|peer, heard| {
-            view.connected.contains(peer) && view.now < heard.last + ANNOUNCEMENT_LASTS
+            view.connected.contains(peer)
+                && view.now < heard.last.saturating_add(ANNOUNCEMENT_LASTS)
         });
         let admit_within = view.timing.admit_within;
         self.gave_up
-            .retain(|_, (_, at)| view.now < *at + admit_within);
+            .retain(|_, (_, at)| view.now < at.saturating_add(admit_within));
         // Who lost its place asks anew: what it said while it had one must not seat who left.
         let placed = &view.seats.voters() | &view.seats.learners();
         for node in self.placed.difference(&placed) {
@@ -492,7 +413,10 @@ impl Admission {
             .find(|(node, candidate)| {
                 *node != seen.view.me
                     && has_seat(seen, node)
-                    && seen.view.now >= candidate.since + seen.view.timing.admit_within
+                    && seen.view.now
+                        >= candidate
+                            .since
+                            .saturating_add(seen.view.timing.admit_within)
             })
             .map(|(node, _)| node.clone())
     }
@@ -583,98 +507,6 @@ impl Admission {
             });
         me_last.then(|| Step::Remove(seen.view.me.clone()))
     }
-}
-
-/// What an announcement is answered with, or `None` while its case is open.
-fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) -> Option<Verdict> {
-    if announce.session.is_some_and(|meant| meant != session) {
-        return Some(Verdict::WrongSession);
-    }
-    if !seen.view.open {
-        return Some(Verdict::NotOpen);
-    }
-    // It would wait for a vote in vain, and hold a seat meanwhile.
-    if announce.needs_vote && !seen.view.seats.core.is_empty() {
-        return Some(Verdict::CoreVotes);
-    }
-    let node = &announce.node;
-    let in_it = seen.view.membership_committed && seen.view.membership.contains(node);
-    if holds_place(seen, node) {
-        return in_it.then_some(Verdict::Welcome);
-    }
-    seen.view
-        .seats
-        .clone()
-        .take(node, announce.kind)
-        .err()
-        .map(Verdict::from)
-}
-
-/// Whether this very life of the peer has a place, or votes by the session's settings.
-fn holds_place(seen: &Seen<'_>, node: &NodeId) -> bool {
-    has_seat(seen, node) || seen.view.seats.core.contains(node)
-}
-
-/// Whether this very life of the peer has a place that can be taken from it.
-fn has_seat(seen: &Seen<'_>, node: &NodeId) -> bool {
-    seen.view
-        .seats
-        .place_of(&node.peer)
-        .is_some_and(|(_, life)| life == node.incarnation)
-}
-
-fn progress(seen: &Seen<'_>, node: &NodeId) -> Progress {
-    seen.view.progress.get(node).copied().unwrap_or_default()
-}
-
-fn alive(seen: &Seen<'_>, node: &NodeId) -> bool {
-    seen.live.contains(node)
-}
-
-/// Whether the learner answers, and has acknowledged both the entry that made it one and what there
-/// was in the log then.
-fn caught_up(seen: &Seen<'_>, node: &NodeId, candidate: &Candidate) -> bool {
-    let wanted = candidate
-        .target
-        .map(|target| target.max(seen.view.membership_index));
-    alive(seen, node)
-        && matches!((progress(seen, node).matched, wanted), (Some(has), Some(wanted)) if has >= wanted)
-}
-
-fn could_lead(seen: &Seen<'_>, node: &NodeId) -> bool {
-    let matched = progress(seen, node).matched;
-    alive(seen, node)
-        && matched.is_some_and(|has| has >= seen.view.last_log.saturating_sub(CATCH_UP_SLACK))
-}
-
-fn majority_of(voters: &BTreeSet<NodeId>, counted: &BTreeSet<NodeId>) -> bool {
-    voters.intersection(counted).count() > voters.len() / 2
-}
-
-/// Whether the voters without `node` have a majority among those `counted`, and those with it too.
-fn may_remove(seen: &Seen<'_>, node: &NodeId, counted: &BTreeSet<NodeId>) -> bool {
-    let mut remaining = seen.view.membership.voters.clone();
-    remaining.remove(node);
-    !remaining.is_empty()
-        && !seen.view.membership.is_joint()
-        && majority_of(&remaining, counted)
-        && seen
-            .view
-            .membership
-            .has_quorum(|node| counted.contains(node))
-}
-
-/// Whether the voters with `node` have a majority that answers, `node` among it, and those without
-/// it too.
-fn may_promote(seen: &Seen<'_>, node: &NodeId) -> bool {
-    let mut voters = seen.view.membership.voters.clone();
-    voters.insert(node.clone());
-    seen.fresh.contains(node)
-        && majority_of(&voters, &seen.fresh)
-        && seen
-            .view
-            .membership
-            .has_quorum(|node| seen.fresh.contains(node))
 }
 
 #[cfg(test)]

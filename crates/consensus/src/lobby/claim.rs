@@ -144,8 +144,8 @@ impl HostClaim {
         self.session = session;
         self.nonce = nonce;
         self.phase = Phase::Claiming {
-            deadline: now + self.wait,
-            repeat_at: now + self.wait / REPEATS,
+            deadline: now.saturating_add(self.wait),
+            repeat_at: now.saturating_add(self.wait / REPEATS),
             awaited: self.connected.clone(),
             answered: false,
         };
@@ -171,7 +171,7 @@ impl HostClaim {
         self.phase = Phase::Established {
             term,
             leader: None,
-            beacon_at: now + self.beacon_every(),
+            beacon_at: now.saturating_add(self.beacon_every()),
         };
         self.kin.clear();
         vec![ClaimAction::Broadcast(self.mine())]
@@ -336,11 +336,11 @@ impl HostClaim {
             Phase::Claiming {
                 repeat_at, awaited, ..
             } if now >= *repeat_at => {
-                *repeat_at = now + repeat_every;
+                *repeat_at = now.saturating_add(repeat_every);
                 awaited.iter().cloned().collect()
             }
             Phase::Established { beacon_at, .. } if now >= *beacon_at => {
-                *beacon_at = now + beacon_every;
+                *beacon_at = now.saturating_add(beacon_every);
                 let strangers = self.connected.iter();
                 let strangers = strangers.filter(|peer| !self.kin.contains_key(*peer));
                 strangers.cloned().collect()
@@ -374,7 +374,7 @@ impl HostClaim {
     }
 
     fn beacon_every(&self) -> Duration {
-        self.wait * BEACON_WAITS
+        self.wait.saturating_mul(BEACON_WAITS)
     }
 
     fn mine(&self) -> LobbyMsg {
@@ -389,6 +389,7 @@ impl HostClaim {
             established: term.is_some(),
             term: term.unwrap_or(0),
             leader,
+            proof: None,
         })
     }
 

@@ -94,6 +94,13 @@ impl Knock {
         }
     }
 
+    /// A peer takes back whatever it said: it answers for nothing any more.
+    pub(crate) fn heard_withdraw(&mut self, from: &PeerId) {
+        self.claims.remove(from);
+        self.answers.remove(from);
+        self.heard_no_claim(from);
+    }
+
     /// A peer says what becomes of this node.
     pub(crate) fn heard_answer(&mut self, from: &PeerId, answer: Answer) {
         let meant = self.wanted.is_none_or(|wanted| wanted == answer.session);
@@ -129,7 +136,7 @@ impl Knock {
 
     /// When [`Self::decide`] may answer otherwise although nothing was heard.
     pub(crate) fn wakes_at(&self) -> Option<Duration> {
-        let at = self.first_claim? + self.patience;
+        let at = self.first_claim?.saturating_add(self.patience);
         (!self.answers.is_empty()).then_some(at)
     }
 
@@ -143,7 +150,7 @@ impl Knock {
             return false;
         };
         let spoke = |peer: &PeerId| self.claims.contains_key(peer) || self.idle.contains(peer);
-        now >= first + self.patience || self.connected.iter().all(spoke)
+        now >= first.saturating_add(self.patience) || self.connected.iter().all(spoke)
     }
 
     /// Who leads a session, by those whose word counts.
@@ -201,6 +208,7 @@ mod tests {
             established: true,
             term,
             leader: Some(node(leader)),
+            proof: None,
         }
     }
 
@@ -210,6 +218,7 @@ mod tests {
             session: SessionId(session),
             verdict,
             members: vec![node("ann")],
+            proof: None,
         }
     }
 
@@ -274,6 +283,23 @@ mod tests {
         joe.heard_claim(&peer("bob"), claim("bob", 1, 1, "ann"), ms(0));
         joe.heard_answer(&peer("bob"), answer(1, Verdict::Welcome));
         assert_eq!(verdict(&mut joe, 0), Some(Verdict::Welcome));
+    }
+
+    #[test]
+    fn a_peer_that_takes_its_claim_back_has_no_say_any_more() {
+        let mut joe = knock(&[], &["ann", "eve"]);
+        joe.heard_claim(&peer("eve"), claim("eve", 2, 9, "eve"), ms(0));
+        joe.heard_answer(&peer("eve"), answer(2, Verdict::Welcome));
+        joe.heard_withdraw(&peer("eve"));
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(10));
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        // It is not waited for either.
+        let believed = joe.decide(ms(10));
+        assert_eq!(believed, Some(answer(1, Verdict::Welcome)));
+        assert_eq!(joe.dropped(), 0);
+        // Who is not connected says nothing by it.
+        joe.heard_withdraw(&peer("zoe"));
+        assert!(!joe.idle.contains(&peer("zoe")));
     }
 
     #[test]

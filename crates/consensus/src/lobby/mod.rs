@@ -7,11 +7,13 @@
 //! - nobody is admitted unannounced, and whoever leads admits.
 //!
 //! [`wire`] holds the messages, [`claim`] the question of who hosts, [`knock`] whom a joiner
-//! believes, [`admission`] the reconciler that turns seats and announcements into membership changes.
+//! believes, [`proof`] what a member shows one that knows it no more, [`admission`] the reconciler
+//! that turns seats and announcements into membership changes.
 
 pub(crate) mod admission;
 pub(crate) mod claim;
 pub(crate) mod knock;
+pub(crate) mod proof;
 pub(crate) mod wire;
 
 pub use admission::AdmissionTiming;

@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::proof::{PROOF_BYTES, Proof};
 use crate::ids::{NodeId, PeerId, SessionId};
 use crate::state::command::{Kind, NodeMsg};
 use crate::state::seats::NoPlace;
@@ -46,6 +47,9 @@ pub(crate) enum LobbyError {
     /// An answer lists too many members.
     #[error("an answer lists at most {max} members, this one {len}: list fewer")]
     Members { len: usize, max: usize },
+    /// A proof does not have its length.
+    #[error("a proof has {PROOF_BYTES} bytes, this one has {len}: drop the message")]
+    Proof { len: usize },
     /// The node is another peer's.
     #[error("{from} spoke for {named}: drop the message and count it against {from}")]
     NotItsOwn { from: PeerId, named: NodeId },
@@ -120,6 +124,8 @@ pub(crate) struct Claim {
     pub term: u64,
     /// Who leads in that term, if the holder hears from a leader.
     pub leader: Option<NodeId>,
+    /// That the holder was let into the session, for the one peer this is sent to.
+    pub proof: Option<Proof>,
 }
 
 /// What became of an announcement.
@@ -133,6 +139,8 @@ pub(crate) struct Answer {
     pub verdict: Verdict,
     /// The members, so that it knows whom to expect frames from.
     pub members: Vec<NodeId>,
+    /// As that of a [`Claim`].
+    pub proof: Option<Proof>,
 }
 
 /// One message of the lobby lane.
@@ -208,6 +216,8 @@ struct ClaimPb {
     term: u64,
     #[prost(message, optional, tag = "6")]
     leader: Option<NodeMsg>,
+    #[prost(bytes = "bytes", optional, tag = "7")]
+    proof: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -226,6 +236,8 @@ struct AnswerPb {
     verdict: i32,
     #[prost(message, repeated, tag = "4")]
     members: Vec<NodeMsg>,
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    proof: Option<Bytes>,
 }
 
 /// The frame of a message.
@@ -253,6 +265,7 @@ pub(crate) fn encode(msg: &LobbyMsg) -> Result<Bytes, LobbyError> {
             established: claim.established,
             term: claim.term,
             leader: claim.leader.as_ref().map(Into::into),
+            proof: claim.proof.map(proof_bytes),
         }),
         LobbyMsg::Withdraw { nonce } => BodyPb::Withdraw(NoncePb { nonce: *nonce }),
         LobbyMsg::NoClaim { nonce } => BodyPb::NoClaim(NoncePb { nonce: *nonce }),
@@ -263,6 +276,7 @@ pub(crate) fn encode(msg: &LobbyMsg) -> Result<Bytes, LobbyError> {
                 session: session_bytes(answer.session),
                 verdict: answer.verdict.into(),
                 members: answer.members.iter().map(NodeMsg::from).collect(),
+                proof: answer.proof.map(proof_bytes),
             })
         }
     };
@@ -299,6 +313,7 @@ pub(crate) fn decode(from: &PeerId, frame: &[u8]) -> Result<LobbyMsg, LobbyError
                 Some(leader) => Some(node(Some(leader), "leader")?),
                 None => None,
             },
+            proof: claim.proof.as_ref().map(proof).transpose()?,
         }),
         BodyPb::Withdraw(claim) => LobbyMsg::Withdraw { nonce: claim.nonce },
         BodyPb::NoClaim(claim) => LobbyMsg::NoClaim { nonce: claim.nonce },
@@ -313,6 +328,7 @@ pub(crate) fn decode(from: &PeerId, frame: &[u8]) -> Result<LobbyMsg, LobbyError
                     .into_iter()
                     .map(|member| node(Some(member), "member"))
                     .collect::<Result<_, _>>()?,
+                proof: answer.proof.as_ref().map(proof).transpose()?,
             })
         }
     };
@@ -341,6 +357,15 @@ fn session(bytes: &Bytes) -> Result<SessionId, LobbyError> {
     let bytes =
         <[u8; 16]>::try_from(&bytes[..]).map_err(|_| LobbyError::Session { len: bytes.len() })?;
     Ok(SessionId(u128::from_be_bytes(bytes)))
+}
+
+fn proof_bytes(proof: Proof) -> Bytes {
+    Bytes::copy_from_slice(&proof)
+}
+
+fn proof(bytes: &Bytes) -> Result<Proof, LobbyError> {
+    let len = bytes.len();
+    bytes[..].try_into().map_err(|_| LobbyError::Proof { len })
 }
 
 fn node(msg: Option<NodeMsg>, field: &'static str) -> Result<NodeId, LobbyError> {

@@ -11,18 +11,20 @@
 mod answer;
 mod house;
 mod load;
+mod members;
 mod patience;
 mod propose;
 mod reader;
+mod reads;
 mod rounds;
 mod serve;
+mod submit;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -31,22 +33,20 @@ use crate::config::{Compaction, Limits, Timing};
 use crate::events::Feed;
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
-use crate::ids::{ClientId, NodeId, PeerId, SessionId};
+use crate::ids::{ClientId, NodeId, SessionId};
+use crate::lobby::proof::Secret;
 use crate::log::LogStore;
-use crate::raft::rpc::{Caller, Rpc};
-use crate::raft::wire::{Body, ReadAsked, Submit};
-use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError, SubmitError};
+use crate::raft::rpc::Rpc;
+use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
 use crate::raft::{SharedReplica, lock};
-use crate::state::Applied;
-use crate::state::command::plain::Draft;
-use crate::state::command::{Body as Do, Configure};
+use crate::state::command::Configure;
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
 pub use propose::ProposeError;
 pub(crate) use reader::{Next, RawEvents};
+pub use reads::ReadError;
 
-use answer::submitted_from;
 use house::keep_house;
 use load::Load;
 use patience::sweep;
@@ -54,6 +54,7 @@ use propose::ClientState;
 pub(crate) use propose::Reserved;
 use rounds::Rounds;
 use serve::serve;
+use submit::Undecided;
 
 /// Monotonic time, passed in so that a simulator decides what it is.
 pub trait Clock: Send + Sync + 'static {
@@ -75,18 +76,6 @@ impl Clock for TokioClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
     }
-}
-
-/// A read that cannot be promised to be the latest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// No majority confirmed the leader in time.
-    #[error("no majority confirmed a leader in time")]
-    NoQuorum,
-    /// The node has stopped.
-    #[error("the session is closed")]
-    Closed,
 }
 
 /// Frames this node did not serve.
@@ -177,7 +166,10 @@ pub(crate) struct Node {
     nonce: u64,
     /// When a leader was last heard.
     heard: Mutex<Duration>,
+    /// Nodes that are believed to be members although the log names them nowhere.
     trusted: Mutex<BTreeSet<NodeId>>,
+    /// What the log's first settings hold, as far as it was looked for in the log itself.
+    secret_in_log: OnceLock<Secret>,
     tasks: Mutex<Option<JoinSet<()>>>,
     /// What the node runs on: who drops a session may be elsewhere.
     runtime: Handle,
@@ -220,6 +212,7 @@ impl Node {
             compaction: parts.compaction,
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
+            secret_in_log: OnceLock::new(),
             tasks: Mutex::new(None),
             runtime: Handle::current(),
             closed: AtomicBool::new(false),
@@ -309,259 +302,6 @@ impl Node {
         now.saturating_add(ahead).max(seen)
     }
 
-    /// Decides a command here, where this node leads.
-    fn submit_here(
-        &self,
-        body: Do,
-    ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + '_ {
-        self.stamp_and_submit(&Draft::Other(body))
-    }
-
-    fn stamp_and_submit(
-        &self,
-        draft: &Draft<'_>,
-    ) -> impl Future<Output = Result<Applied, SubmitError>> + Send + use<'_> {
-        self.engine.submit(draft.stamped(self.stamp()))
-    }
-
-    /// Decides a command of this node's own client here, within what is under way for all.
-    async fn submit_own(&self, draft: &Draft<'_>) -> Result<Applied, SubmitError> {
-        let Some(_carried) = self.load.take_own() else {
-            return Err(SubmitError::Busy);
-        };
-        self.stamp_and_submit(draft).await
-    }
-
-    /// [`Node::submit_here`] for a member, within what is under way for it and for all.
-    async fn submit_for(&self, from: &NodeId, draft: &Draft<'_>) -> Result<Applied, SubmitError> {
-        let Some(_carried) = self.load.take(&from.peer) else {
-            return Err(SubmitError::Busy);
-        };
-        self.stamp_and_submit(draft).await
-    }
-
-    /// Has a command decided by whoever leads, sending it again until `deadline`. Commands that
-    /// go through here may be applied twice without harm.
-    async fn submit(&self, body: Do, deadline: Instant) -> Result<Applied, Undecided> {
-        let draft = Draft::Other(body);
-        self.submit_noting(draft, None, deadline, &mut false).await
-    }
-
-    /// [`Node::submit`], noting in `maybe` whether an attempt before the answer may be in a log.
-    /// `serial` is one of this node's under way.
-    async fn submit_noting(
-        &self,
-        draft: Draft<'_>,
-        serial: Option<u64>,
-        deadline: Instant,
-        maybe: &mut bool,
-    ) -> Result<Applied, Undecided> {
-        let mut hint: Option<NodeId> = None;
-        let mut hops = 0u32;
-        let mut busy = false;
-        // The usual case at a leader, without what a thousand proposals would contend for.
-        let now = Instant::now();
-        if self.engine.leads() && now < deadline {
-            let attempt = self.submit_own(&draft);
-            match self.until(now, deadline, serial, attempt).await {
-                Some(Ok(applied)) => return Ok(applied),
-                Some(Err(SubmitError::NotLeader { leader })) => hint = leader,
-                Some(Err(SubmitError::Busy)) => busy = true,
-                Some(Err(SubmitError::Unknown)) => *maybe = true,
-                Some(Err(SubmitError::Stopped(_))) => return Err(Undecided::stopped(*maybe)),
-                None => {
-                    return Err(Undecided::Late {
-                        maybe: true,
-                        leader: Some(self.me().clone()),
-                    });
-                }
-            }
-        }
-        let mut status = self.engine.status();
-        loop {
-            let (believed, stopped) = {
-                let now = status.borrow_and_update();
-                (now.leader.clone(), now.stopped.is_some())
-            };
-            if stopped {
-                return Err(Undecided::stopped(*maybe));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(if busy && !*maybe {
-                    Undecided::Busy
-                } else {
-                    Undecided::Late {
-                        maybe: *maybe,
-                        leader: believed,
-                    }
-                });
-            }
-            let leader = hint.take().or(believed);
-            let result = match &leader {
-                Some(leader) if leader == self.me() => {
-                    let attempt = self.submit_own(&draft);
-                    match tokio::time::timeout(left, attempt).await {
-                        Ok(result) => result,
-                        Err(_) => {
-                            return Err(Undecided::Late {
-                                maybe: true,
-                                leader: Some(leader.clone()),
-                            });
-                        }
-                    }
-                }
-                Some(leader) => {
-                    let hop = left.min(self.timing.election_max() * 2);
-                    let forward = self.forward(leader, draft.stamped(0), hop);
-                    Box::pin(forward).await
-                }
-                None => Err(SubmitError::NotLeader { leader: None }),
-            };
-            match result {
-                Ok(applied) => return Ok(applied),
-                Err(SubmitError::NotLeader { leader }) => {
-                    busy = false;
-                    hint = leader;
-                }
-                Err(SubmitError::Busy) => busy = true,
-                Err(SubmitError::Unknown) => *maybe = true,
-                Err(SubmitError::Stopped(_)) => return Err(Undecided::stopped(*maybe)),
-            }
-            hops += 1;
-            // A hint is followed at once, but not for ever: two nodes may name each other.
-            // Otherwise whoever leads next is waited for.
-            if hint.is_none() || hint == leader || hops.is_multiple_of(3) {
-                hint = None;
-                let pause = self.timing.heartbeat().min(left);
-                let _ = tokio::time::timeout(pause, status.changed()).await;
-            }
-        }
-    }
-
-    async fn forward(
-        &self,
-        leader: &NodeId,
-        command: Bytes,
-        hop: Duration,
-    ) -> Result<Applied, SubmitError> {
-        let asked = self.rpc.call(leader, Body::Submit(Submit { command }), hop);
-        match asked.await {
-            Ok(Body::Submitted(answer)) => submitted_from(answer),
-            Ok(_) => Err(SubmitError::Unknown),
-            Err(crate::raft::rpc::CallError::NotSent) => {
-                Err(SubmitError::NotLeader { leader: None })
-            }
-            Err(_) => Err(SubmitError::Unknown),
-        }
-    }
-
-    /// The entry a read must wait for, where this node leads.
-    async fn read_index(&self) -> Result<u64, ReadIndexError> {
-        let engine = self.engine.clone();
-        let ask = async move { engine.read_index().await };
-        self.reads.join(ask).await
-    }
-
-    /// Waits until this node has applied every turn that was acknowledged before the call.
-    pub(crate) async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
-        let deadline = Instant::now() + within;
-        let mut status = self.engine.status();
-        if lock(&self.replica).planted.local_reads {
-            return Ok(self.feed.applied());
-        }
-        loop {
-            let now = status.borrow_and_update().clone();
-            if now.stopped.is_some() {
-                return Err(ReadError::Closed);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ReadError::NoQuorum);
-            }
-            let index = match &now.leader {
-                Some(leader) if leader == self.me() => {
-                    match tokio::time::timeout(left, self.read_index()).await {
-                        Ok(Ok(index)) => Some(index),
-                        Ok(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
-                        _ => None,
-                    }
-                }
-                Some(leader) => {
-                    let hop = left.min(self.timing.election_max() * 2);
-                    match self.rpc.call(leader, Body::Read(ReadAsked {}), hop).await {
-                        Ok(Body::ReadAt(at)) => at.index,
-                        _ => None,
-                    }
-                }
-                None => None,
-            };
-            if let Some(index) = index {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let mut progress = self.feed.progress();
-                let applied = progress.wait_for(|applied| *applied > index);
-                return match tokio::time::timeout(left, applied).await {
-                    Ok(Ok(_)) => Ok(index + 1),
-                    _ => Err(ReadError::NoQuorum),
-                };
-            }
-            let pause = self.timing.heartbeat().min(left);
-            let _ = tokio::time::timeout(pause, status.changed()).await;
-        }
-    }
-
-    /// Hands leadership to `to`, and waits until it leads.
-    pub(crate) async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
-        let mut status = self.engine.status();
-        if self.engine.transfer(to).await.is_err() {
-            return false;
-        }
-        let led = status.wait_for(|status| status.leader.as_ref() == Some(to));
-        matches!(tokio::time::timeout(within, led).await, Ok(Ok(_)))
-    }
-
-    /// How long ago a leader was heard. Raft itself goes on naming a leader that fell silent, since
-    /// its pre-vote changes nothing.
-    pub(crate) fn leader_silent_for(&self) -> Duration {
-        self.clock.now().saturating_sub(*guard(&self.heard))
-    }
-
-    /// Whether this peer may say who is a member and who leads: a node of it votes by our own log, or
-    /// is trusted.
-    pub(crate) fn believes(&self, peer: &PeerId) -> bool {
-        let membership = self.engine.status().borrow().membership.clone();
-        let is_theirs = |node: &NodeId| node.peer == *peer;
-        membership.voters.iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
-    }
-
-    /// Takes frames of these nodes too, which somebody who is believed says are the members. Only
-    /// while no leader is heard: otherwise there is nobody else to be told of.
-    pub(crate) fn trust(&self, members: Vec<NodeId>) {
-        if self.leader_silent_for() >= self.timing.election_max() * 3 {
-            *guard(&self.trusted) = members.into_iter().collect();
-        }
-    }
-
-    /// Whether a node of this peer is a member, by our own log or by who welcomed this node.
-    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
-        let membership = self.engine.status().borrow().membership.clone();
-        let mut members = membership.voters.iter().chain(&membership.learners);
-        let is_theirs = |node: &NodeId| node.peer == *peer;
-        members.any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
-    }
-
-    /// The peers that are members, this one among them: by our own log, or, before it names any, by
-    /// who welcomed this node.
-    pub(crate) fn members(&self) -> BTreeSet<PeerId> {
-        let membership = self.engine.status().borrow().membership.clone();
-        let peer = |node: &NodeId| node.peer.clone();
-        if membership.voters.is_empty() {
-            return guard(&self.trusted).iter().map(peer).collect();
-        }
-        let members = membership.voters.iter().chain(&membership.learners);
-        members.map(peer).collect()
-    }
-
     /// Counts frames of the lobby and the app lane whose sender is not known here, or may not say
     /// that.
     pub(crate) fn count_not_member(&self, frames: u64) {
@@ -574,37 +314,6 @@ impl Node {
 
     pub(crate) fn count_malformed(&self) {
         count(&self.drops.malformed);
-    }
-
-    /// [`Node::submit`] for commands that may be applied twice without harm.
-    pub(crate) async fn submit_idempotent(&self, body: Do, deadline: Instant) -> Option<Applied> {
-        self.submit(body, deadline).await.ok()
-    }
-}
-
-/// A command nobody decided in time.
-enum Undecided {
-    Late {
-        /// Whether it may be in a log.
-        maybe: bool,
-        leader: Option<NodeId>,
-    },
-    /// The leader had too much under way: it is in no log.
-    Busy,
-    Closed,
-}
-
-impl Undecided {
-    /// The node has stopped; `maybe` says whether an attempt before may be in a log.
-    fn stopped(maybe: bool) -> Self {
-        if maybe {
-            Self::Late {
-                maybe,
-                leader: None,
-            }
-        } else {
-            Self::Closed
-        }
     }
 }
 

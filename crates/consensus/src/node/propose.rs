@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::patience::UnderWay;
 use super::{Node, Undecided, guard};
+use crate::config;
 use crate::ids::{ActionKey, ClientId, NodeId};
 use crate::state::Applied;
 use crate::state::command::plain::{Draft, PlainAct};
@@ -202,7 +203,7 @@ impl Node {
         within: Duration,
     ) -> Result<(ActionKey, Kept), ProposeError> {
         self.fits(&action)?;
-        let deadline = Instant::now() + within;
+        let deadline = config::deadline(within);
         loop {
             let reserved = self.number(pinned, deadline).await?;
             let decided = self.decide(&reserved, &action, expected_turn, deadline);

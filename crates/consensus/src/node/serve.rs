@@ -7,7 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use prost::Message;
 
 use super::answer::submitted;
-use super::{Node, count, guard};
+use super::{Node, count};
 use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
 use crate::raft::wire::{Body, Frame, Head, ReadAt, Submit, Submitted, all_fields};
@@ -18,43 +18,6 @@ use crate::state::command::{Act, Body as Do, CONFIGURE_TAG, Command, Open};
 use crate::state::sessions::Rejection;
 
 impl Node {
-    /// Whether there is anything this node would take from `from`, so that it is worth reading.
-    fn may_say_something(&self, from: &NodeId) -> bool {
-        let status = self.engine.status();
-        status.borrow().membership.contains(from)
-            || guard(&self.trusted).contains(from)
-            || (!self.engine.leads() && self.hears_no_leader())
-    }
-
-    fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
-        let status = self.engine.status();
-        let status = status.borrow();
-        match body {
-            Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
-            _ if status.membership.voters.contains(from) => true,
-            _ if guard(&self.trusted).contains(from) => true,
-            // The members may have changed while this node was cut off, and who is left may need
-            // its vote. Raft grants it only to who has everything this node has.
-            Body::Vote(_) => !self.engine.leads() && self.hears_no_leader(),
-            _ => false,
-        }
-    }
-
-    /// Whether a leader would have been heard by now if there were one and its frames came.
-    fn hears_no_leader(&self) -> bool {
-        self.leader_silent_for() >= self.timing.election_max() * 3
-    }
-
-    /// After its vote it must hear the leader it has voted for, whom its log may not name yet.
-    fn voted_for(&self, node: &NodeId) {
-        let status = self.engine.status();
-        if !status.borrow().membership.voters.contains(node) {
-            let mut trusted = guard(&self.trusted);
-            trusted.retain(|known| known.peer != node.peer);
-            trusted.insert(node.clone());
-        }
-    }
-
     async fn answer(&self, from: NodeId, id: u64, body: Body) {
         let answer = match body {
             Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
@@ -258,11 +221,7 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             continue;
         }
         if matches!(body, Body::Append(_) | Body::Chunk(_)) {
-            *guard(&node.heard) = node.clock.now();
-            let status = node.engine.status();
-            if status.borrow().membership.voters.contains(&from) {
-                guard(&node.trusted).clear();
-            }
+            node.hears_leader(&from);
         }
         serving.push(node.answer(from, id, body));
     }

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::fabric::{MemoryFabric, MemoryPeer, Port};
 use crate::game::{Blueprint, Game, TurnInfo};
-use crate::ids::GameId;
+use crate::ids::{GameId, PeerId};
 use crate::raft::Role;
+use crate::raft::rpc::Caller;
 use crate::raft::wire::{
-    Append, At, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Transfer, VoteAsked,
-    VoteMsg, Voted,
+    Append, At, Body, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Transfer,
+    VoteAsked, VoteMsg, Voted,
 };
 use crate::session::{GameSession, SessionConfig, game_node};
-use crate::state::command::{Act, Command, Hash, Open};
+use crate::state::Applied;
+use crate::state::command::{Act, Body as Do, Command, Hash, Open};
 use crate::state::sessions::Rejection;
 use crate::state::votes::NoVote;
 use crate::turns::TurnError;

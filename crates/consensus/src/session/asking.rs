@@ -125,7 +125,7 @@ async fn ask_in(
     let mut peers = links.peers();
     loop {
         broadcast(&links, &announce);
-        let again = clock.now() + REANNOUNCE_EVERY;
+        let again = clock.now().saturating_add(REANNOUNCE_EVERY);
         loop {
             let now = clock.now();
             if now >= again {
@@ -163,6 +163,7 @@ async fn ask_in(
                     knock.heard_claim(from, claim, now);
                 }
                 Ok(LobbyMsg::NoClaim { .. }) => knock.heard_no_claim(from),
+                Ok(LobbyMsg::Withdraw { .. }) => knock.heard_withdraw(from),
                 Ok(LobbyMsg::Announce(_)) => actions = host.heard_announce(from),
                 _ => {}
             }

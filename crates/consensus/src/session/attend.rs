@@ -4,8 +4,8 @@
 //! Invariants
 //! - what is under way is a future of this task: it ends with it, and nothing is left behind;
 //! - at most one change and one proposal of admission are under way;
-//! - what becomes of this node is believed of a voter it knows, or of the node that such a voter
-//!   says leads.
+//! - what becomes of this node is believed of a voter it knows, of the node that such a voter says
+//!   leads, and, while it hears no leader, of who proves that it was let into the session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -155,6 +155,7 @@ pub(crate) async fn attend(
                             session: this.session,
                             verdict,
                             members: members(),
+                            proof: this.node.proof_for(&to),
                         };
                         send(&this.links, &to, &LobbyMsg::Answer(answer));
                     }
@@ -282,8 +283,14 @@ impl Attendant {
             Ok(LobbyMsg::Announce(announce)) => {
                 let member = announce.member
                     && (self.node.status().borrow().membership).contains(&announce.node);
-                // Who was put out while it was away must know who leads now.
-                if !member {
+                // Who was put out while it was away must know who leads now; and while nobody does, a
+                // voter must know whose votes it may give.
+                let both_vote = || {
+                    let status = self.node.status();
+                    let voters = &status.borrow().membership.voters;
+                    voters.contains(&announce.node) && voters.contains(self.node.me())
+                };
+                if !member || (!self.settled && both_vote()) {
                     let actions = self.claim.heard_announce(&from);
                     self.act_on_claim(actions);
                 }
@@ -297,6 +304,9 @@ impl Attendant {
                 }
             }
             Ok(LobbyMsg::Claim(claim)) => {
+                if claim.session == self.session {
+                    self.node.meet(&claim.holder, claim.proof.as_ref());
+                }
                 self.note_leader(&from, &claim);
                 let actions = self.claim.heard_claim(&from, &claim, now);
                 self.act_on_claim(actions);
@@ -348,7 +358,9 @@ impl Attendant {
 
     fn heard_answer(&self, from: &PeerId, answer: Answer) {
         let leads = (self.vouched.as_ref()).is_some_and(|(_, leader)| leader.peer == *from);
-        if !leads && !self.node.believes(from) {
+        let proved =
+            || answer.session == self.session && self.node.is_proved(from, answer.proof.as_ref());
+        if !leads && !self.node.believes(from) && !proved() {
             if !self.node.knows(from) {
                 self.node.count_not_member(1);
             }
@@ -368,7 +380,12 @@ impl Attendant {
     fn act_on_claim(&self, actions: Vec<ClaimAction>) {
         for action in actions {
             match action {
-                ClaimAction::Send { to, msg } => send(&self.links, &to, &msg),
+                ClaimAction::Send { to, mut msg } => {
+                    if let LobbyMsg::Claim(claim) = &mut msg {
+                        claim.proof = self.node.proof_for(&to);
+                    }
+                    send(&self.links, &to, &msg);
+                }
                 ClaimAction::Broadcast(msg) => broadcast(&self.links, &msg),
                 ClaimAction::SplitDetected {
                     theirs,

@@ -5,25 +5,23 @@
 //! - a joiner starts Raft only when the node that leads welcomed it, by the word of those who may
 //!   know (`lobby::knock`), and takes frames from nobody but the members it was told of;
 //! - who hosts or joins begins with an empty log, who resumes with its own;
-//! - what an entry point started is stopped when it fails or is dropped, and what the others gave a
-//!   joiner is given back first (`entering`).
+//! - what an entry point started is stopped when it fails or is dropped. What the others gave a
+//!   joiner is given back first, and a host hands its game to those who came in (`entering`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::asking::Asking;
-use super::attend::{broadcast, connected, send};
+use super::claiming::{Claimed, claim, hosted_session};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
-use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
-use crate::config::time_fits;
+use super::opening::{Hooks, Member, open, places_fit};
+use super::{GameSession, OpenError, SessionConfig};
+use crate::config::{self, time_fits};
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
-use crate::lobby::claim::{ClaimAction, HostClaim};
-use crate::lobby::wire::{self, Answer, LobbyMsg};
+use crate::lobby::wire::Answer;
 use crate::raft::{Consensus, RaftStatus, Role, SnapshotTooLarge, lock};
 use crate::state::command::{Configure, Kind};
 
@@ -51,7 +49,9 @@ pub struct HostOptions {
     pub witness: bool,
     /// How long to look for another host before starting.
     pub claim_wait: Duration,
-    /// How long to wait for the players; for ever when `None`.
+    /// How long to wait for the players; for ever when `None`. A host that gives up, or whose call is
+    /// dropped, leaves its game to those who came in, which takes ten upper election timeouts at
+    /// most. Until then the game's name on the fabric is taken, and its log in use.
     pub within: Option<Duration>,
     /// This life of the peer: higher than any before it.
     pub incarnation: Incarnation,
@@ -285,6 +285,7 @@ pub(crate) async fn host<G: Game>(
     identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
     let lowest = hooks.planted.lowest_id_hosts;
+    let mut claimed = Claimed::new(port.links.clone());
     claim(&mut port, &me, session, &options, &config, lowest).await?;
     hooks.observer.founded(session);
     let configure = Configure {
@@ -304,27 +305,32 @@ pub(crate) async fn host<G: Game>(
         configure,
         trusted: BTreeSet::new(),
     };
+    let observer = hooks.observer.clone();
     let member = Member { identity, hooks };
-    let game = open(port, blueprint, member, config).await?;
+    let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
+    // The session answers for itself from here on.
+    claimed.founded();
+    let game = entering.game();
     if let Err(why) = game.node.engine.initialize([me].into()).await {
-        game.close().await;
+        entering.give_back().await;
         return Err(OpenError::Start(why.to_string()).into());
     }
     let wanted = match options.return_at {
         ReturnPolicy::FullMembership => options.seats as usize,
         ReturnPolicy::Quorum => options.seats as usize / 2 + 1,
     };
-    let seated = gather(&game, wanted);
+    let seated = gather(game, wanted);
     let gathered = match options.within {
         Some(within) => tokio::time::timeout(within, seated).await.unwrap_or(false),
         None => seated.await,
     };
     if !gathered {
-        let present = seated_now(&game, &game.node.status().get());
-        game.close().await;
+        let present = seated_now(game, &game.node.status().get());
+        // Those who came in may go on without it.
+        entering.give_back().await;
         return Err(HostError::Timeout { present, wanted });
     }
-    Ok(game)
+    Ok(entering.came_in())
 }
 
 /// Waits until so many seats are taken by members, and the membership is settled. `false` when the
@@ -361,68 +367,6 @@ fn seated_now<G: Game>(game: &GameSession<G>, status: &RaftStatus) -> usize {
         voters.contains(*node) || (servers_vote && status.membership.contains(node))
     };
     replica.seats.players().filter(takes_part).count()
-}
-
-/// A session nobody else has: by who hosts, in which life, and the number its process drew.
-fn hosted_session(game: &str, me: &NodeId, nonce: u64) -> SessionId {
-    let text = format!("cabinet host\n{}:{game}\n{me}\n{nonce}\n", game.len());
-    SessionId::named(&text)
-}
-
-/// Finds out whether anybody hosts, by claiming to.
-async fn claim(
-    port: &mut Port,
-    me: &NodeId,
-    session: SessionId,
-    options: &HostOptions,
-    config: &SessionConfig,
-    lowest_id_hosts: bool,
-) -> Result<(), HostError> {
-    let links = port.links.clone();
-    let clock = &config.clock;
-    let mut peers = links.peers();
-    let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
-    host.lowest_id_hosts = lowest_id_hosts;
-    let mut actions = host.claim(session, config.nonce, clock.now());
-    loop {
-        for action in std::mem::take(&mut actions) {
-            match action {
-                ClaimAction::Send { to, msg } => send(&links, &to, &msg),
-                ClaimAction::Broadcast(msg) => broadcast(&links, &msg),
-                ClaimAction::Won => return Ok(()),
-                ClaimAction::DuplicateHost { incumbent, session } => {
-                    for action in host.withdraw() {
-                        if let ClaimAction::Broadcast(msg) = action {
-                            broadcast(&links, &msg);
-                        }
-                    }
-                    return Err(HostError::DuplicateHost { incumbent, session });
-                }
-                ClaimAction::SplitDetected { .. } => {}
-            }
-        }
-        let now = clock.now();
-        let wake = host
-            .wakes_at()
-            .map_or(options.claim_wait, |at| at.saturating_sub(now));
-        tokio::select! {
-            biased;
-            inbound = port.incoming.lobby.recv() => {
-                let Some(inbound) = inbound else {
-                    return Err(OpenError::Start("the fabric is closed".to_owned()).into());
-                };
-                let now = clock.now();
-                actions = match wire::decode(&inbound.from, &inbound.frame) {
-                    Ok(LobbyMsg::Claim(claim)) => host.heard_claim(&inbound.from, &claim, now),
-                    Ok(LobbyMsg::NoClaim { nonce }) => host.heard_no_claim(&inbound.from, nonce, now),
-                    Ok(LobbyMsg::Withdraw { .. }) => host.heard_withdraw(&inbound.from, now),
-                    _ => Vec::new(),
-                };
-            }
-            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
-            () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => actions = host.tick(clock.now()),
-        }
-    }
 }
 
 /// Joins a game as a player, in the seat it had if it had one.
@@ -501,7 +445,7 @@ pub(crate) async fn enter<G: Game>(
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
     options.validate()?;
-    let deadline = Instant::now() + options.within;
+    let deadline = config::deadline(options.within);
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
     let JoinOptions {

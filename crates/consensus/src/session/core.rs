@@ -11,13 +11,13 @@
 
 use std::collections::BTreeSet;
 
-use tokio::time::Instant;
-
 use super::asking::Asking;
 use super::bootstrap::{JoinError, JoinOptions};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
-use super::{GameSession, Hooks, Member, OpenError, SessionConfig, open, places_fit};
+use super::opening::{Hooks, Member, open, places_fit};
+use super::{GameSession, OpenError, SessionConfig};
+use crate::config;
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
@@ -176,7 +176,7 @@ pub async fn game_player<G: Game>(
     if options.session.is_some_and(|wanted| wanted != session) {
         return Err(JoinError::WrongSession { session });
     }
-    let deadline = Instant::now() + options.within;
+    let deadline = config::deadline(options.within);
     let timeout = || JoinError::Timeout(options.within);
     let me = NodeId::new(local, options.incarnation);
     let owner = LogOwner {

@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - a node that has begun is in the game, or has said that it leaves, whether its way in failed or
-//!   was dropped, as far as anybody hears it in the time there is;
+//!   was dropped, as far as anybody hears it in the time there is; a host that waits for players is
+//!   one of these;
 //! - that time is bounded, and the node is closed after it.
 
 use std::sync::atomic::Ordering;

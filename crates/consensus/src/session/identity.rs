@@ -188,6 +188,7 @@ mod tests {
                 session: SessionId(u128::MAX).to_bytes(),
                 session_ttl_ms: u64::MAX,
                 hash_every: u64::MAX,
+                secret: Bytes::from_static(&[7; 32]),
                 ..Configure::default()
             },
             trusted: (0..MEMBERS_MAX).map(node).collect(),

@@ -29,6 +29,17 @@ pub enum Waiting {
         /// Who does not answer.
         missing: Vec<NodeId>,
     },
+    /// This node leads, and a change of voters is under way, which needs a majority of the voters
+    /// before it and of those after it. It can neither be finished nor undone while so many are
+    /// silent: bring back one of them with its log.
+    ForChange {
+        /// Who voted before.
+        before: BTreeSet<NodeId>,
+        /// Who is to vote after it.
+        after: BTreeSet<NodeId>,
+        /// Who of both does not answer.
+        missing: Vec<NodeId>,
+    },
     /// This node has no place in the game any more, and whoever leads gives it none: see
     /// [`GameSession::refused`](crate::session::GameSession::refused).
     ForPlace(NoPlace),
@@ -208,6 +219,13 @@ impl NodeView {
         if !status.membership.has_quorum(alive) {
             let voters = &status.membership.voters;
             let missing: Vec<_> = voters.iter().filter(|v| !alive(v)).cloned().collect();
+            if let [before, .., after] = &status.membership.joint[..] {
+                return Waiting::ForChange {
+                    before: before.clone(),
+                    after: after.clone(),
+                    missing,
+                };
+            }
             return Waiting::ForVoters {
                 reachable: voters.len() - missing.len(),
                 of: voters.len(),

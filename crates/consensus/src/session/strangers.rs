@@ -9,12 +9,16 @@ use prost::Message;
 
 use super::*;
 use crate::config::Timing;
+use crate::fabric::Port;
 use crate::fabric::{Lane, MemoryFabric, MemoryPeer};
 use crate::game::TurnInfo;
 use crate::ids::GameId;
-use crate::lobby::wire::{self, Answer, Claim, LobbyMsg, Verdict};
+use crate::ids::{Incarnation, NodeId};
+use crate::lobby::proof::Secret;
+use crate::lobby::wire::{self, Announce, Answer, Claim, LobbyMsg, Verdict};
 use crate::raft::wire::{Append, Body as Ask, Chunk, Frame, ReadAsked, Submit, VoteAsked};
 use crate::state::command::Command;
+use crate::state::command::{Body, Kind};
 
 #[derive(Clone, Default)]
 struct Sum(u64);
@@ -138,6 +142,7 @@ async fn well_formed_frames_of_a_peer_that_is_no_member_are_dropped_and_counted_
         session: ann.id(),
         verdict: Verdict::Welcome,
         members: vec![node("eve", 0)],
+        proof: None,
     });
     send(Lane::Lobby, lobby(&welcome));
     settle().await;
@@ -187,6 +192,7 @@ async fn lie(at: Arc<MemoryPeer>, session: SessionId, claims: bool, verdict: Ver
                 established: true,
                 term: u64::MAX,
                 leader: Some(me.clone()),
+                proof: None,
             }));
         }
         send(&LobbyMsg::Answer(Answer {
@@ -194,6 +200,7 @@ async fn lie(at: Arc<MemoryPeer>, session: SessionId, claims: bool, verdict: Ver
             session,
             verdict,
             members: vec![me.clone()],
+            proof: None,
         }));
     }
 }
@@ -291,4 +298,220 @@ async fn a_joiner_that_names_a_host_gets_in_past_a_peer_that_claims_to_lead() {
     let host = hosting.await.unwrap().unwrap();
     assert_eq!(player.id(), host.id());
     lying.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_cut_off_takes_nothing_from_a_peer_that_was_never_let_in() {
+    let net = MemoryFabric::new();
+    let names = ["ann", "bob", "cyd"];
+    let roster: BTreeSet<_> = names.map(peer).into();
+    let mut sessions = Vec::new();
+    for (n, name) in names.into_iter().enumerate() {
+        let at = net.join(peer(name)).unwrap();
+        let blueprint = Blueprint::new(Sum::default);
+        let opened = game_node(port(&at), blueprint, roster.clone(), config(n as u64));
+        sessions.push((at, opened.await.unwrap()));
+    }
+    let ann = &sessions[0].1;
+    let bob = &sessions[1].1;
+    ann.sequencer().propose(&1).await.unwrap();
+    if ann.node().status().borrow().role.leads() {
+        let (from, to) = (ann.node(), bob.node());
+        assert!(from.transfer(to.id(), Duration::from_secs(5)).await);
+    }
+    for other in ["bob", "cyd"] {
+        net.cut(&peer("ann"), &peer(other));
+    }
+    bob.sequencer().propose(&1).await.unwrap();
+    let eve = net.join(peer("eve")).unwrap();
+    let (links, mut incoming) = port(&eve).split();
+    let send = |lane, frame: Bytes| links.send(&peer("ann"), lane, frame).unwrap();
+    let not_member = || ann.node().dropped_frames().not_member;
+    let settle = || tokio::time::sleep(Duration::from_millis(20));
+    // Long enough that ann would believe anybody who may be believed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let held = ann.node().numbers();
+    let term = ann.node().status().borrow().term;
+    assert_eq!(
+        ann.node().state(Duration::from_millis(200)).waiting,
+        Waiting::ForLeader
+    );
+
+    // What ann shows her: that ann knows the secret.
+    let announce = LobbyMsg::Announce(Announce {
+        node: node("eve", 0),
+        kind: Kind::Player,
+        session: Some(ann.id()),
+        member: true,
+        needs_vote: false,
+    });
+    send(Lane::Lobby, lobby(&announce));
+    let anns = loop {
+        let inbound = incoming.lobby.recv().await.unwrap();
+        if let Ok(LobbyMsg::Claim(claim)) = wire::decode(&inbound.from, &inbound.frame)
+            && let Some(proof) = claim.proof
+        {
+            break proof;
+        }
+    };
+    let guessed = Secret::drawn(7).prove(ann.id(), &peer("eve"), &peer("ann"));
+    let at = crate::raft::wire::At {
+        index: 1 << 40,
+        term: term + 5,
+    };
+    let vote = |committed| {
+        Some(crate::raft::wire::VoteMsg {
+            term: term + 5,
+            node: Some((&node("eve", 0)).into()),
+            committed,
+        })
+    };
+    let asks = || {
+        [
+            Ask::Vote(VoteAsked {
+                vote: vote(false),
+                last: Some(at),
+                pre: true,
+                ..VoteAsked::default()
+            }),
+            Ask::Vote(VoteAsked {
+                vote: vote(false),
+                last: Some(at),
+                ..VoteAsked::default()
+            }),
+            Ask::Append(Append {
+                vote: vote(true),
+                ..Append::default()
+            }),
+            Ask::Chunk(Chunk {
+                vote: vote(true),
+                through: Some(at),
+                membership: Some(crate::raft::wire::MembershipMsg::default()),
+                total: 3,
+                data: Bytes::from_static(b"abc"),
+                ..Chunk::default()
+            }),
+        ]
+    };
+    // With no proof, the one she was shown, and one by a secret she guessed.
+    for (proof, counts) in [(None, 0), (Some(anns), 1), (Some(guessed), 1)] {
+        let before = not_member();
+        send(
+            Lane::Lobby,
+            lobby(&LobbyMsg::Claim(Claim {
+                session: ann.id(),
+                holder: node("eve", 0),
+                nonce: 0,
+                established: true,
+                term: term + 5,
+                leader: Some(node("eve", 0)),
+                proof,
+            })),
+        );
+        settle().await;
+        assert_eq!(not_member(), before + counts, "the claim, {proof:?}");
+        let before = not_member();
+        send(
+            Lane::Lobby,
+            lobby(&LobbyMsg::Answer(Answer {
+                to: node("ann", 0),
+                session: ann.id(),
+                verdict: Verdict::Welcome,
+                members: vec![node("eve", 0), node("ann", 0)],
+                proof,
+            })),
+        );
+        settle().await;
+        // The proof that is none, and who says that it does.
+        assert_eq!(not_member(), before + counts + 1, "the welcome, {proof:?}");
+        for (n, ask) in asks().into_iter().enumerate() {
+            let before = not_member();
+            let to = node("ann", 0);
+            let frame = Frame::new(ann.id().to_bytes(), &node("eve", 0), &to, n as u64, ask);
+            send(Lane::Raft, frame.encode_to_vec().into());
+            settle().await;
+            assert_eq!(not_member(), before + 1, "request {n}, {proof:?}");
+        }
+    }
+    let now = ann.node().numbers();
+    assert_eq!((now.last, now.committed), (held.last, held.committed));
+    assert_eq!(ann.node().status().borrow().term, term);
+    assert!(
+        incoming.raft.try_recv().is_none(),
+        "she was answered nothing"
+    );
+
+    net.heal();
+    let added = ann.sequencer().propose(&1).await.unwrap();
+    assert_eq!(added.ruling, crate::turns::Ruling::Accepted(3));
+    for (_, session) in &sessions {
+        session.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joiner_hears_that_a_peer_takes_its_claim_back() {
+    let net = MemoryFabric::new();
+    let at = net.join(peer("ann")).unwrap();
+    let options = HostOptions {
+        claim_wait: Duration::from_millis(100),
+        ..HostOptions::new(2, Incarnation(1))
+    };
+    let blueprint = Blueprint::new(Sum::default);
+    let hosting = tokio::spawn(game_host(port(&at), blueprint, options, config(1)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Abe answered for a session of his own, which is over.
+    let (links, mut incoming) = port(&net.join(peer("abe")).unwrap()).split();
+    let me = NodeId::new(links.local().clone(), Incarnation(1));
+    let over = tokio::spawn(async move {
+        while let Some(inbound) = incoming.lobby.recv().await {
+            let Ok(LobbyMsg::Announce(_)) = wire::decode(&inbound.from, &inbound.frame) else {
+                continue;
+            };
+            let claim = Claim {
+                session: SessionId(6),
+                holder: me.clone(),
+                nonce: 0,
+                established: true,
+                term: 9,
+                leader: Some(me.clone()),
+                proof: None,
+            };
+            let frame = lobby(&LobbyMsg::Claim(claim));
+            links.send(&inbound.from, Lane::Lobby, frame).unwrap();
+            links.broadcast(Lane::Lobby, &lobby(&LobbyMsg::Withdraw { nonce: 0 }));
+        }
+    });
+    let player = joins(&net, "bob", JoinOptions::new(Incarnation(1))).await;
+    let player = player.unwrap();
+    assert_eq!(player.id(), hosting.await.unwrap().unwrap().id());
+    over.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_dropped_while_it_claims_takes_its_claim_back() {
+    let net = MemoryFabric::new();
+    let (_links, mut incoming) = port(&net.join(peer("eve")).unwrap()).split();
+    let at = net.join(peer("ann")).unwrap();
+    let options = HostOptions {
+        claim_wait: Duration::from_secs(60),
+        ..HostOptions::new(2, Incarnation(1))
+    };
+    let hosting = game_host(port(&at), Blueprint::new(Sum::default), options, config(1));
+    let dropped = tokio::time::timeout(Duration::from_secs(1), hosting).await;
+    assert!(dropped.is_err());
+    let mut heard = Vec::new();
+    while let Some(inbound) = incoming.lobby.try_recv() {
+        heard.push(wire::decode(&inbound.from, &inbound.frame).unwrap());
+    }
+    assert!(
+        matches!(heard.first(), Some(LobbyMsg::Claim(_))),
+        "{heard:?}"
+    );
+    assert!(
+        matches!(heard.last(), Some(LobbyMsg::Withdraw { .. })),
+        "{heard:?}"
+    );
+    // The name is free again.
+    drop(port(&at));
 }

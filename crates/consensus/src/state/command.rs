@@ -132,6 +132,9 @@ pub(crate) struct Configure {
     /// Bytes of a game's answer that are kept; 0 means as many as may be.
     #[prost(uint64, tag = "9")]
     pub outcome_bytes_max: u64,
+    /// What only those know that were given the log: 32 bytes, or none.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub secret: Bytes,
 }
 
 /// What a peer wants to be.

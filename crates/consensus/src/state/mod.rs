@@ -29,6 +29,7 @@ use prost::Message;
 use crate::events::{Feed, RawEvent, RawTurn, Ruling};
 use crate::game::{Malformed, Rules, RulesFactory, TurnInfo, Verdict};
 use crate::ids::{ActionKey, ClientId, NodeId, PeerId, SessionId, sha256};
+use crate::lobby::proof::Secret;
 use crate::log::Position;
 
 use command::plain::{self, PlainAct};
@@ -84,6 +85,8 @@ pub(crate) struct Settings {
     pub session_ttl_ms: u64,
     pub hash_every: u64,
     pub outcome_bytes_max: u64,
+    /// What only those know that were given the log.
+    pub secret: Option<Secret>,
 }
 
 /// When the present turn must end.
@@ -434,6 +437,7 @@ impl Replica {
                 0 => SESSION_BYTES_MAX as u64,
                 max => max.min(SESSION_BYTES_MAX as u64),
             },
+            secret: Secret::from_bytes(&configure.secret),
         });
         let nodes = |list: &[command::NodeMsg]| -> Vec<NodeId> {
             list.iter().filter_map(command::NodeMsg::node).collect()

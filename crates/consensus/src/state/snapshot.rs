@@ -14,6 +14,7 @@ use super::votes::POINTS_MAX;
 use super::{Deadline, Replica, Settings};
 use crate::game::Malformed;
 use crate::ids::{ClientId, PeerId, SessionId};
+use crate::lobby::proof::Secret;
 
 #[derive(Clone, PartialEq, Message)]
 struct StateMsg {
@@ -71,6 +72,8 @@ struct SettingsMsg {
     hash_every: u64,
     #[prost(uint64, tag = "4")]
     outcome_bytes_max: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    secret: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -229,6 +232,7 @@ impl Replica {
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
                 outcome_bytes_max: settings.outcome_bytes_max,
+                secret: (settings.secret.as_ref()).map_or_else(Bytes::new, Secret::to_bytes),
             }),
             seats: Some(seats_msg(&self.seats)),
             sessions: self
@@ -302,6 +306,7 @@ impl Replica {
                 session_ttl_ms: settings.session_ttl_ms,
                 hash_every: settings.hash_every,
                 outcome_bytes_max: settings.outcome_bytes_max.min(SESSION_BYTES_MAX as u64),
+                secret: Secret::from_bytes(&settings.secret),
             }),
         };
         self.seats = seats_table(state.seats.ok_or(Malformed)?)?;

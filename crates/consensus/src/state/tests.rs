@@ -485,6 +485,7 @@ fn commands_are_written_as_they_always_were() {
                 session_ttl_ms: 7,
                 hash_every: 8,
                 outcome_bytes_max: 9,
+                secret: Bytes::new(),
             }),
             "080122300a10000000000000000000000000000000051002180322070a03616e6e10012a070a03616e6e10013001380740084809",
         ),

@@ -17,11 +17,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
 
 use super::speculation::{Notice, ReplyOutcome, SpeculateError, Speculation, Standing};
 use super::{Decision, Events, Proposal, ProposeError, TurnError, TurnEvent, TurnSequencer};
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::fabric::{Overflow, Pusher, Receiver, queue};
 use crate::game::{Codec, Game};
 use crate::ids::ActionKey;
@@ -252,7 +251,7 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
     ) -> Result<Ticket<G>, NotProposed<G::Refusal>> {
         let bytes = action.encode().into();
         self.node.fits(&bytes)?;
-        let deadline = Instant::now() + proposal.within;
+        let deadline = config::deadline(proposal.within);
         let reserved = self.node.number(proposal.serial, deadline).await?;
         let key = reserved.key();
         let (answer, answered) = oneshot::channel();
@@ -434,7 +433,7 @@ impl<G: Game + Sync> Driver<G> {
                 within,
                 ..
             } = flight.proposal;
-            let deadline = Instant::now() + within;
+            let deadline = config::deadline(within);
             let action = flight.bytes.clone();
             let asked = flight.reserved.propose(action, expected_turn, deadline);
             let result = asked.await;

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::Incarnation;
+use crate::raft::{Membership, Progress, ProgressMap};
+use crate::state::command::Kind;
 use crate::state::seats::Seat;
 
 const TICK: Duration = Duration::from_millis(100);

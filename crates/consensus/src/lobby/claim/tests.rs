@@ -36,6 +36,7 @@ fn a_claim(name: &str, session: u128, nonce: u64, established: bool) -> Claim {
         established,
         term: u64::from(established),
         leader: None,
+        proof: None,
     }
 }
 

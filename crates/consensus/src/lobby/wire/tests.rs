@@ -21,6 +21,7 @@ fn answer(members: usize) -> LobbyMsg {
         members: (0..members)
             .map(|n| node_of(&format!("{n:064}"), u64::MAX))
             .collect(),
+        proof: Some([u8::MAX; 32]),
     })
 }
 
@@ -44,6 +45,7 @@ fn a_peer_cannot_announce_or_claim_for_another() {
         established: true,
         term: 3,
         leader: Some(node_of("bob", 2)),
+        proof: None,
     });
     let give_up = LobbyMsg::GiveUp {
         node: node_of("ann", 1),
@@ -58,6 +60,23 @@ fn a_peer_cannot_announce_or_claim_for_another() {
                 named: node_of("ann", 1)
             })
         );
+    }
+}
+
+#[test]
+fn a_proof_has_its_bytes_and_neither_one_more_nor_one_less_is_one() {
+    let claim = |len: usize| {
+        frame(BodyPb::Claim(ClaimPb {
+            session: Bytes::from_static(&[0; 16]),
+            holder: Some((&node_of("ann", 1)).into()),
+            proof: Some(vec![7; len].into()),
+            ..ClaimPb::default()
+        }))
+    };
+    let read = |len| decode(&peer("ann"), &claim(len));
+    assert!(matches!(read(32), Ok(LobbyMsg::Claim(claim)) if claim.proof == Some([7; 32])));
+    for len in [0, 31, 33] {
+        assert_eq!(read(len), Err(LobbyError::Proof { len }));
     }
 }
 
@@ -78,6 +97,7 @@ fn an_answer_lists_members_up_to_the_limit_and_not_one_more() {
         session: session_bytes(SessionId(1)),
         verdict: 0,
         members,
+        proof: None,
     }));
     assert_eq!(decode(&peer("bob"), &bytes), Err(one_past));
 }
@@ -114,6 +134,7 @@ fn what_is_missing_or_unknown_is_named() {
             established: false,
             term: 0,
             leader: None,
+            proof: None,
         }))
     };
     let announce = |kind, peer: String| {
@@ -167,9 +188,15 @@ fn kinds() -> impl Strategy<Value = Kind> {
 fn messages() -> impl Strategy<Value = LobbyMsg> {
     let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<[bool; 2]>());
     let leader = proptest::option::of(nodes());
-    let claim = (nodes(), any::<(u128, u64, bool, u64)>(), leader);
+    let proof = any::<Option<[u8; 32]>>();
+    let claim = (
+        nodes(),
+        any::<(u128, u64, bool, u64)>(),
+        leader,
+        proof.clone(),
+    );
     let members = proptest::collection::vec(nodes(), 0..20);
-    let answer = (nodes(), any::<u128>(), 0i32..8, members);
+    let answer = (nodes(), any::<u128>(), 0i32..8, members, proof);
     prop_oneof![
         announce.prop_map(
             |(node, kind, session, [member, needs_vote])| LobbyMsg::Announce(Announce {
@@ -180,25 +207,31 @@ fn messages() -> impl Strategy<Value = LobbyMsg> {
                 needs_vote,
             })
         ),
-        claim.prop_map(|(holder, (session, nonce, established, term), leader)| {
-            LobbyMsg::Claim(Claim {
-                session: SessionId(session),
-                holder,
-                nonce,
-                established,
-                term,
-                leader,
-            })
-        }),
+        claim.prop_map(
+            |(holder, (session, nonce, established, term), leader, proof)| {
+                LobbyMsg::Claim(Claim {
+                    session: SessionId(session),
+                    holder,
+                    nonce,
+                    established,
+                    term,
+                    leader,
+                    proof,
+                })
+            }
+        ),
         any::<u64>().prop_map(|nonce| LobbyMsg::Withdraw { nonce }),
         any::<u64>().prop_map(|nonce| LobbyMsg::NoClaim { nonce }),
         nodes().prop_map(|node| LobbyMsg::GiveUp { node }),
-        answer.prop_map(|(to, session, verdict, members)| LobbyMsg::Answer(Answer {
-            to,
-            session: SessionId(session),
-            verdict: Verdict::try_from(verdict).unwrap(),
-            members,
-        })),
+        answer.prop_map(
+            |(to, session, verdict, members, proof)| LobbyMsg::Answer(Answer {
+                to,
+                session: SessionId(session),
+                verdict: Verdict::try_from(verdict).unwrap(),
+                members,
+                proof,
+            })
+        ),
     ]
 }
 

@@ -1,0 +1,91 @@
+//! Reads that are promised to be the latest, and handing leadership on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Node;
+use crate::config;
+use crate::ids::NodeId;
+use crate::raft::rpc::Caller;
+use crate::raft::wire::{Body, ReadAsked};
+use crate::raft::{Consensus, ReadIndexError, lock};
+
+/// A read that cannot be promised to be the latest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No majority confirmed the leader in time.
+    #[error("no majority confirmed a leader in time")]
+    NoQuorum,
+    /// The node has stopped.
+    #[error("the session is closed")]
+    Closed,
+}
+
+impl Node {
+    /// The entry a read must wait for, where this node leads.
+    pub(super) async fn read_index(&self) -> Result<u64, ReadIndexError> {
+        let engine = self.engine.clone();
+        let ask = async move { engine.read_index().await };
+        self.reads.join(ask).await
+    }
+
+    /// Waits until this node has applied every turn that was acknowledged before the call;
+    /// [`config::TIME_MAX`] at most.
+    pub(crate) async fn read_barrier(&self, within: Duration) -> Result<u64, ReadError> {
+        let deadline = config::deadline(within);
+        let mut status = self.engine.status();
+        if lock(&self.replica).planted.local_reads {
+            return Ok(self.feed.applied());
+        }
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.stopped.is_some() {
+                return Err(ReadError::Closed);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ReadError::NoQuorum);
+            }
+            let index = match &now.leader {
+                Some(leader) if leader == self.me() => {
+                    match tokio::time::timeout(left, self.read_index()).await {
+                        Ok(Ok(index)) => Some(index),
+                        Ok(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
+                        _ => None,
+                    }
+                }
+                Some(leader) => {
+                    let hop = left.min(self.timing.election_max() * 2);
+                    match self.rpc.call(leader, Body::Read(ReadAsked {}), hop).await {
+                        Ok(Body::ReadAt(at)) => at.index,
+                        _ => None,
+                    }
+                }
+                None => None,
+            };
+            if let Some(index) = index {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let mut progress = self.feed.progress();
+                let applied = progress.wait_for(|applied| *applied > index);
+                return match tokio::time::timeout(left, applied).await {
+                    Ok(Ok(_)) => Ok(index + 1),
+                    _ => Err(ReadError::NoQuorum),
+                };
+            }
+            let pause = self.timing.heartbeat().min(left);
+            let _ = tokio::time::timeout(pause, status.changed()).await;
+        }
+    }
+
+    /// Hands leadership to `to`, and waits until it leads.
+    pub(crate) async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
+        let mut status = self.engine.status();
+        if self.engine.transfer(to).await.is_err() {
+            return false;
+        }
+        let led = status.wait_for(|status| status.leader.as_ref() == Some(to));
+        matches!(tokio::time::timeout(within, led).await, Ok(Ok(_)))
+    }
+}

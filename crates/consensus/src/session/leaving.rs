@@ -1,0 +1,133 @@
+//! Going: for good, or only closing.
+//!
+//! Invariants
+//! - leaving takes the time it is given at most, and closing ten seconds;
+//! - everything a session started ends with it, also when it is only dropped.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{GameSession, attend};
+use crate::config;
+use crate::game::Game;
+use crate::raft::{Consensus, Role};
+use crate::state::command::{Body, Vacate};
+
+impl<G: Game> GameSession<G> {
+    /// Leaves for good: hands leadership to the voter that is furthest of those that answer, if this
+    /// node leads, gives its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
+    /// whether the others know.
+    pub async fn leave(&self, within: Duration) -> bool {
+        let deadline = config::deadline(within);
+        let left = timeout_at(deadline, self.say_goodbye(deadline)).await;
+        self.close().await;
+        left.unwrap_or(false)
+    }
+
+    /// Hands leadership over and gives the seat up; answers whether the others know.
+    pub(super) async fn say_goodbye(&self, deadline: Instant) -> bool {
+        self.leaving.store(true, Ordering::Relaxed);
+        let status = self.node.status().get();
+        let me = self.node.me().clone();
+        let leads = status.role.leads();
+        if status.membership.voters.iter().all(|voter| *voter == me) {
+            return !leads;
+        }
+        if leads {
+            self.hand_over(deadline).await;
+        }
+        // Also where nobody was seen to take over: whoever leads next is asked.
+        let vacate = Body::Vacate(Vacate {
+            node: Some((&me).into()),
+            left: true,
+        });
+        if self
+            .node
+            .submit_idempotent(vacate, deadline)
+            .await
+            .is_none()
+        {
+            return false;
+        }
+        // Until the others have taken it out of the vote, a game of two needs it to agree to that.
+        if status.role != Role::Learner {
+            let mut status = self.node.status();
+            let out = status.wait_for(|status| {
+                let members = &status.membership;
+                let staying = members.joint.last().unwrap_or(&members.voters);
+                !staying.contains(&me)
+            });
+            if timeout_at(deadline, out).await.is_err() {
+                return false;
+            }
+            // It sees the joint configuration it votes for, not the one without it: its answer
+            // must leave before it does.
+            let grace = Instant::now() + self.grace;
+            sleep_until(grace.min(deadline)).await;
+        }
+        true
+    }
+
+    /// Asks the voter that is furthest of those that answer to lead, and waits until anybody but
+    /// this node does: who was asked may die, and then the others elect.
+    async fn hand_over(&self, deadline: Instant) {
+        let me = self.node.me();
+        let mut status = self.node.status();
+        let progress = self.node.numbers().progress;
+        let members = status.borrow().membership.clone();
+        let heir = members
+            .voters
+            .iter()
+            .filter(|voter| *voter != me)
+            .filter_map(|voter| {
+                let known = progress.get(voter)?;
+                let answers = known.acked? <= self.grace;
+                answers.then_some((known.matched?, voter))
+            })
+            .max();
+        let Some((_, heir)) = heir else { return };
+        if self.node.engine.transfer(heir).await.is_err() {
+            return;
+        }
+        let led = status.wait_for(|status| {
+            let leader = status.leader.as_ref();
+            !status.role.leads() && leader.is_some_and(|leader| leader != me)
+        });
+        let enough = Instant::now() + self.grace * 8;
+        // What comes next finds out who leads by itself.
+        let _ = timeout_at(enough.min(deadline), led).await;
+    }
+
+    /// Stops everything this session started and frees the game's name on the fabric. Idempotent.
+    ///
+    /// Takes ten seconds at most. A disk that does not answer for so long is left behind: its log
+    /// stays in use until it does.
+    pub async fn close(&self) {
+        self.node.close().await;
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((mut tasks, guard)) = held {
+            tasks.shutdown().await;
+            attend::say_closed(&self.links);
+            drop(guard);
+        }
+        self.channels.close();
+    }
+}
+
+impl<G: Game> Drop for GameSession<G> {
+    fn drop(&mut self) {
+        let held = self.held.get_mut();
+        if held.unwrap_or_else(PoisonError::into_inner).is_some() {
+            attend::say_closed(&self.links);
+        }
+        self.node.abandon();
+        self.channels.close();
+    }
+}

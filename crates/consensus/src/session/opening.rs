@@ -1,0 +1,168 @@
+//! Starting a node, whichever way it came to its part in a game.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinSet;
+
+use super::identity::{LogIdentity, LogOwner};
+use super::{GameSession, OpenError, Presence, SessionConfig, attend, channels};
+use crate::config::Limits;
+use crate::events::Feed;
+use crate::fabric::Port;
+use crate::game::{Blueprint, Game};
+use crate::lobby::claim::HostClaim;
+use crate::node::{Node, NodeParts};
+use crate::raft::rpc::Rpc;
+use crate::raft::{Engine, Nobody, ObserverRef, Parts, StartError};
+use crate::state::{Planted, Replica, seats};
+use crate::watch;
+
+/// Who looks on, and which bugs are planted: for the simulator.
+pub(crate) struct Hooks {
+    pub observer: ObserverRef,
+    pub planted: Planted,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            observer: Arc::new(Nobody),
+            planted: Planted::default(),
+        }
+    }
+}
+
+/// Whether a game may have so many seats and places to watch from.
+pub(super) fn places_fit(seats: usize, spectators: u32) -> Result<(), OpenError> {
+    let max = seats::SEATS_MAX as usize;
+    if seats == 0 || seats > max {
+        return Err(OpenError::Roster { len: seats, max });
+    }
+    if spectators > seats::SPECTATORS_MAX {
+        let (len, max) = (spectators, seats::SPECTATORS_MAX);
+        return Err(OpenError::Gallery { len, max });
+    }
+    Ok(())
+}
+
+/// What a node is to be in a session.
+pub(super) struct Member {
+    pub identity: LogIdentity,
+    pub hooks: Hooks,
+}
+
+/// Starts a node and everything around it, which the answer holds.
+pub(super) async fn open<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    member: Member,
+    config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    let Member { identity, hooks } = member;
+    // Before Raft writes anything, so that what it wrote is never nobody's.
+    config.log.save_identity(identity.encode()).await?;
+    let LogIdentity {
+        owner: LogOwner {
+            node: me, session, ..
+        },
+        kind,
+        configure,
+        trusted,
+    } = identity;
+    let (links, incoming) = port.split();
+    let feed = Feed::new(config.events, 0);
+    let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
+    let rules = blueprint.rules();
+    let parts = Parts {
+        me,
+        replica: Replica::new(rules.clone(), Some(feed.clone()), hooks.planted),
+        feed: feed.clone(),
+        log: config.log.clone(),
+        caller: Arc::new(rpc.clone()),
+        timing: config.timing,
+        limits: config.limits,
+        observer: hooks.observer,
+    };
+    let engine = Engine::start(parts).await.map_err(|why| match why {
+        StartError::Unreadable => OpenError::SnapshotUnreadable,
+        StartError::Other(why) => OpenError::Start(why),
+    })?;
+    let node = Node::start(NodeParts {
+        rules,
+        session,
+        identity: config.identity,
+        timing: config.timing,
+        limits: config.limits,
+        compaction: config.compaction,
+        configure,
+        clock: config.clock.clone(),
+        nonce: config.nonce,
+        trusted,
+        log: config.log,
+        engine,
+        feed,
+        rpc,
+        incoming: incoming.raft,
+    });
+    let Limits {
+        channels_max,
+        channel_frames_max,
+        ..
+    } = config.limits;
+    let channels = channels::Channels::new(
+        node.clone(),
+        links.clone(),
+        channels_max,
+        channel_frames_max,
+    );
+    let mut tasks = JoinSet::new();
+    tasks.spawn(channels.clone().carry(incoming.app));
+    let (rivals, _) = watch::channel(BTreeSet::new());
+    let (refused, place) = watch::channel(None);
+    let (attendance, presence) = watch::channel(Presence::default());
+    let leaving = Arc::new(AtomicBool::new(false));
+    let wait = config.timing.election_max() * 4;
+    let (claim, actions) = HostClaim::incumbent(
+        node.me().clone(),
+        session,
+        node.status().borrow().term,
+        &attend::connected(&links),
+        wait,
+        config.clock.now(),
+    );
+    let attendant = attend::Attendant {
+        node: node.clone(),
+        links: links.clone(),
+        claim,
+        session,
+        kind,
+        timing: config.admission,
+        tick: config.timing.heartbeat(),
+        silence: config.timing.election_max() * 3,
+        clock: config.clock,
+        rivals: rivals.clone(),
+        refused,
+        presence: attendance,
+        attended: None,
+        leaving: leaving.clone(),
+        vouched: None,
+        settled: false,
+    };
+    tasks.spawn(attend::attend(attendant, actions, incoming.lobby));
+    Ok(GameSession {
+        node,
+        blueprint,
+        session,
+        links,
+        channels,
+        // Held so that the game's name stays taken on the fabric until the session is closed.
+        held: Mutex::new(Some((tasks, incoming.guard))),
+        rivals,
+        place,
+        presence,
+        leaving,
+        grace: config.timing.election_max(),
+    })
+}

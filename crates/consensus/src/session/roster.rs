@@ -1,0 +1,87 @@
+//! A game whose players are all known beforehand.
+
+use std::collections::BTreeSet;
+
+use super::identity::{self, LogIdentity, LogOwner};
+use super::opening::{Hooks, Member, open, places_fit};
+use super::{GameSession, OpenError, SessionConfig};
+use crate::fabric::Port;
+use crate::game::{Blueprint, Game};
+use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
+use crate::raft::Consensus;
+use crate::state::command::{Configure, Kind};
+use crate::state::seats;
+
+/// Opens a game whose players are all known: every one of them passes the same `roster`, and any
+/// majority of it plays. Returns at once, before there is a leader.
+///
+/// A voter that lost its log must not come back this way: it would vote a second time in a term it
+/// has voted in. Keep a durable log, or give the player another name.
+///
+/// # Errors
+///
+/// [`OpenError`]; nothing keeps running then.
+pub async fn game_node<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    roster: BTreeSet<PeerId>,
+    config: SessionConfig,
+) -> Result<GameSession<G>, OpenError> {
+    game_node_with(port, blueprint, roster, config, Hooks::default()).await
+}
+
+/// [`game_node`], watched.
+pub(crate) async fn game_node_with<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    roster: BTreeSet<PeerId>,
+    config: SessionConfig,
+    hooks: Hooks,
+) -> Result<GameSession<G>, OpenError> {
+    config.validate(&blueprint)?;
+    places_fit(roster.len(), 0)?;
+    let local = port.links.local().clone();
+    if !roster.contains(&local) {
+        return Err(OpenError::NotInRoster(local));
+    }
+    let voters: BTreeSet<NodeId> = roster
+        .into_iter()
+        .map(|peer| NodeId::new(peer, Incarnation(0)))
+        .collect();
+    let session = roster_session(port.links.game().as_str(), &voters);
+    let configure = Configure {
+        seats: u32::try_from(voters.len()).unwrap_or(seats::SEATS_MAX),
+        seated: voters.iter().map(Into::into).collect(),
+        ..config.settings(session)
+    };
+    let owner = LogOwner {
+        node: NodeId::new(local, Incarnation(0)),
+        game: port.links.game().clone(),
+        session,
+    };
+    identity::is_own_or_new(&*config.log, &owner)?;
+    let identity = LogIdentity {
+        owner,
+        kind: Kind::Player,
+        configure,
+        trusted: BTreeSet::new(),
+    };
+    let member = Member { identity, hooks };
+    let opened = open(port, blueprint, member, config).await?;
+    let begun = opened.node.engine.initialize(voters).await;
+    if let Err(why) = begun {
+        opened.close().await;
+        return Err(OpenError::Start(why.to_string()));
+    }
+    Ok(opened)
+}
+
+/// The session every peer with the same game and roster is in.
+fn roster_session(game: &str, voters: &BTreeSet<NodeId>) -> SessionId {
+    let mut text = format!("cabinet roster\n{}:{game}\n", game.len());
+    for voter in voters {
+        let peer = voter.peer.as_str();
+        text.push_str(&format!("{}:{peer}\n", peer.len()));
+    }
+    SessionId::named(&text)
+}

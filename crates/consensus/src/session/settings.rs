@@ -1,0 +1,107 @@
+//! What a session may be told, and whether it can be.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AdmissionTiming, Clock, Identity, OpenError};
+use crate::config::{self, Compaction, ConfigError, Limits, Timing};
+use crate::events::FeedLimits;
+use crate::game::{Blueprint, Game};
+use crate::ids::SessionId;
+use crate::lobby::proof::Secret;
+use crate::log::{LogStore, MemoryLog};
+use crate::state::command::Configure;
+
+/// Everything a session may be told. [`SessionConfig::new`] is a game in memory at Raft's usual
+/// times.
+#[derive(Clone)]
+pub struct SessionConfig {
+    /// Raft's times.
+    pub timing: Timing,
+    /// How much of each thing there may be.
+    pub limits: Limits,
+    /// When the log is compacted; never when `None`.
+    pub compaction: Option<Compaction>,
+    /// How this node's client is known.
+    pub identity: Identity,
+    /// Where the log is kept. The default dies with the process.
+    pub log: Arc<dyn LogStore>,
+    /// How long a silent client is remembered, on the game's clock: ten upper election timeouts at
+    /// least.
+    pub client_ttl: Duration,
+    /// A hash of the state is voted on every so many entries; 0 means never.
+    pub hash_every: u64,
+    /// Events kept for readers.
+    pub events: FeedLimits,
+    /// How patient admission is, where this node leads.
+    pub admission: AdmissionTiming,
+    /// A number this process drew from the system's entropy: it tells the process from its earlier
+    /// selves under a durable identity, and where this node founds the game, what only its members
+    /// know is made of it. Whoever can guess it passes for one to a member that is cut off.
+    pub nonce: u64,
+    /// The monotonic clock turn deadlines go by.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for SessionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionConfig")
+            .field("timing", &self.timing)
+            .field("limits", &self.limits)
+            .field("compaction", &self.compaction)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionConfig {
+    /// A game in memory, at Raft's usual times, by the clock given. `nonce` must differ from run to
+    /// run.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Self {
+        Self {
+            timing: Timing::default(),
+            limits: Limits::default(),
+            compaction: None,
+            identity: Identity::default(),
+            log: Arc::new(MemoryLog::new()),
+            client_ttl: Duration::from_secs(3600),
+            hash_every: 1000,
+            events: FeedLimits::default(),
+            admission: AdmissionTiming::default(),
+            nonce,
+            clock,
+        }
+    }
+
+    /// What every game this peer starts has in common.
+    pub(super) fn settings(&self, session: SessionId) -> Configure {
+        Configure {
+            session: session.to_bytes(),
+            session_ttl_ms: u64::try_from(self.client_ttl.as_millis()).unwrap_or(u64::MAX),
+            hash_every: self.hash_every,
+            outcome_bytes_max: self.limits.outcome_bytes_max as u64,
+            secret: Secret::drawn(self.nonce).to_bytes(),
+            ..Configure::default()
+        }
+    }
+
+    pub(super) fn validate<G: Game>(&self, blueprint: &Blueprint<G>) -> Result<(), OpenError> {
+        self.timing.validate()?;
+        self.limits.validate()?;
+        let max = self.limits.snapshot_bytes_max;
+        if let Some(log_max) = self.log.snapshot_bytes_max().filter(|log| *log < max) {
+            return Err(ConfigError::LogTakesLess { log_max, max }.into());
+        }
+        if self.compaction.is_some() && !blueprint.can_snapshot() {
+            return Err(ConfigError::CompactionNeedsSnapshots.into());
+        }
+        self.admission.validate(&self.timing)?;
+        config::client_ttl_fits(self.client_ttl, &self.timing)?;
+        if let Some(compaction) = &self.compaction {
+            compaction.validate()?;
+        }
+        Ok(self.events.validate()?)
+    }
+}
