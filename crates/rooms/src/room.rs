@@ -5,20 +5,20 @@
 //! [`Seat::try_input`] refuses when a player is [`INPUTS_MAX`] keys ahead of the room, and so do
 //! the room's own requests past [`REQUESTS_MAX`].
 
+mod seat;
+mod status;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cabinet_host::{
-    CaptureError, Footprint, Input, Player, RestoreError, RoomResult, ServiceError, Snapshot,
-};
+use cabinet_host::{CaptureError, Footprint, Input, Player, ServiceError, Snapshot};
 use cabinet_wire::Lifecycle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::captures::Captured;
 use crate::cell::RoomCell;
-use crate::fault_report::FaultReport;
 use crate::pool::Pool;
 use crate::posts::Posts;
 use crate::recorder::GameLabel;
@@ -28,8 +28,9 @@ use crate::screens::{Screens, Viewer};
 use crate::services::{Leaderboard, Post};
 use cabinet_durability::RoomId;
 
-/// Keys a player may be ahead of the room.
-pub const INPUTS_MAX: usize = 32;
+pub use seat::{INPUTS_MAX, InputError, Seat};
+pub use status::{EndReason, Ending, Phase, RoomStatus};
+
 /// Joins, checkpoints and hibernations that may wait for the room.
 pub const REQUESTS_MAX: usize = 256;
 
@@ -103,122 +104,6 @@ pub(crate) enum Command {
     },
 }
 
-/// A room as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomStatus {
-    /// How far it is.
-    pub phase: Phase,
-    /// Members.
-    pub members: usize,
-    /// The input context the guest last set: 0 navigation, 1 command, 2 text; others as they are.
-    pub input_context: u8,
-    /// Whether [`RoomHandle::hibernate`] could park it now.
-    pub hibernatable: bool,
-    /// The lifecycle it runs under; resumable until it has begun.
-    pub lifecycle: Lifecycle,
-}
-
-/// How far a room is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// It has not begun.
-    Init,
-    /// It is in play.
-    InPlay {
-        /// Whether another player would be let in.
-        open: bool,
-    },
-    /// It is over and has a result.
-    Settled,
-    /// It was parked and can be resumed. It has no result.
-    Hibernated,
-    /// It goes on in another process. It has no result here.
-    Moved,
-    /// It could not be resumed. It has no result, and what it was to be resumed from is as it was.
-    NotResumed,
-}
-
-impl Phase {
-    /// Whether the room is gone.
-    #[must_use]
-    pub fn is_over(self) -> bool {
-        matches!(
-            self,
-            Self::Settled | Self::Hibernated | Self::Moved | Self::NotResumed
-        )
-    }
-
-    /// A stable name: `init`, `in play`, `settled`, `hibernated`, `moved` or `not resumed`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Init => "init",
-            Self::InPlay { .. } => "in play",
-            Self::Settled => "settled",
-            Self::Hibernated => "hibernated",
-            Self::Moved => "moved",
-            Self::NotResumed => "not resumed",
-        }
-    }
-}
-
-/// How a room ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Ending {
-    /// Why.
-    pub reason: EndReason,
-    /// The result, once and for all, with a line for everybody who joined since the room was opened
-    /// or resumed (after a panic of the host, for who was in it); `None` for a room that was
-    /// parked or not resumed.
-    pub result: Option<RoomResult>,
-    /// What killed it.
-    pub fault: Option<FaultReport>,
-    /// Why it could not be resumed.
-    pub restore: Option<RestoreError>,
-}
-
-/// Why a room ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EndReason {
-    /// The game ended it.
-    Game,
-    /// Nobody was left.
-    Abandoned,
-    /// Somebody closed it, or the runtime was shut down.
-    Closed,
-    /// The guest failed; a game's own result from before stands.
-    Fault,
-    /// The host or a store failed, or the machine did not give the guest its time.
-    Host,
-    /// It was parked.
-    Hibernated,
-    /// It goes on in another process.
-    Moved,
-    /// It could not be resumed.
-    NotResumed,
-}
-
-impl EndReason {
-    /// A stable name: `game`, `abandoned`, `closed`, `fault`, `host`, `hibernated`,
-    /// `moved` or `not-resumed`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Game => "game",
-            Self::Abandoned => "abandoned",
-            Self::Closed => "closed",
-            Self::Fault => "fault",
-            Self::Host => "host",
-            Self::Hibernated => "hibernated",
-            Self::Moved => "moved",
-            Self::NotResumed => "not-resumed",
-        }
-    }
-}
-
 /// A player was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -235,18 +120,6 @@ pub enum JoinError {
     /// The roster would not fit the wire, or a name is too long for it.
     #[error("the roster would be too large to describe to the guest")]
     RosterTooLarge,
-}
-
-/// A key was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InputError {
-    /// The room is over.
-    #[error("room is closed")]
-    Closed,
-    /// The player is [`INPUTS_MAX`] keys ahead of the room. Only [`Seat::try_input`] says so.
-    #[error("{INPUTS_MAX} keys of this player wait already")]
-    Full,
 }
 
 /// A room was not captured.
@@ -477,112 +350,6 @@ impl fmt::Debug for RoomHandle {
             .field("slug", &self.shared.listed.slug())
             .field("status", &self.status())
             .finish()
-    }
-}
-
-/// A player's seat in a room: what they type goes in, what they see comes out. Dropping it leaves.
-#[derive(Debug)]
-pub struct Seat {
-    room: RoomHandle,
-    player: Arc<Player>,
-    viewer: Viewer,
-    inputs: Arc<Semaphore>,
-    left: bool,
-}
-
-impl Seat {
-    pub(crate) fn new(shared: Arc<RoomShared>, player: Player, viewer: Viewer) -> Self {
-        Self {
-            room: RoomHandle { shared },
-            player: Arc::new(player),
-            viewer,
-            inputs: Arc::new(Semaphore::new(INPUTS_MAX)),
-            left: false,
-        }
-    }
-
-    /// The room.
-    #[must_use]
-    pub fn room(&self) -> &RoomHandle {
-        &self.room
-    }
-
-    /// Whose seat it is.
-    #[must_use]
-    pub fn player(&self) -> &Player {
-        &self.player
-    }
-
-    /// What the player sees.
-    pub fn frames(&mut self) -> &mut Viewer {
-        &mut self.viewer
-    }
-
-    /// Passes on a key press; waits while [`INPUTS_MAX`] of this player wait already. Returns when
-    /// it is queued, not when the guest has seen it.
-    ///
-    /// # Errors
-    /// [`InputError::Closed`].
-    pub async fn input(&self, input: Input) -> Result<(), InputError> {
-        let permit = Arc::clone(&self.inputs)
-            .acquire_owned()
-            .await
-            .map_err(|_| InputError::Closed)?;
-        self.send(input, permit)
-    }
-
-    /// As [`Seat::input`], without waiting.
-    ///
-    /// # Errors
-    /// [`InputError`].
-    pub fn try_input(&self, input: Input) -> Result<(), InputError> {
-        let permit = Arc::clone(&self.inputs)
-            .try_acquire_owned()
-            .map_err(|_| InputError::Full)?;
-        self.send(input, permit)
-    }
-
-    /// Leaves, and returns once the guest was told. A room that is over was left already.
-    pub async fn leave(mut self) {
-        self.left = true;
-        let (reply, told) = oneshot::channel();
-        let command = Command::Leave {
-            player: Arc::clone(&self.player),
-            reply: Some(reply),
-        };
-        if self.room.shared.post(command).is_ok() {
-            // An error means that the room ended first.
-            let _ = told.await;
-        }
-    }
-
-    fn send(&self, input: Input, permit: OwnedSemaphorePermit) -> Result<(), InputError> {
-        let span = tracing::debug_span!(
-            target: "cabinet::room", "input",
-            slug = self.room.slug().as_str(), room = %self.room.id()
-        );
-        let command = Command::Input {
-            player: Arc::clone(&self.player),
-            input,
-            span,
-            _permit: permit,
-        };
-        self.room
-            .shared
-            .post(command)
-            .map_err(|_| InputError::Closed)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.left {
-            // A room that is over was left already.
-            let _ = self.room.shared.post(Command::Leave {
-                player: Arc::clone(&self.player),
-                reply: None,
-            });
-        }
     }
 }
 
