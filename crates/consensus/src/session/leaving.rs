@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{GameSession, attend};
 use crate::config;
 use crate::game::Game;
-use crate::raft::{Consensus, Role};
+use crate::raft::{Consensus, RaftStatus, Role};
 use crate::state::command::{Body, Vacate};
 
 impl<G: Game> GameSession<G> {
@@ -55,13 +55,24 @@ impl<G: Game> GameSession<G> {
         // Until the others have taken it out of the vote, a game of two needs it to agree to that.
         if status.role != Role::Learner {
             let mut status = self.node.status();
-            let out = status.wait_for(|status| {
+            let is_out = |status: &RaftStatus| {
                 let members = &status.membership;
                 let staying = members.joint.last().unwrap_or(&members.voters);
                 !staying.contains(&me)
-            });
-            if timeout_at(deadline, out).await.is_err() {
-                return false;
+            };
+            loop {
+                let again = deadline.min(Instant::now() + self.grace);
+                if timeout_at(again, status.wait_for(is_out)).await.is_ok() {
+                    break;
+                }
+                if again == deadline {
+                    return false;
+                }
+                // Who has only just begun to lead has heard from nobody who could take over, and
+                // it does not take itself out while another could lead.
+                if status.borrow().role.leads() {
+                    self.hand_over(deadline).await;
+                }
             }
             // It sees the joint configuration it votes for, not the one without it: its answer
             // must leave before it does.
