@@ -132,6 +132,7 @@ pub(super) struct Entry {
     pub roster: BTreeSet<PeerId>,
     pub clock: Skewed,
     pub nonce: u64,
+    pub automatic: bool,
     pub early_log: bool,
     pub return_at: ReturnPolicy,
     pub hooks: Hooks,
@@ -175,7 +176,11 @@ impl Entry {
                 bytes: 1 << 20,
                 age: Duration::from_secs(60),
             }),
-            identity: Identity::Durable(ClientId::new(self.name).map_err(never)?),
+            identity: if self.automatic {
+                Identity::Automatic
+            } else {
+                Identity::Durable(ClientId::new(self.name).map_err(never)?)
+            },
             log,
             hash_every: 16,
             events: FeedLimits {
