@@ -75,7 +75,7 @@ impl Notes {
 /// Actions are numbers that no two proposals share.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
-    notes: Notes,
+    pub notes: Notes,
     pub seen: BTreeSet<u64>,
 }
 

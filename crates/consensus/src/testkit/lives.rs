@@ -8,14 +8,17 @@ use std::time::Duration;
 use super::Plant;
 use super::client::Life;
 use super::dice::Dice;
+use super::game::Ledger;
 use super::machine::{Entry, Machine, Passing, Refused, Running, Skewed, Wish};
 use super::mirror::Mirror;
 use super::player::Player;
 use super::run::{EXCUSED_MS, NAMES, Run};
+use super::talk::Talker;
 use super::world::Watcher;
+use crate::ids::PeerId;
 use crate::log::durable::sim_disk::{Crash, SimDisk};
 use crate::raft::simulated;
-use crate::session::{Hooks, ReturnPolicy};
+use crate::session::{AppChannel, GameSession, Hooks, ReturnPolicy};
 use crate::state::Planted;
 use crate::state::command::Kind;
 
@@ -46,6 +49,11 @@ impl Run {
         let sync_ms = self.dice.range(0, 4);
         let seed = self.dice.next();
         let planted = self.planted();
+        let serves = |(name, machine): (&PeerId, &Machine)| {
+            (machine.wish == Wish::Serve).then(|| name.clone())
+        };
+        let servers = self.names.iter().zip(&self.machines).filter_map(serves);
+        let servers = servers.collect();
         let machine = &mut self.machines[node];
         machine.back_at = None;
         machine.lives += 1;
@@ -56,10 +64,12 @@ impl Run {
         let entry = Entry {
             disk: machine.disk.attach(),
             peer: peer.clone(),
+            game: self.game.clone(),
             name: NAMES[node],
             wish: machine.wish,
             incarnation: machine.incarnation,
             roster: self.names.iter().cloned().collect(),
+            servers,
             clock: clock.clone(),
             nonce,
             automatic: machine.client.style.automatic,
@@ -82,13 +92,13 @@ impl Run {
         });
         let mut facts = self.world.facts();
         facts.lobby.begins(&id, kind);
+        facts.talk.noise.remove(&node);
         facts.counters.restarts += u64::from(lives > 1);
         facts.note(node, 11, &[lives]);
     }
 
     /// A process is in the game, or knows that it is not.
     pub(super) async fn entered(&mut self, node: usize) {
-        let now = self.now();
         let seed = self.dice.next();
         let machine = &mut self.machines[node];
         let done = machine
@@ -114,72 +124,113 @@ impl Run {
         match came {
             Ok(session) => {
                 watcher.open.store(true, Ordering::Relaxed);
-                let plays = machine.wish.kind() == Kind::Player;
-                let style = machine.client.style;
-                let sequencer = session.sequencer();
-                let by_value = self.scenario.plant == Plant::MatchByValue;
-                let mirrored = !style.automatic && !style.speculates;
-                let mirror = mirrored.then(|| Mirror::new(sequencer.client().clone(), by_value));
-                let started = (plays && style.speculates)
-                    .then(|| Player::start(sequencer.clone(), by_value))
-                    .transpose();
-                let player = match started {
-                    Ok(started) => started.map(|(player, notices)| {
-                        let (world, on) = (self.world.clone(), watcher.clone());
-                        machine
-                            .tasks
-                            .spawn(player.clone().watch(world.clone(), on.clone()));
-                        if let Some(notices) = notices {
-                            machine.tasks.spawn(player.clone().hear(notices, world, on));
-                        }
-                        player
-                    }),
-                    Err(why) => {
-                        let detail = format!("node {node} does not speculate: {why}");
-                        self.world.facts().broken("NodeLives", detail);
-                        None
+                match self.takes_part(node, &session, &watcher, seed) {
+                    Ok(noise) => {
+                        self.machines[node].running = Some(Running {
+                            session: Arc::new(session),
+                            peer,
+                            watcher,
+                            clock,
+                            noise,
+                        });
                     }
-                };
-                let life = Life {
-                    sequencer,
-                    watcher: watcher.clone(),
-                    again: machine.lives > 1,
-                    mirror: mirror.map(|mirror| Arc::new(Mutex::new(mirror))),
-                    player,
-                };
-                if plays {
-                    machine.slot.set(Some(life.clone()));
+                    Err(why) => {
+                        let detail = format!("node {node} cannot take part: {why}");
+                        self.world.facts().broken("NodeLives", detail);
+                    }
                 }
-                let follow = machine.client.clone().follow(life, Dice::new(seed, 4));
-                machine.tasks.spawn(follow);
-                machine.running = Some(Running {
-                    session: Arc::new(session),
-                    peer,
-                    watcher,
-                    clock,
-                });
             }
             Err(why) => {
                 watcher.on.store(false, Ordering::Relaxed);
                 peer.unplug();
-                let again_ms = match why {
-                    Refused::Hosted => {
-                        machine.wish = Wish::Join(Kind::Player);
-                        self.world.facts().counters.duplicate_hosts += 1;
-                        20
-                    }
-                    Refused::Later => 300,
-                    Refused::Never(why) => {
-                        let detail = format!("node {node} did not start: {why}");
-                        self.world.facts().broken("NodeLives", detail);
-                        return;
-                    }
-                };
-                machine.back_at = Some(now + again_ms);
-                let id = watcher.id.clone();
-                self.world.facts().lobby.excuse(&id, now + EXCUSED_MS);
+                self.stays_out(node, why);
+                let mut facts = self.world.facts();
+                let until_ms = facts.at_ms() + EXCUSED_MS;
+                facts.lobby.excuse(&watcher.id, until_ms);
             }
         }
+    }
+
+    /// A process is not in the game: it tries again, if that is what it must.
+    fn stays_out(&mut self, node: usize, why: Refused) {
+        let now = self.now();
+        let machine = &mut self.machines[node];
+        let mut facts = self.world.facts();
+        let again_ms = match why {
+            Refused::Hosted => {
+                machine.wish = Wish::Join(Kind::Player);
+                facts.counters.duplicate_hosts += 1;
+                20
+            }
+            Refused::Later => 300,
+            Refused::Never(why) => {
+                let detail = format!("node {node} did not start: {why}");
+                return facts.broken("NodeLives", detail);
+            }
+        };
+        machine.back_at = Some(now + again_ms);
+    }
+
+    /// Gives a process that is in the game its client and its talkers. Answers the channel that
+    /// nobody reads.
+    fn takes_part(
+        &mut self,
+        node: usize,
+        session: &GameSession<Ledger>,
+        watcher: &Arc<Watcher>,
+        seed: u64,
+    ) -> Result<AppChannel, String> {
+        let machine = &mut self.machines[node];
+        let plays = machine.wish.kind() == Kind::Player;
+        let style = machine.client.style;
+        let by_value = self.scenario.plant == Plant::MatchByValue;
+        let sequencer = session.sequencer();
+        let mirrored = !style.automatic && !style.speculates;
+        let mirror = mirrored.then(|| Mirror::new(sequencer.client().clone(), by_value));
+        let mut player = None;
+        if plays && style.speculates {
+            let started = Player::start(sequencer.clone(), by_value);
+            let (started, notices) = started.map_err(|why| why.to_string())?;
+            let (world, on) = (self.world.clone(), watcher.clone());
+            let watch = started.clone().watch(world.clone(), on.clone());
+            machine.tasks.spawn(watch);
+            if let Some(notices) = notices {
+                let hear = started.clone().hear(notices, world, on);
+                machine.tasks.spawn(hear);
+            }
+            player = Some(started);
+        }
+        let life = Life {
+            sequencer,
+            watcher: watcher.clone(),
+            again: machine.lives > 1,
+            mirror: mirror.map(|mirror| Arc::new(Mutex::new(mirror))),
+            player,
+        };
+        if plays {
+            machine.slot.set(Some(life.clone()));
+        }
+        let follow = machine.client.clone().follow(life, Dice::new(seed, 4));
+        machine.tasks.spawn(follow);
+        let talker = Talker {
+            world: self.world.clone(),
+            watcher: watcher.clone(),
+            names: self.names.clone().into(),
+        };
+        let (talk, reader, noise) = Talker::open(session).map_err(|why| why.to_string())?;
+        let listen = talker.clone().listen(reader, Dice::new(seed, 7));
+        machine.tasks.spawn(listen);
+        if let Some((_, from_ms)) = self.flood.filter(|(at, _)| *at == node) {
+            let flood = talker.clone().flood(noise.clone(), from_ms);
+            machine.tasks.spawn(flood);
+        }
+        machine.tasks.spawn(talker.speak(talk, Dice::new(seed, 8)));
+        Ok(noise)
+    }
+
+    /// Whether a peer may come back as another node: a server's vote is in the first entry.
+    fn may_go(&self, node: usize) -> bool {
+        self.hosted && self.machines[node].wish != Wish::Serve && self.may_stop(node)
     }
 
     /// Whether the one that is about to find another host still can.
@@ -230,7 +281,7 @@ impl Run {
     /// A machine stops and its disk is lost: the peer will be another node.
     pub(super) fn lose_disk(&mut self, node: usize, back_at: u64) {
         let Some(id) = self.life(node) else { return };
-        if !self.hosted || !self.may_stop(node) || !self.world.facts().lobby.can_lose(&id) {
+        if !self.may_go(node) || !self.world.facts().lobby.can_lose(&id) {
             return;
         }
         self.crash(node, 0, back_at);
@@ -240,9 +291,7 @@ impl Run {
         }
         machine.disk = SimDisk::new();
         machine.incarnation += 1;
-        if machine.wish == Wish::Host {
-            machine.wish = Wish::Join(Kind::Player);
-        }
+        machine.wish = machine.wish.again();
         let mut facts = self.world.facts();
         facts.lobby.gone.insert(id);
         facts.counters.disks_lost += 1;
@@ -251,7 +300,7 @@ impl Run {
     /// A peer leaves for good, and another life of it comes later.
     pub(super) fn leave(&mut self, node: usize, back_at: u64) {
         let Some(id) = self.life(node) else { return };
-        if !self.hosted || !self.may_stop(node) || !self.world.facts().lobby.can_lose(&id) {
+        if !self.may_go(node) || !self.world.facts().lobby.can_lose(&id) {
             return;
         }
         let seed = self.dice.next();
@@ -286,7 +335,7 @@ impl Run {
             leaving.peer.unplug();
             machine.disk = SimDisk::new();
             machine.incarnation += 1;
-            machine.wish = Wish::Join(machine.wish.kind());
+            machine.wish = machine.wish.again();
             machine.back_at = Some(back_at.max(now + 20));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
-use crate::ids::{NodeId, SessionId};
+use crate::ids::{NodeId, PeerId, SessionId};
 use crate::log::{Record, RecordKind};
 use crate::raft::wire::MembershipMsg;
 use crate::state::command::{Kind, NodeMsg};
@@ -68,6 +68,8 @@ pub(super) struct Lobby {
     held: BTreeMap<NodeId, Held>,
     /// Where a list was written, in which term, by whoever led then.
     decided: BTreeSet<(u64, u64)>,
+    /// Peers that stood in a list, whatever became of it.
+    members: BTreeSet<PeerId>,
     /// The lists that were applied.
     committed: BTreeMap<u64, Members>,
     seats: Option<(u64, SeatTable)>,
@@ -88,6 +90,11 @@ impl Lobby {
     /// A node begins, to be `kind`.
     pub(super) fn begins(&mut self, node: &NodeId, kind: Kind) {
         self.kinds.insert(node.clone(), kind);
+    }
+
+    /// Whether a peer ever was a member, as far as anybody's log went.
+    pub(super) fn was_member(&self, peer: &PeerId) -> bool {
+        self.members.contains(peer)
     }
 
     /// A session was founded.
@@ -175,6 +182,12 @@ impl Lobby {
             return None;
         }
         let next = Members::read(record)?;
+        let peers = next.nodes.iter().map(|node| &node.peer);
+        let new: Vec<_> = peers
+            .filter(|peer| !self.members.contains(*peer))
+            .cloned()
+            .collect();
+        self.members.extend(new);
         let before = held.lists.last_key_value().map(|(_, list)| list.clone());
         held.lists.insert(index, next.clone());
         // Who takes a list over from another decides nothing, and may do so long after: the seats

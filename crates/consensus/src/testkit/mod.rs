@@ -20,8 +20,11 @@
 //! - `EventsInOrder`: a reader sees the log's actions, in order, whatever it missed;
 //! - `FencedTurn`: what was meant for one turn took place in that one, and only what met another is
 //!   turned away;
-//! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions, and
-//!   it is told of each what became of it;
+//! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions;
+//! - `SpeculativePlayer`: so it is at a `SpeculativeSequencer`, which tells of each action what became
+//!   of it, and in the end has nothing pending;
+//! - `AppChannels`: what is heard on a channel was said to who hears it, by the member it is from,
+//!   and of what nobody reads as much waits as may;
 //! - `OneHost`: nobody founds a session where one is;
 //! - `AdditiveMembership`: a change of members is about one node;
 //! - `CaughtUp`: who gets a vote has the log as it was when it became a learner;
@@ -47,6 +50,7 @@ mod player;
 mod quest;
 mod run;
 mod strike;
+mod talk;
 mod tally;
 mod world;
 
@@ -101,7 +105,8 @@ pub enum Setting {
     Mixed,
     /// Everybody knows everybody.
     Roster,
-    /// One hosts, others join and watch, leave, are put out and come back as new lives.
+    /// One hosts, others join and watch, leave, are put out and come back as new lives. In one seed
+    /// of four servers vote, and nobody hosts.
     Hosted,
 }
 
@@ -201,6 +206,20 @@ pub struct Counters {
     pub fenced_accepted: u64,
     /// Actions meant for a turn that was not on.
     pub fenced_away: u64,
+    /// Frames of app channels that were heard.
+    pub app_heard: u64,
+    /// Those that were for one member alone.
+    pub app_to_one: u64,
+    /// Frames of a channel nobody reads that had to go.
+    pub app_dropped: u64,
+    /// Nodes that flooded such a channel through the recovery.
+    pub floods: u64,
+    /// Frames of app channels by peers that never were members.
+    pub strangers: u64,
+    /// Frames that were not sent, for who they were for is no member.
+    pub no_member_to_tell: u64,
+    /// Games whose votes are on servers.
+    pub served: u64,
     /// Joint member lists that were committed.
     pub joint_changes: u64,
     /// Votes that were given while somebody watched.
@@ -219,7 +238,7 @@ pub struct Counters {
 
 impl Counters {
     /// How many counts there are.
-    pub const LEN: usize = 40;
+    pub const LEN: usize = 47;
 
     /// Each count with its name.
     #[must_use]
@@ -258,6 +277,13 @@ impl Counters {
             ("reset under a speculation", self.spec_resets),
             ("fenced turn accepted", self.fenced_accepted),
             ("fenced turn turned away", self.fenced_away),
+            ("app frame heard", self.app_heard),
+            ("app frame to one", self.app_to_one),
+            ("app frame dropped", self.app_dropped),
+            ("flooded channel", self.floods),
+            ("stranger on a channel", self.strangers),
+            ("no member to tell", self.no_member_to_tell),
+            ("votes on servers", self.served),
             ("joint change", self.joint_changes),
             ("admission beside a spectator", self.beside_spectator),
             ("duplicate host", self.duplicate_hosts),

@@ -1,6 +1,6 @@
 //! A player at a `SpeculativeSequencer`, and what must hold of everything it is shown and told.
 //!
-//! Invariants, each broken as `SpeculativeView`
+//! Invariants, each broken as `SpeculativePlayer`
 //! - what is agreed is the log's state where it stands, and neither it nor a count goes back;
 //! - what is shown beside it are this player's own undecided actions: no more than are pending, and
 //!   none that was decided;
@@ -414,6 +414,143 @@ impl Player {
 
 fn broken(facts: &mut Facts, wrong: Wrong) {
     if let Err(detail) = wrong {
-        facts.broken("SpeculativeView", detail);
+        facts.broken("SpeculativePlayer", detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ActionKey, ClientId};
+    use crate::turns::Standing;
+
+    fn ledger(seen: &[u64]) -> Arc<Ledger> {
+        Arc::new(Ledger {
+            seen: seen.iter().copied().collect(),
+            ..Ledger::default()
+        })
+    }
+
+    /// What is shown: these actions are agreed, these are beside them.
+    fn shown(index: u64, agreed: &[u64], beside: &[u64]) -> Shown<Ledger> {
+        let state = ledger(&[agreed, beside].concat());
+        let agreed = ledger(agreed);
+        let state = if beside.is_empty() {
+            agreed.clone()
+        } else {
+            state
+        };
+        Shown {
+            state,
+            agreed,
+            standing: Standing {
+                index,
+                ..Standing::default()
+            },
+            pending: beside.len(),
+            unknown: 0,
+            confirmed: 0,
+            behind: false,
+            lags: 0,
+            resets: 0,
+        }
+    }
+
+    fn key(serial: u64) -> ActionKey {
+        ActionKey {
+            client: ClientId::new("ann").unwrap(),
+            serial,
+        }
+    }
+
+    /// A judge of action 9, under way as serial 1 and shown.
+    fn judge() -> Judge {
+        let mut judge = Judge::default();
+        judge.asks(9, true);
+        let own = Own {
+            action: 9,
+            fresh: true,
+            answer: None,
+        };
+        judge.took(1, own, false, &shown(0, &[], &[9])).unwrap();
+        judge
+    }
+
+    #[test]
+    fn an_action_that_is_shown_takes_place_and_is_confirmed_is_well() {
+        let mut judge = judge();
+        assert_eq!(judge.sees(&shown(0, &[], &[9]), None), Ok(()));
+        let mut after = shown(3, &[9], &[]);
+        after.confirmed = 1;
+        let hash = Facts::digest(&after.agreed.snapshot());
+        assert_eq!(judge.sees(&after, Some(hash)), Ok(()));
+        let index = 3;
+        let confirmed = Notice::Confirmed { key: key(1), index };
+        assert_eq!(judge.noticed(&confirmed), Ok(()));
+        assert_eq!(judge.answered(1, Answer::Accepted(3), &after), Ok(()));
+        assert!(judge.is_settled(&after, 3) && !judge.is_settled(&after, 4));
+        assert_eq!(judge.ends(&after), Ok(()));
+        // Nothing that was counted or said is left out or comes twice.
+        assert!(judge.ends(&shown(3, &[9], &[])).is_err());
+        assert!(judge.noticed(&confirmed).is_err());
+        assert!(judge.sees(&shown(2, &[9], &[]), None).is_err());
+    }
+
+    #[test]
+    fn what_is_shown_wrongly_is_found() {
+        let sees = |shown: Shown<Ledger>, known| judge().sees(&shown, known);
+        assert!(sees(shown(0, &[], &[9]), None).is_ok());
+        assert!(sees(shown(0, &[], &[9, 10]), None).is_err(), "another's");
+        assert!(sees(shown(1, &[], &[9]), Some(7)).is_err(), "not the log's");
+        let mut none = shown(0, &[], &[9]);
+        none.pending = 0;
+        assert!(sees(none, None).is_err(), "shown and not pending");
+        // It was confirmed by its value, or not at all: agreed and pending at once.
+        let mut twice = shown(3, &[9], &[]);
+        twice.pending = 1;
+        assert!(sees(twice, None).is_err(), "agreed and pending");
+    }
+
+    #[test]
+    fn an_answer_that_what_is_shown_denies_is_found() {
+        let gone = shown(3, &[], &[]);
+        assert!(judge().answered(1, Answer::Accepted(3), &gone).is_err());
+        assert!(judge().answered(1, Answer::Accepted(4), &gone).is_ok());
+        let there = shown(3, &[], &[9]);
+        for answer in [Answer::Refused, Answer::Fenced, Answer::NotAppended] {
+            assert!(judge().answered(1, answer, &there).is_err());
+            assert!(judge().answered(1, answer, &gone).is_ok());
+        }
+        let mut hidden = judge();
+        hidden.sees(&gone, None).unwrap();
+        assert!(hidden.answered(1, Answer::Accepted(4), &gone).is_err());
+        let mut unshown = Judge::default();
+        let own = Own {
+            action: 9,
+            fresh: true,
+            answer: None,
+        };
+        assert!(unshown.took(1, own, false, &gone).is_err());
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_reports_is_found() {
+        let mut judge = judge();
+        let after = shown(3, &[], &[]);
+        assert!(judge.ends(&after).is_err(), "never answered");
+        judge.answered(1, Answer::Refused, &after).unwrap();
+        assert!(judge.ends(&after).is_err(), "no notice");
+        let refused = Notice::Refused {
+            key: key(1),
+            refusal: 9,
+        };
+        judge.noticed(&refused).unwrap();
+        assert_eq!(judge.ends(&after), Ok(()));
+        let mut taken_back = Judge::default();
+        let rejected = Notice::Rejected {
+            key: key(1),
+            refusal: 9,
+        };
+        assert!(taken_back.noticed(&rejected).is_err(), "always allowed");
     }
 }

@@ -10,13 +10,15 @@ use tokio::time::sleep;
 use super::client::{Client, Slot, Style};
 use super::dice::Dice;
 use super::hosted::{self, Part};
-use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Wish};
+use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Running, Wish};
 use super::net::SimNet;
 use super::plan::{self, Fault};
 use super::strike::Undo;
+use super::talk::{self, Talk, To};
 use super::world::World;
 use super::{Outcome, Scenario, Setting, Violation};
-use crate::ids::PeerId;
+use crate::fabric::{Fabric, Lane};
+use crate::ids::{GameId, PeerId};
 use crate::log::durable::sim_disk::SimDisk;
 use crate::raft::{Role, simulated};
 
@@ -50,6 +52,14 @@ fn chaos_ms(seed: u64, scenario: &Scenario) -> u64 {
         0
     };
     scenario.chaos_ms + more
+}
+
+/// Who floods a channel in this run, and from when on until it is over.
+fn flood_of(seed: u64, nodes: usize, chaos_ms: u64) -> Option<(usize, u64)> {
+    let mut dice = Dice::new(seed, 6);
+    let floods = dice.range(0, 6) == 0;
+    let node = dice.range(0, nodes as u64) as usize;
+    floods.then(|| (node, chaos_ms.saturating_sub(dice.range(0, 400))))
 }
 
 pub(super) fn faults_of(seed: u64, scenario: &Scenario) -> Vec<Fault> {
@@ -112,6 +122,9 @@ pub(super) struct Run {
     /// The peer that is about to find out that it is not the only host.
     pub(super) second_host: Option<usize>,
     pub(super) dice: Dice,
+    pub(super) game: GameId,
+    /// Who makes noise on a channel nobody reads, and from when on.
+    pub(super) flood: Option<(usize, u64)>,
 }
 
 impl Run {
@@ -147,7 +160,7 @@ impl Run {
                 Machine {
                     disk: SimDisk::new(),
                     lives: 0,
-                    incarnation: u64::from(hosted),
+                    incarnation: u64::from(hosted && part.wish != Wish::Serve),
                     wish: part.wish,
                     client: Client::new(world.clone(), slot.clone(), node, Style::of(seed, node)),
                     slot,
@@ -172,6 +185,8 @@ impl Run {
             undo: Vec::new(),
             second_host,
             dice,
+            game: GameId::new("sim").ok()?,
+            flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
         })
     }
 
@@ -197,13 +212,60 @@ impl Run {
             .map(|(_, n)| n)
     }
 
+    /// Frames arrive.
+    fn pump(&mut self, now: u64) {
+        let Self {
+            world, net, names, ..
+        } = self;
+        net.pump(now, |to, lane, frame, taken| {
+            world.frame(to, frame);
+            if lane == Lane::App {
+                let mut facts = world.facts();
+                let noise = taken && talk::channel_of(frame) == Some(talk::NOISE.as_bytes());
+                *facts.talk.noise.entry(to).or_default() += u64::from(noise);
+                if !facts.lobby.was_member(&names[to]) {
+                    let detail = format!("node {to} never was a member and is sent app frames");
+                    facts.broken("AppChannels", detail);
+                }
+            }
+        });
+    }
+
+    /// Peers that ask for a place, and never had one, speak on a channel all the same.
+    fn strangers_speak(&self) {
+        for (node, machine) in self.machines.iter().enumerate() {
+            let Some(entering) = &machine.entering else {
+                continue;
+            };
+            let mut facts = self.world.facts();
+            if facts.lobby.was_member(&self.names[node]) {
+                continue;
+            }
+            let members = self
+                .names
+                .iter()
+                .filter(|name| facts.lobby.was_member(name));
+            let members: Vec<_> = members.cloned().collect();
+            let line = facts.talk.says(node, To::All);
+            facts.counters.strangers += members.len() as u64;
+            drop(facts);
+            for member in members {
+                // Best effort, like every frame.
+                let frame = talk::raw(line).into();
+                let _ = entering.peer.send(&member, &self.game, Lane::App, frame);
+            }
+        }
+    }
+
     /// A virtual millisecond.
     async fn tick(&mut self) {
         sleep(Duration::from_millis(1)).await;
         let now = self.now();
-        let world = self.world.clone();
-        self.net.pump(now, |to, frame| world.frame(to, frame));
+        self.pump(now);
         self.undo_due(now);
+        if self.hosted && now.is_multiple_of(64) {
+            self.strangers_speak();
+        }
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;
@@ -252,17 +314,49 @@ impl Run {
             self.tick().await;
         }
         if !self.is_broken() {
+            // What has arrived gets where it belongs.
+            sleep(Duration::from_millis(1)).await;
             self.last_words();
         }
         self.sum_up()
     }
 
-    /// What players were told, put together.
+    /// What players were told, put together, and what nobody read.
     fn last_words(&self) {
         for node in self.concerned().0 {
             if let Some(player) = self.machines[node].slot.get().and_then(|life| life.player) {
                 player.ends(&mut self.world.facts());
             }
+        }
+        for (node, machine) in self.machines.iter().enumerate() {
+            if let Some(running) = &machine.running {
+                self.unread(node, running);
+            }
+        }
+        let mut facts = self.world.facts();
+        let servers = self.machines.iter().filter(|m| m.wish == Wish::Serve);
+        facts.counters.served += u64::from(servers.count() > 0);
+        facts.counters.floods += u64::from(self.flood.is_some());
+    }
+
+    fn unread(&self, node: usize, running: &Running) {
+        let dropped = running.noise.dropped();
+        let Ok(mut reader) = running.noise.incoming() else {
+            let detail = format!("node {node} reads what nobody reads");
+            return self.world.facts().broken("AppChannels", detail);
+        };
+        let mut waiting = 0;
+        while reader.try_recv().is_some() {
+            waiting += 1;
+        }
+        let session = &running.session;
+        let turned_away = session.node().dropped_frames().not_member;
+        let elsewhere = session.unclaimed_app_frames() + turned_away;
+        let mut facts = self.world.facts();
+        let arrived = facts.talk.noise.get(&node).copied().unwrap_or(0);
+        facts.counters.app_dropped += dropped;
+        if let Err(detail) = Talk::unread(arrived, waiting, dropped, elsewhere) {
+            facts.broken("AppChannels", format!("node {node}: {detail}"));
         }
     }
 

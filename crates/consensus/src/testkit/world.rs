@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::game::{Notes, allows, taken};
 use super::lobby::{Broken, Lobby};
 use super::run::EXCUSED_MS;
+use super::talk::Talk;
 use super::{Counters, Violation};
 use crate::ids::{NodeId, SessionId};
 use crate::log::{Position, Record};
@@ -29,6 +30,7 @@ pub(super) struct Facts {
     /// The game after each entry.
     games: BTreeMap<u64, After>,
     pub lobby: Lobby,
+    pub talk: Talk,
     /// The highest entry anybody was told of.
     pub acknowledged: u64,
     pub pending: Vec<usize>,
@@ -318,6 +320,7 @@ impl World {
             never: BTreeSet::new(),
             games: BTreeMap::new(),
             lobby: Lobby::default(),
+            talk: Talk::default(),
             acknowledged: 0,
             pending: vec![0; nodes],
         })))
@@ -445,5 +448,66 @@ impl Observer for Watcher {
             facts.counters.snapshot_installs += 1;
             facts.note(self.node, 6, &[at.index, at.term]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The invariant a client breaks that was told this of action 20, which stands in entry 3, of
+    /// action 4, which the rules refuse in entry 2, or of another.
+    fn breaks(
+        action: u64,
+        index: u64,
+        verdict: Verdict,
+        fence: Option<u64>,
+    ) -> Option<&'static str> {
+        let world = World::new(1);
+        let mut facts = world.facts();
+        for (index, turn, taken) in [(1, 0, 0), (2, 0, 0), (3, 1, 1)] {
+            let after = After {
+                state: 0,
+                turn,
+                taken,
+            };
+            facts.games.insert(index, after);
+        }
+        facts.action_at.insert(3, 20);
+        facts.told(&Told {
+            node: 0,
+            action,
+            index,
+            verdict,
+            fence,
+            floor: 0,
+        });
+        facts.violation.as_ref().map(|broken| broken.invariant)
+    }
+
+    #[tokio::test]
+    async fn a_fence_that_did_not_hold_is_found() {
+        let accepted = Verdict::Accepted { turn: 1 };
+        assert_eq!(breaks(20, 3, accepted, None), None);
+        assert_eq!(breaks(20, 3, accepted, Some(0)), None);
+        assert_eq!(breaks(20, 3, accepted, Some(1)), Some("FencedTurn"));
+        assert_eq!(breaks(9, 3, Verdict::Fenced, Some(1)), None);
+        assert_eq!(breaks(9, 3, Verdict::Fenced, Some(0)), Some("FencedTurn"));
+        assert_eq!(breaks(9, 3, Verdict::Fenced, None), Some("FencedTurn"));
+        assert_eq!(breaks(4, 2, Verdict::Refused, Some(1)), Some("FencedTurn"));
+        // Turned away, and it took place.
+        let lied = breaks(20, 3, Verdict::Fenced, Some(1));
+        assert_eq!(lied, Some("PromiseKept"));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_that_is_not_the_rules_is_found() {
+        assert_eq!(breaks(4, 2, Verdict::Refused, None), None);
+        let allowed = breaks(9, 2, Verdict::Refused, None);
+        assert_eq!(allowed, Some("ExactlyOnce"));
+        let turn = breaks(20, 3, Verdict::Accepted { turn: 2 }, None);
+        assert_eq!(turn, Some("ExactlyOnce"));
+        let another = breaks(9, 3, Verdict::Accepted { turn: 1 }, None);
+        assert_eq!(another, Some("ExactlyOnce"));
     }
 }
