@@ -15,7 +15,7 @@ use super::player::Player;
 use super::run::{EXCUSED_MS, NAMES, Run};
 use super::talk::Talker;
 use super::world::Watcher;
-use crate::ids::PeerId;
+use crate::ids::{NodeId, PeerId};
 use crate::log::durable::sim_disk::{Crash, SimDisk};
 use crate::raft::simulated;
 use crate::session::{AppChannel, GameSession, Hooks, ReturnPolicy};
@@ -228,9 +228,18 @@ impl Run {
         Ok(noise)
     }
 
-    /// Whether a peer may come back as another node: a server's vote is in the first entry.
-    fn may_go(&self, node: usize) -> bool {
-        self.hosted && self.machines[node].wish != Wish::Serve && self.may_stop(node)
+    /// Whether a peer may come back as another node: a server's vote is in the first entry, and a
+    /// majority must stay.
+    fn may_go(&self, node: usize, id: &NodeId) -> bool {
+        let is_silent =
+            |place: &usize| self.machines[*place].running.is_none() || self.net.is_cut_off(*place);
+        let places = 0..self.machines.len();
+        let silent = places.filter(|place| *place != node && is_silent(place));
+        let silent = silent.filter_map(|place| self.life(place)).collect();
+        self.hosted
+            && self.machines[node].wish != Wish::Serve
+            && self.may_stop(node)
+            && self.world.facts().lobby.can_lose(id, &silent)
     }
 
     /// Whether the one that is about to find another host still can.
@@ -281,7 +290,7 @@ impl Run {
     /// A machine stops and its disk is lost: the peer will be another node.
     pub(super) fn lose_disk(&mut self, node: usize, back_at: u64) {
         let Some(id) = self.life(node) else { return };
-        if !self.may_go(node) || !self.world.facts().lobby.can_lose(&id) {
+        if !self.may_go(node, &id) {
             return;
         }
         self.crash(node, 0, back_at);
@@ -300,7 +309,7 @@ impl Run {
     /// A peer leaves for good, and another life of it comes later.
     pub(super) fn leave(&mut self, node: usize, back_at: u64) {
         let Some(id) = self.life(node) else { return };
-        if !self.may_go(node) || !self.world.facts().lobby.can_lose(&id) {
+        if !self.may_go(node, &id) {
             return;
         }
         let seed = self.dice.next();

@@ -113,6 +113,12 @@ impl SimNet {
         }
     }
 
+    /// Whether any of a place's links is cut.
+    pub(super) fn is_cut_off(&self, place: usize) -> bool {
+        let cut = &self.lock().cut;
+        cut.iter().any(|(from, to)| *from == place || *to == place)
+    }
+
     /// Keeps a place's links whole, whatever is cut.
     pub(super) fn spare(&self, place: usize, spared: bool) {
         let mut state = self.lock();

@@ -26,6 +26,9 @@ use crate::turns::{
 /// Fewer than a client of the simulator has under way at most: at times one more is refused.
 const PENDING_MAX: usize = 3;
 
+/// What becomes of a player's actions.
+type Notices = Receiver<Notice<u64>>;
+
 /// What a key's notice said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
@@ -285,7 +288,7 @@ impl Player {
     pub(super) fn start(
         sequencer: TurnSequencer<Ledger>,
         match_by_value: bool,
-    ) -> Result<(Arc<Self>, Option<Receiver<Notice<u64>>>), ConfigError> {
+    ) -> Result<(Arc<Self>, Option<Notices>), ConfigError> {
         let options = SpeculationOptions {
             pending_max: PENDING_MAX,
         };
@@ -383,7 +386,7 @@ impl Player {
     /// Hears every notice.
     pub(super) async fn hear(
         self: Arc<Self>,
-        mut notices: Receiver<Notice<u64>>,
+        mut notices: Notices,
         world: World,
         watcher: Arc<Watcher>,
     ) {
