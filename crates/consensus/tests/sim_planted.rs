@@ -77,3 +77,9 @@ fn a_speculation_that_matches_by_value_is_found() {
     let invariants = ["SpeculativeView"];
     found(Plant::MatchByValue, Setting::Roster, &invariants);
 }
+
+#[test]
+fn a_speculative_sequencer_that_matches_by_value_is_found() {
+    let invariants = ["SpeculativePlayer"];
+    found(Plant::MatchByValue, Setting::Roster, &invariants);
+}

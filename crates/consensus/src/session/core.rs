@@ -117,6 +117,17 @@ pub async fn game_server<G: Game>(
     options: CoreOptions,
     config: SessionConfig,
 ) -> Result<GameSession<G>, OpenError> {
+    serve(port, blueprint, options, config, Hooks::default()).await
+}
+
+/// [`game_server`], watched.
+pub(crate) async fn serve<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    options: CoreOptions,
+    config: SessionConfig,
+    hooks: Hooks,
+) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
     places_fit(options.seats as usize, options.spectators_max)?;
     let local = port.links.local().clone();
@@ -143,7 +154,6 @@ pub async fn game_server<G: Game>(
         configure,
         trusted: BTreeSet::new(),
     };
-    let hooks = Hooks::default();
     let member = Member { identity, hooks };
     let game = open(port, blueprint, member, config).await?;
     if let Err(why) = game.node.engine.initialize(voters).await {
@@ -160,11 +170,23 @@ pub async fn game_server<G: Game>(
 ///
 /// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
 pub async fn game_player<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    core: ServerCore,
+    options: JoinOptions,
+    config: SessionConfig,
+) -> Result<GameSession<G>, JoinError> {
+    ride(port, blueprint, core, options, config, Hooks::default()).await
+}
+
+/// [`game_player`], watched.
+pub(crate) async fn ride<G: Game>(
     mut port: Port,
     blueprint: Blueprint<G>,
     core: ServerCore,
     options: JoinOptions,
     config: SessionConfig,
+    hooks: Hooks,
 ) -> Result<GameSession<G>, JoinError> {
     config.validate(&blueprint)?;
     options.validate()?;
@@ -200,7 +222,6 @@ pub async fn game_player<G: Game>(
         configure: Configure::default(),
         trusted: core.nodes(),
     };
-    let hooks = Hooks::default();
     let observer = hooks.observer.clone();
     let member = Member { identity, hooks };
     let entering = Entering::new(open(port, blueprint, member, config).await?, observer);

@@ -45,6 +45,8 @@ pub use bootstrap::{
 pub(crate) use bootstrap::{enter, host, resume};
 pub use channels::{AppChannel, ChannelError, ChannelReader, ChannelSendError};
 pub use core::{CoreOptions, PlacementError, ServerCore, game_player, game_server};
+#[cfg(feature = "testkit")]
+pub(crate) use core::{ride, serve};
 pub use identity::LogOwner;
 pub use node_view::{NodeState, NodeView, Waiting};
 #[cfg(feature = "testkit")]

@@ -1,5 +1,5 @@
 //! Who uses the game: a client per node that proposes, one that reads, and one that follows the
-//! events. They outlive the node's crashes, and ask again under the same key what they do not know.
+//! events. They outlive the node's crashes.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,22 +8,48 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::dice::Dice;
-use super::game::{Ledger, refused};
-use super::mirror::{Answer, Mirror};
+use super::game::Ledger;
+use super::mirror::Mirror;
+use super::player::Player;
+use super::quest::Quest;
 use super::world::{Watcher, World};
-use crate::turns::{Proposal, ProposeError, Ruling, TurnError, TurnEvent, TurnSequencer};
+use crate::turns::{Ruling, TurnEvent, TurnSequencer};
+
+/// How a client plays, in all its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Style {
+    /// Whether its identity is its process's, and not its own for good.
+    pub automatic: bool,
+    /// Whether it plays through a `SpeculativeSequencer`.
+    pub speculates: bool,
+}
+
+impl Style {
+    pub(super) fn of(seed: u64, node: usize) -> Self {
+        let kind = Dice::new(seed, 64 + node as u64).range(0, 8);
+        Self {
+            automatic: matches!(kind, 0..=2),
+            speculates: matches!(kind, 1..=4),
+        }
+    }
+}
 
 /// A node's present life, as its client sees it.
 #[derive(Clone)]
 pub(super) struct Life {
     pub sequencer: TurnSequencer<Ledger>,
     pub watcher: Arc<Watcher>,
-    pub mirror: Arc<Mutex<Mirror>>,
+    /// Whether the machine ran a process before.
+    pub again: bool,
+    /// The view of a durable client that does not speculate, as it should be.
+    pub mirror: Option<Arc<Mutex<Mirror>>>,
+    pub player: Option<Arc<Player>>,
 }
 
 impl Life {
-    fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn mirror(&self) -> Option<MutexGuard<'_, Mirror>> {
+        let mirror = self.mirror.as_ref()?;
+        Some(mirror.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -44,19 +70,6 @@ impl Slot {
     }
 }
 
-/// Whether an answer says that the action did not and will not take effect.
-fn promises(error: &TurnError) -> bool {
-    matches!(
-        error,
-        TurnError::Propose(
-            ProposeError::NotAppended { .. }
-                | ProposeError::Overloaded
-                | ProposeError::TooLarge { .. }
-                | ProposeError::Closed
-        )
-    )
-}
-
 /// Proposals a client has under way at most, and how far its serials run ahead of the oldest.
 const PIPELINE: usize = 4;
 const AHEAD: u64 = 12;
@@ -66,25 +79,27 @@ pub(super) struct Client {
     pub world: World,
     pub slot: Slot,
     pub node: usize,
+    pub style: Style,
     under_way: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Client {
-    pub(super) fn new(world: World, slot: Slot, node: usize) -> Self {
+    pub(super) fn new(world: World, slot: Slot, node: usize, style: Style) -> Self {
         Self {
             world,
             slot,
             node,
+            style,
             under_way: Arc::default(),
         }
     }
 
     /// An action no two proposals share.
-    fn action(&self, serial: u64) -> u64 {
+    pub(super) fn action(&self, serial: u64) -> u64 {
         (self.node as u64 + 1) * 1_000_000 + serial
     }
 
-    fn finished(&self, serial: u64) {
+    pub(super) fn finished(&self, serial: u64) {
         let mut under_way = self
             .under_way
             .lock()
@@ -122,56 +137,10 @@ impl Client {
                 return;
             }
             if self.may_start(serial) {
-                tokio::spawn(self.clone().decide(serial, Dice::new(dice.next(), 9)));
+                let quest = Quest::new(self.clone(), serial, Dice::new(dice.next(), 9));
+                tokio::spawn(quest.run());
                 serial += 1;
             }
-        }
-    }
-
-    /// Proposes one action until its outcome is known.
-    async fn decide(self, serial: u64, mut dice: Dice) {
-        let action = self.action(serial);
-        let floor = self.world.facts().acknowledged;
-        loop {
-            if let Some(life) = self.slot.get() {
-                let proposal = Proposal {
-                    serial: Some(serial),
-                    within: Duration::from_millis(dice.range(20, 400)),
-                    ..Proposal::default()
-                };
-                self.world.facts().asks(action);
-                life.mirror()
-                    .propose(serial, action, &mut self.world.facts());
-                let answer = life.sequencer.propose_with(&action, proposal).await;
-                if life.watcher.is_on() {
-                    let told = match &answer {
-                        Ok(told) => Answer::Decided(told.index, told.ruling.clone()),
-                        Err(error) => Answer::Error(error.clone()),
-                    };
-                    life.mirror().replied(serial, told, &mut self.world.facts());
-                    let mut facts = self.world.facts();
-                    match answer {
-                        Ok(decision) => {
-                            let took = matches!(decision.ruling, Ruling::Accepted(_));
-                            if took == refused(action) {
-                                facts.broken("ExactlyOnce", format!("{action} was misjudged"));
-                            }
-                            facts.told(self.node, action, decision.index, floor, took);
-                            drop(facts);
-                            return self.finished(serial);
-                        }
-                        Err(error) => {
-                            facts.counters.unknown += 1;
-                            if promises(&error) {
-                                facts.told_never(action);
-                            }
-                            let text = error.to_string();
-                            facts.note(self.node, 7, &[serial, text.len() as u64]);
-                        }
-                    }
-                }
-            }
-            sleep(Duration::from_millis(dice.range(1, 20))).await;
         }
     }
 
@@ -211,7 +180,9 @@ impl Client {
             if !life.watcher.is_on() {
                 return;
             }
-            life.mirror().saw(&event, &mut self.world.facts());
+            if let Some(mut mirror) = life.mirror() {
+                mirror.saw(&event, &mut self.world.facts());
+            }
             self.saw(event, &mut last);
             if dice.permille(30) {
                 sleep(Duration::from_millis(dice.range(100, 900))).await;

@@ -217,7 +217,7 @@ impl<G: Game> Cluster<G> {
         let arrive = move || {
             let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             now_ms.store(now, Ordering::Relaxed);
-            net.pump(now, |_, _| ());
+            net.pump(now, |_, _, _, _| ());
         };
         let last = arrive.clone();
         let pump = async move {

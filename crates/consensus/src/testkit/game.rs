@@ -75,13 +75,23 @@ impl Notes {
 /// Actions are numbers that no two proposals share.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
-    notes: Notes,
+    pub notes: Notes,
     pub seen: BTreeSet<u64>,
 }
 
-/// Whether the rules refuse this action.
-pub(super) fn refused(action: u64) -> bool {
-    action % 11 == 7
+/// Whether the rules may refuse this action for the state it meets.
+pub(super) fn is_choosy(action: u64) -> bool {
+    action % 11 == 4
+}
+
+/// Whether the rules allow an action where so many have taken place. Some they never do.
+pub(super) fn allows(taken: usize, action: u64) -> bool {
+    action % 11 != 7 && !(is_choosy(action) && taken.is_multiple_of(3))
+}
+
+/// How many actions took place in a state that was written down.
+pub(super) fn taken(state: &[u8]) -> usize {
+    state.len().saturating_sub(NOTES_BYTES) / 8
 }
 
 impl Game for Ledger {
@@ -90,7 +100,7 @@ impl Game for Ledger {
     type Refusal = u64;
 
     fn apply(&mut self, at: &TurnInfo, action: &u64) -> Result<u64, u64> {
-        if refused(*action) {
+        if !allows(self.seen.len(), *action) {
             return Err(*action);
         }
         if !self.seen.insert(*action) {

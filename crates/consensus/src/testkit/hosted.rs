@@ -13,6 +13,14 @@ use crate::state::command::Kind;
 /// there are seats for three and room for one to watch.
 pub(super) const PEERS: usize = 7;
 
+/// Of them, where servers vote: as many servers, players for all the seats, and one who watches.
+const SERVERS: usize = 3;
+
+/// Whether servers vote in a seed's game.
+pub(super) fn is_served(seed: u64) -> bool {
+    Dice::new(seed, 10).range(0, 4) == 0
+}
+
 /// One peer's part.
 pub(super) struct Part {
     pub wish: Wish,
@@ -32,6 +40,17 @@ pub(super) fn cast(seed: u64) -> Vec<Part> {
             is_second_host,
         });
     };
+    if is_served(seed) {
+        for _ in 0..SERVERS {
+            part(Wish::Serve, dice.range(0, 200), false);
+        }
+        for latest in [300, 900, 2000] {
+            part(Wish::Ride, dice.range(0, latest), false);
+        }
+        part(Wish::Join(Kind::Spectator), dice.range(0, 1200), false);
+        shuffle(&mut parts, &mut dice);
+        return parts;
+    }
     part(Wish::Host, dice.range(0, 100), false);
     // Beside the first host's claim, or some time after it.
     let second = match dice.range(0, 3) {
@@ -45,10 +64,14 @@ pub(super) fn cast(seed: u64) -> Vec<Part> {
     for latest in [1200, 2500] {
         part(Wish::Join(Kind::Spectator), dice.range(0, latest), false);
     }
+    shuffle(&mut parts, &mut dice);
+    parts
+}
+
+fn shuffle(parts: &mut [Part], dice: &mut Dice) {
     for n in (1..parts.len()).rev() {
         parts.swap(n, dice.range(0, n as u64 + 1) as usize);
     }
-    parts
 }
 
 /// What whoever leads says of its members, and of who should be.
@@ -58,6 +81,8 @@ struct Led {
     settled: bool,
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
+    /// Who sits.
+    players: BTreeSet<NodeId>,
     /// Places nobody holds.
     free: usize,
 }
@@ -76,6 +101,7 @@ impl Run {
             settled,
             voters: seats.voters(),
             learners: seats.learners(),
+            players: seats.players().cloned().collect(),
             free,
         })
     }
@@ -114,6 +140,7 @@ impl Run {
             voters,
             learners,
             free,
+            ..
         } = led;
         let lives = members
             .voters
@@ -135,10 +162,10 @@ impl Run {
 
     /// The places of everybody who plays now.
     pub(super) fn players(&self) -> BTreeSet<usize> {
-        let Some(Led { voters, .. }) = self.led() else {
+        let Some(Led { players, .. }) = self.led() else {
             return BTreeSet::new();
         };
-        voters
+        players
             .iter()
             .filter_map(|node| self.place_of(node))
             .collect()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
-use crate::ids::{NodeId, SessionId};
+use crate::ids::{NodeId, PeerId, SessionId};
 use crate::log::{Record, RecordKind};
 use crate::raft::wire::MembershipMsg;
 use crate::state::command::{Kind, NodeMsg};
@@ -68,6 +68,8 @@ pub(super) struct Lobby {
     held: BTreeMap<NodeId, Held>,
     /// Where a list was written, in which term, by whoever led then.
     decided: BTreeSet<(u64, u64)>,
+    /// Peers that stood in a list, whatever became of it.
+    members: BTreeSet<PeerId>,
     /// The lists that were applied.
     committed: BTreeMap<u64, Members>,
     seats: Option<(u64, SeatTable)>,
@@ -90,6 +92,11 @@ impl Lobby {
         self.kinds.insert(node.clone(), kind);
     }
 
+    /// Whether a peer ever was a member, as far as anybody's log went.
+    pub(super) fn was_member(&self, peer: &PeerId) -> bool {
+        self.members.contains(peer)
+    }
+
     /// A session was founded.
     pub(super) fn founded(&mut self, by: usize, session: SessionId) -> Option<Broken> {
         let known = *self.session.get_or_insert(session);
@@ -109,7 +116,9 @@ impl Lobby {
     /// No list of members anywhere may lose its majority: not the last one of any log, nor one that
     /// counts again when those after it are cut off. Nor one that whoever leads may be writing now:
     /// that `more` is gone it learns later, and a list it began to write needs its majority for ever.
-    pub(super) fn can_lose(&self, more: &NodeId) -> bool {
+    /// Nor one without somebody who is `silent` now: it may be put out before it is back, and `more`
+    /// is needed until it is gone (hosted seed 1082).
+    pub(super) fn can_lose(&self, more: &NodeId, silent: &BTreeSet<NodeId>) -> bool {
         let stays = |node: &NodeId| node != more && !self.gone.contains(node);
         let decided = self.committed.last_key_value().map_or(0, |(at, _)| *at);
         self.held
@@ -123,14 +132,19 @@ impl Lobby {
                     .chain(last)
             })
             .all(|members| {
-                let next = self.next_lists(members, more);
+                let next = self.next_lists(members, more, silent);
                 members.survive(stays) && next.iter().all(|next| next.survive(stays))
             })
     }
 
-    /// What may follow on a list by what the seats say: a voter without a seat goes, and `more`,
-    /// who learns and has one, votes.
-    fn next_lists(&self, members: &Members, more: &NodeId) -> Vec<Members> {
+    /// What may follow on a list by what the seats say: a voter without a seat, or who is silent,
+    /// goes, and `more`, who learns and has one, votes.
+    fn next_lists(
+        &self,
+        members: &Members,
+        more: &NodeId,
+        silent: &BTreeSet<NodeId>,
+    ) -> Vec<Members> {
         let ([voters], Some((_, seats))) = (&members.halves[..], &self.seats) else {
             // A change that was begun ends with its own second half.
             return Vec::new();
@@ -140,7 +154,8 @@ impl Lobby {
             halves: vec![voters],
             nodes: members.nodes.clone(),
         };
-        let less = voters.difference(&seated).map(|goes| {
+        let may_go = |node: &&NodeId| !seated.contains(*node) || silent.contains(*node);
+        let less = voters.iter().filter(may_go).map(|goes| {
             let mut voters = voters.clone();
             voters.remove(goes);
             voters
@@ -175,6 +190,12 @@ impl Lobby {
             return None;
         }
         let next = Members::read(record)?;
+        let peers = next.nodes.iter().map(|node| &node.peer);
+        let new: Vec<_> = peers
+            .filter(|peer| !self.members.contains(*peer))
+            .cloned()
+            .collect();
+        self.members.extend(new);
         let before = held.lists.last_key_value().map(|(_, list)| list.clone());
         held.lists.insert(index, next.clone());
         // Who takes a list over from another decides nothing, and may do so long after: the seats

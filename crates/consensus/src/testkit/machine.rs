@@ -13,6 +13,7 @@ use super::client::{Client, Slot};
 use super::early::EarlyLog;
 use super::game::Ledger;
 use super::net::SimPeer;
+use super::talk::WAITING_MAX;
 use super::world::Watcher;
 use crate::config::{Compaction, Limits, Timing};
 use crate::events::FeedLimits;
@@ -24,8 +25,9 @@ use crate::log::durable::sim_disk::SimDisk;
 use crate::log::durable::{Driver, DurableOptions};
 use crate::log::{DurableLog, LogStore};
 use crate::session::{
-    AdmissionTiming, Clock, GameSession, Hooks, HostError, HostOptions, Identity, JoinError,
-    JoinOptions, ReturnPolicy, SessionConfig, enter, game_node_with, host, resume,
+    AdmissionTiming, AppChannel, Clock, CoreOptions, GameSession, Hooks, HostError, HostOptions,
+    Identity, JoinError, JoinOptions, ReturnPolicy, ServerCore, SessionConfig, enter,
+    game_node_with, host, resume, ride, serve,
 };
 use crate::state::command::Kind;
 
@@ -74,13 +76,26 @@ pub(super) enum Wish {
     Host,
     /// By asking for a place.
     Join(Kind),
+    /// As one of the servers that vote.
+    Serve,
+    /// By asking the servers for a seat.
+    Ride,
 }
 
 impl Wish {
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Join(kind) => kind,
+            Self::Serve => Kind::Witness,
             _ => Kind::Player,
+        }
+    }
+
+    /// How a later life of the peer comes in.
+    pub(super) fn again(self) -> Self {
+        match self {
+            Self::Roster | Self::Serve | Self::Ride => self,
+            Self::Host | Self::Join(_) => Self::Join(self.kind()),
         }
     }
 }
@@ -126,12 +141,16 @@ fn never(error: impl std::fmt::Display) -> Refused {
 pub(super) struct Entry {
     pub disk: Arc<dyn Disk>,
     pub peer: Arc<SimPeer>,
+    pub game: GameId,
     pub name: &'static str,
     pub wish: Wish,
     pub incarnation: u64,
     pub roster: BTreeSet<PeerId>,
+    /// The servers that vote, if servers do.
+    pub servers: BTreeSet<PeerId>,
     pub clock: Skewed,
     pub nonce: u64,
+    pub automatic: bool,
     pub early_log: bool,
     pub return_at: ReturnPolicy,
     pub hooks: Hooks,
@@ -168,6 +187,7 @@ impl Entry {
             limits: Limits {
                 log_kept_after_snapshot: 8,
                 snapshot_chunk_bytes: 512,
+                channel_frames_max: WAITING_MAX,
                 ..Limits::default()
             },
             compaction: Some(Compaction {
@@ -175,7 +195,11 @@ impl Entry {
                 bytes: 1 << 20,
                 age: Duration::from_secs(60),
             }),
-            identity: Identity::Durable(ClientId::new(self.name).map_err(never)?),
+            identity: if self.automatic {
+                Identity::Automatic
+            } else {
+                Identity::Durable(ClientId::new(self.name).map_err(never)?)
+            },
             log,
             hash_every: 16,
             events: FeedLimits {
@@ -197,13 +221,26 @@ impl Entry {
             },
             _ => config,
         };
-        let game = GameId::new("sim").map_err(never)?;
-        let port = Port::open(self.peer, game).map_err(never)?;
+        let port = Port::open(self.peer, self.game).map_err(never)?;
         let blueprint = Blueprint::with_snapshots(Ledger::default);
+        let joining = JoinOptions {
+            within: Duration::from_secs(3),
+            ..JoinOptions::new(incarnation)
+        };
         match self.wish {
             Wish::Roster => game_node_with(port, blueprint, self.roster, config, self.hooks)
                 .await
                 .map_err(never),
+            Wish::Serve => {
+                let options = CoreOptions {
+                    core: ServerCore::new(self.servers).map_err(never)?,
+                    seats: SEATS,
+                    spectators_max: GALLERY,
+                };
+                serve(port, blueprint, options, config, self.hooks)
+                    .await
+                    .map_err(never)
+            }
             _ if begun => resume(port, blueprint, config, self.hooks)
                 .await
                 .map_err(never),
@@ -216,12 +253,12 @@ impl Entry {
                 };
                 Ok(host(port, blueprint, options, config, self.hooks).await?)
             }
+            Wish::Ride => {
+                let core = ServerCore::new(self.servers).map_err(never)?;
+                Ok(ride(port, blueprint, core, joining, config, self.hooks).await?)
+            }
             Wish::Join(kind) => {
-                let options = JoinOptions {
-                    within: Duration::from_secs(3),
-                    ..JoinOptions::new(incarnation)
-                };
-                Ok(enter(port, blueprint, kind, options, config, self.hooks).await?)
+                Ok(enter(port, blueprint, kind, joining, config, self.hooks).await?)
             }
         }
     }
@@ -233,6 +270,8 @@ pub(super) struct Running {
     pub peer: Arc<SimPeer>,
     pub watcher: Arc<Watcher>,
     pub clock: Skewed,
+    /// The channel that nobody reads.
+    pub noise: AppChannel,
 }
 
 /// A process on its way into the game, or out of it.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::game::Ledger;
+use super::game::{Ledger, allows, is_choosy};
 use super::world::Facts;
 use crate::game::Snapshots;
 use crate::ids::{ActionKey, ClientId};
 use crate::turns::{
-    Planted, ProposeError, ReplyOutcome, Ruling, Speculation, Standing, TurnError, TurnEvent,
+    Notice, Planted, ProposeError, ReplyOutcome, Ruling, Speculation, Standing, TurnError,
+    TurnEvent,
 };
 
 /// More than a client of the simulator ever has under way.
@@ -69,8 +70,8 @@ impl Mirror {
             Answer::Error(_) => ReplyOutcome::NotAppended,
         };
         let others = self.others(serial);
-        self.view.on_reply(&self.key(serial), outcome);
-        self.same_others(&others, serial, facts);
+        let notices = self.view.on_reply(&self.key(serial), outcome);
+        self.same_others(others, serial, &notices, facts);
         self.check(false, facts);
     }
 
@@ -80,13 +81,13 @@ impl Mirror {
             _ => None,
         };
         let others = self.others(own.unwrap_or(0));
-        self.view.on_event(event);
+        let notices = self.view.on_event(event);
         facts.counters.speculated += u64::from(self.view.pending_count() > 0);
         if !self.view.is_behind() {
             self.decided.extend(own);
         }
         if !matches!(event, TurnEvent::Reset { .. }) {
-            self.same_others(&others, own.unwrap_or(0), facts);
+            self.same_others(others, own.unwrap_or(0), &notices, facts);
         }
         self.check(true, facts);
     }
@@ -97,10 +98,24 @@ impl Mirror {
         others
     }
 
-    /// What happens to one key leaves every other as it is.
-    fn same_others(&self, before: &BTreeSet<u64>, serial: u64, facts: &mut Facts) {
+    /// What happens to one key leaves every other as it is, except that what the rules refuse now
+    /// is not shown any more, and is said so.
+    fn same_others(
+        &self,
+        mut before: BTreeSet<u64>,
+        serial: u64,
+        notices: &[Notice<u64>],
+        facts: &mut Facts,
+    ) {
+        for notice in notices {
+            if let Notice::Rejected { key, refusal } = notice
+                && is_choosy(*refusal)
+            {
+                before.remove(&key.serial);
+            }
+        }
         let now = self.others(serial);
-        if *before != now {
+        if before != now {
             self.broken(
                 facts,
                 format!("serial {serial} turned {before:?} into {now:?}"),
@@ -130,14 +145,14 @@ impl Mirror {
                 format!("the agreed state after entry {at} is another"),
             );
         }
-        let shown = &self.view.speculative_state().seen;
-        let mut own = pending.iter().filter_map(|serial| self.actions.get(serial));
-        let more = own
-            .clone()
-            .filter(|action| !agreed.seen.contains(action))
-            .count();
-        let all = own.all(|action| shown.contains(action)) && agreed.seen.is_subset(shown);
-        if !all || shown.len() != agreed.seen.len() + more {
+        let mut wanted = agreed.seen.clone();
+        for (key, _) in self.view.pending() {
+            let action = self.actions.get(&key.serial).copied().unwrap_or(0);
+            if allows(wanted.len(), action) {
+                wanted.insert(action);
+            }
+        }
+        if self.view.speculative_state().seen != wanted {
             self.broken(
                 facts,
                 format!("what is shown after entry {at} is not the agreed state with {pending:?}"),

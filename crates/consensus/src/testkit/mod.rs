@@ -18,7 +18,13 @@
 //! - `OneTimeoutPerTurn`: no turn is ended before its own time is up;
 //! - `PromiseKept`: what a client was told will not take effect does not, unless it asks again;
 //! - `EventsInOrder`: a reader sees the log's actions, in order, whatever it missed;
+//! - `FencedTurn`: what was meant for one turn took place in that one, and only what met another is
+//!   turned away;
 //! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions;
+//! - `SpeculativePlayer`: so it is at a `SpeculativeSequencer`, which tells of each action what became
+//!   of it, and in the end has nothing pending;
+//! - `AppChannels`: what is heard on a channel was said to who hears it, by the member it is from,
+//!   and of what nobody reads as much waits as may;
 //! - `OneHost`: nobody founds a session where one is;
 //! - `AdditiveMembership`: a change of members is about one node;
 //! - `CaughtUp`: who gets a vote has the log as it was when it became a learner;
@@ -34,12 +40,17 @@ mod dice;
 mod early;
 mod game;
 mod hosted;
+mod lives;
 mod lobby;
 mod machine;
 mod mirror;
 mod net;
 mod plan;
+mod player;
+mod quest;
 mod run;
+mod strike;
+mod talk;
 mod tally;
 mod world;
 
@@ -94,7 +105,8 @@ pub enum Setting {
     Mixed,
     /// Everybody knows everybody.
     Roster,
-    /// One hosts, others join and watch, leave, are put out and come back as new lives.
+    /// One hosts, others join and watch, leave, are put out and come back as new lives. In one seed
+    /// of four servers vote, and nobody hosts.
     Hosted,
 }
 
@@ -170,6 +182,44 @@ pub struct Counters {
     pub reads: u64,
     /// Events that met a player's own undecided actions.
     pub speculated: u64,
+    /// Turns decided for clients whose identity is their process's.
+    pub automatic: u64,
+    /// Those of a process that came after another.
+    pub automatic_again: u64,
+    /// Turns that took place for players at a `SpeculativeSequencer`.
+    pub spec_turns: u64,
+    /// Actions such a player was shown and the rules refused.
+    pub spec_refused: u64,
+    /// Actions that were shown, and no longer after what others did.
+    pub spec_rejected: u64,
+    /// Actions that were not sent, for the rules would refuse them.
+    pub spec_predicted: u64,
+    /// Actions that were not sent, for too many were pending.
+    pub spec_full: u64,
+    /// Times that a player's actions of unknown outcome were all resolved.
+    pub spec_unknown: u64,
+    /// Actions a player did not wait for any more.
+    pub spec_given_up: u64,
+    /// States replaced under a player whose actions were pending.
+    pub spec_resets: u64,
+    /// Actions meant for one turn that took place in it.
+    pub fenced_accepted: u64,
+    /// Actions meant for a turn that was not on.
+    pub fenced_away: u64,
+    /// Frames of app channels that were heard.
+    pub app_heard: u64,
+    /// Those that were for one member alone.
+    pub app_to_one: u64,
+    /// Frames of a channel nobody reads that had to go.
+    pub app_dropped: u64,
+    /// Nodes that flooded such a channel through the recovery.
+    pub floods: u64,
+    /// Frames of app channels by peers that never were members.
+    pub strangers: u64,
+    /// Frames that were not sent, for who they were for is no member.
+    pub no_member_to_tell: u64,
+    /// Games whose votes are on servers.
+    pub served: u64,
     /// Joint member lists that were committed.
     pub joint_changes: u64,
     /// Votes that were given while somebody watched.
@@ -188,7 +238,7 @@ pub struct Counters {
 
 impl Counters {
     /// How many counts there are.
-    pub const LEN: usize = 28;
+    pub const LEN: usize = 47;
 
     /// Each count with its name.
     #[must_use]
@@ -215,6 +265,25 @@ impl Counters {
             ("unknown outcome", self.unknown),
             ("linearizable read", self.reads),
             ("speculative view", self.speculated),
+            ("automatic client", self.automatic),
+            ("automatic client again", self.automatic_again),
+            ("speculative turn", self.spec_turns),
+            ("refused after it was shown", self.spec_refused),
+            ("taken back before decided", self.spec_rejected),
+            ("refused before it was sent", self.spec_predicted),
+            ("too many shown", self.spec_full),
+            ("unknown outcome resolved", self.spec_unknown),
+            ("given up", self.spec_given_up),
+            ("reset under a speculation", self.spec_resets),
+            ("fenced turn accepted", self.fenced_accepted),
+            ("fenced turn turned away", self.fenced_away),
+            ("app frame heard", self.app_heard),
+            ("app frame to one", self.app_to_one),
+            ("app frame dropped", self.app_dropped),
+            ("flooded channel", self.floods),
+            ("stranger on a channel", self.strangers),
+            ("no member to tell", self.no_member_to_tell),
+            ("votes on servers", self.served),
             ("joint change", self.joint_changes),
             ("admission beside a spectator", self.beside_spectator),
             ("duplicate host", self.duplicate_hosts),

@@ -113,6 +113,12 @@ impl SimNet {
         }
     }
 
+    /// Whether any of a place's links is cut.
+    pub(super) fn is_cut_off(&self, place: usize) -> bool {
+        let cut = &self.lock().cut;
+        cut.iter().any(|(from, to)| *from == place || *to == place)
+    }
+
     /// Keeps a place's links whole, whatever is cut.
     pub(super) fn spare(&self, place: usize, spared: bool) {
         let mut state = self.lock();
@@ -147,8 +153,9 @@ impl SimNet {
         self.lock().calm = false;
     }
 
-    /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame.
-    pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, &Bytes)) {
+    /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame to whom, on which lane,
+    /// and whether anybody took it.
+    pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, Lane, &Bytes, bool)) {
         let mut state = self.lock();
         state.now_ms = now_ms;
         while let Some(next) = state.flying.first_entry() {
@@ -164,8 +171,9 @@ impl SimNet {
             *last = flying.number.max(*last);
             state.counts.overtaken += u64::from(overtaken);
             if let Some(board) = &state.boards[flying.to] {
-                seen(flying.to, &flying.inbound.frame);
-                board.deliver(&flying.game, flying.lane, flying.inbound);
+                let (lane, frame) = (flying.lane, flying.inbound.frame.clone());
+                let taken = board.deliver(&flying.game, lane, flying.inbound);
+                seen(flying.to, lane, &frame, taken);
             }
         }
     }

@@ -2,31 +2,27 @@
 //! on.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::client::{Client, Life, Slot};
+use super::client::{Client, Slot, Style};
 use super::dice::Dice;
 use super::hosted::{self, Part};
-use super::machine::{
-    ADMIT_WITHIN_MS, EVICT_AFTER_MS, Entry, Machine, Passing, Refused, Running, Skewed, Wish,
-};
-use super::mirror::Mirror;
+use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Running, Wish};
 use super::net::SimNet;
-use super::plan::{self, Fault, What};
-use super::world::{Watcher, World};
-use super::{Outcome, Plant, Scenario, Setting, Violation};
-use crate::ids::PeerId;
-use crate::log::durable::sim_disk::{Crash, SimDisk};
+use super::plan::{self, Fault};
+use super::strike::Undo;
+use super::talk::{self, Talk, To};
+use super::world::World;
+use super::{Outcome, Scenario, Setting, Violation};
+use crate::fabric::{Fabric, Lane};
+use crate::ids::{GameId, PeerId};
+use crate::log::durable::sim_disk::SimDisk;
 use crate::raft::{Role, simulated};
-use crate::session::{Hooks, ReturnPolicy};
-use crate::state::Planted;
 
-const NAMES: [&str; hosted::PEERS] = ["ann", "bob", "cyd", "dee", "eve", "fay", "gus"];
+pub(super) const NAMES: [&str; hosted::PEERS] = ["ann", "bob", "cyd", "dee", "eve", "fay", "gus"];
 /// Who was troubled may lose its place for so long after.
 pub(super) const EXCUSED_MS: u64 = EVICT_AFTER_MS + ADMIT_WITHIN_MS + 500;
 /// A hosted game begins slowly, and recovers in the time evictions take.
@@ -56,6 +52,14 @@ fn chaos_ms(seed: u64, scenario: &Scenario) -> u64 {
         0
     };
     scenario.chaos_ms + more
+}
+
+/// Who floods a channel in this run, and from when on until it is over.
+fn flood_of(seed: u64, nodes: usize, chaos_ms: u64) -> Option<(usize, u64)> {
+    let mut dice = Dice::new(seed, 6);
+    let floods = dice.range(0, 6) == 0;
+    let node = dice.range(0, nodes as u64) as usize;
+    floods.then(|| (node, chaos_ms.saturating_sub(dice.range(0, 400))))
 }
 
 pub(super) fn faults_of(seed: u64, scenario: &Scenario) -> Vec<Fault> {
@@ -105,26 +109,22 @@ pub fn run_faults(seed: u64, scenario: &Scenario, faults: &[Fault]) -> Outcome {
     }))
 }
 
-enum Undo {
-    Heal(usize, usize),
-    Disk(usize),
-    Loss,
-    Slow,
-}
-
 pub(super) struct Run {
-    seed: u64,
-    scenario: Scenario,
-    hosted: bool,
+    pub(super) seed: u64,
+    pub(super) scenario: Scenario,
+    pub(super) hosted: bool,
     chaos_ms: u64,
-    world: World,
-    net: SimNet,
+    pub(super) world: World,
+    pub(super) net: SimNet,
     pub(super) machines: Vec<Machine>,
     pub(super) names: Vec<PeerId>,
-    undo: Vec<(u64, Undo)>,
+    pub(super) undo: Vec<(u64, Undo)>,
     /// The peer that is about to find out that it is not the only host.
-    second_host: Option<usize>,
-    dice: Dice,
+    pub(super) second_host: Option<usize>,
+    pub(super) dice: Dice,
+    pub(super) game: GameId,
+    /// Who makes noise on a channel nobody reads, and from when on.
+    pub(super) flood: Option<(usize, u64)>,
 }
 
 impl Run {
@@ -160,9 +160,9 @@ impl Run {
                 Machine {
                     disk: SimDisk::new(),
                     lives: 0,
-                    incarnation: u64::from(hosted),
+                    incarnation: u64::from(hosted && part.wish != Wish::Serve),
                     wish: part.wish,
-                    client: Client::new(world.clone(), slot.clone(), node),
+                    client: Client::new(world.clone(), slot.clone(), node, Style::of(seed, node)),
                     slot,
                     running: None,
                     entering: None,
@@ -185,254 +185,17 @@ impl Run {
             undo: Vec::new(),
             second_host,
             dice,
+            game: GameId::new("sim").ok()?,
+            flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
         })
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.world.facts().at_ms()
     }
 
     fn is_broken(&self) -> bool {
         self.world.facts().violation.is_some()
-    }
-
-    fn planted(&self) -> Planted {
-        let plant = self.scenario.plant;
-        Planted {
-            high_water_sessions: plant == Plant::HighWaterSessions,
-            unfenced_timeouts: plant == Plant::TimerPerNode,
-            timer_per_node: plant == Plant::TimerPerNode,
-            local_reads: plant == Plant::LocalReads,
-            absolute_voters: plant == Plant::AbsoluteVoterSets,
-            lowest_id_hosts: plant == Plant::LowestIdHost,
-            promote_at_once: plant == Plant::PromotionWithoutCatchUp,
-        }
-    }
-
-    /// A process begins on a machine.
-    fn begin(&mut self, node: usize) {
-        let Some(id) = self.life(node) else { return };
-        let nonce = self.dice.next();
-        let sync_ms = self.dice.range(0, 4);
-        let seed = self.dice.next();
-        let planted = self.planted();
-        let machine = &mut self.machines[node];
-        machine.back_at = None;
-        machine.lives += 1;
-        machine.disk.set_sync_delay(Duration::from_millis(sync_ms));
-        let clock = Skewed::new(machine.permille);
-        let watcher = Watcher::new(self.world.clone(), node, id.clone());
-        let peer = self.net.plug(node);
-        let entry = Entry {
-            disk: machine.disk.attach(),
-            peer: peer.clone(),
-            name: NAMES[node],
-            wish: machine.wish,
-            incarnation: machine.incarnation,
-            roster: self.names.iter().cloned().collect(),
-            clock: clock.clone(),
-            nonce,
-            early_log: self.scenario.plant == Plant::ReplyBeforeFsync,
-            return_at: match self.seed % 8 {
-                7 => ReturnPolicy::FullMembership,
-                _ => ReturnPolicy::Quorum,
-            },
-            hooks: Hooks {
-                observer: watcher.clone(),
-                planted,
-            },
-        };
-        let (lives, kind) = (machine.lives, machine.wish.kind());
-        machine.entering = Some(Passing {
-            task: tokio::spawn(simulated(seed, entry.come())),
-            peer,
-            watcher,
-            clock,
-        });
-        let mut facts = self.world.facts();
-        facts.lobby.begins(&id, kind);
-        facts.counters.restarts += u64::from(lives > 1);
-        facts.note(node, 11, &[lives]);
-    }
-
-    /// A process is in the game, or knows that it is not.
-    async fn entered(&mut self, node: usize) {
-        let now = self.now();
-        let seed = self.dice.next();
-        let machine = &mut self.machines[node];
-        let done = machine
-            .entering
-            .take_if(|entering| entering.task.is_finished());
-        let Some(Passing {
-            task,
-            peer,
-            watcher,
-            clock,
-        }) = done
-        else {
-            return;
-        };
-        if self.second_host == Some(node) {
-            self.second_host = None;
-            self.net.spare(node, false);
-        }
-        let came = match task.await {
-            Ok(came) => came,
-            Err(error) => Err(Refused::Never(error.to_string())),
-        };
-        match came {
-            Ok(session) => {
-                watcher.open.store(true, Ordering::Relaxed);
-                let sequencer = session.sequencer();
-                let by_value = self.scenario.plant == Plant::MatchByValue;
-                let mirror = Mirror::new(sequencer.client().clone(), by_value);
-                let life = Life {
-                    sequencer,
-                    watcher: watcher.clone(),
-                    mirror: Arc::new(Mutex::new(mirror)),
-                };
-                if machine.wish.kind() == crate::state::command::Kind::Player {
-                    machine.slot.set(Some(life.clone()));
-                }
-                let follow = machine.client.clone().follow(life, Dice::new(seed, 4));
-                machine.tasks.spawn(follow);
-                machine.running = Some(Running {
-                    session: Arc::new(session),
-                    peer,
-                    watcher,
-                    clock,
-                });
-            }
-            Err(why) => {
-                watcher.on.store(false, Ordering::Relaxed);
-                peer.unplug();
-                let again_ms = match why {
-                    Refused::Hosted => {
-                        machine.wish = Wish::Join(crate::state::command::Kind::Player);
-                        self.world.facts().counters.duplicate_hosts += 1;
-                        20
-                    }
-                    Refused::Later => 300,
-                    Refused::Never(why) => {
-                        let detail = format!("node {node} did not start: {why}");
-                        self.world.facts().broken("NodeLives", detail);
-                        return;
-                    }
-                };
-                machine.back_at = Some(now + again_ms);
-                let id = watcher.id.clone();
-                self.world.facts().lobby.excuse(&id, now + EXCUSED_MS);
-            }
-        }
-    }
-
-    /// Whether the one that is about to find another host still can.
-    fn may_stop(&self, node: usize) -> bool {
-        let Some(second) = self.second_host else {
-            return true;
-        };
-        let others = (0..self.machines.len()).filter(|n| *n != node);
-        let answering = others
-            .filter(|n| self.machines[*n].running.is_some())
-            .count();
-        node != second && answering > 0
-    }
-
-    /// A machine stops, and is back at `back_at`.
-    fn crash(&mut self, node: usize, seed: u64, back_at: u64) {
-        if !self.may_stop(node) {
-            return;
-        }
-        let machine = &mut self.machines[node];
-        let stopped = match (machine.running.take(), machine.entering.take()) {
-            (Some(running), _) => {
-                // The process is cut off from everything: its end is only tidying up.
-                let session = running.session;
-                machine.tasks.spawn(async move { session.close().await });
-                Some((running.peer, running.watcher))
-            }
-            (None, Some(entering)) => {
-                entering.task.abort();
-                Some((entering.peer, entering.watcher))
-            }
-            (None, None) => None,
-        };
-        let Some((peer, watcher)) = stopped else {
-            return;
-        };
-        watcher.on.store(false, Ordering::Relaxed);
-        machine.slot.set(None);
-        peer.unplug();
-        machine.disk.crash(Crash::Seeded(seed));
-        machine.back_at = Some(back_at);
-        let mut facts = self.world.facts();
-        facts.lobby.excuse(&watcher.id, back_at + EXCUSED_MS);
-        facts.counters.crashes += 1;
-        facts.note(node, 12, &[seed]);
-    }
-
-    /// A machine stops and its disk is lost: the peer will be another node.
-    fn lose_disk(&mut self, node: usize, back_at: u64) {
-        let Some(id) = self.life(node) else { return };
-        if !self.hosted || !self.may_stop(node) || !self.world.facts().lobby.can_lose(&id) {
-            return;
-        }
-        self.crash(node, 0, back_at);
-        let machine = &mut self.machines[node];
-        if machine.back_at.is_none() {
-            return;
-        }
-        machine.disk = SimDisk::new();
-        machine.incarnation += 1;
-        if machine.wish == Wish::Host {
-            machine.wish = Wish::Join(crate::state::command::Kind::Player);
-        }
-        let mut facts = self.world.facts();
-        facts.lobby.gone.insert(id);
-        facts.counters.disks_lost += 1;
-    }
-
-    /// A peer leaves for good, and another life of it comes later.
-    fn leave(&mut self, node: usize, back_at: u64) {
-        let Some(id) = self.life(node) else { return };
-        if !self.hosted || !self.may_stop(node) || !self.world.facts().lobby.can_lose(&id) {
-            return;
-        }
-        let seed = self.dice.next();
-        let machine = &mut self.machines[node];
-        let Some(running) = machine.running.take() else {
-            return;
-        };
-        machine.slot.set(None);
-        let session = running.session;
-        let leaving = async move { session.leave(Duration::from_millis(400)).await };
-        let passing = Passing {
-            task: tokio::spawn(simulated(seed, leaving)),
-            peer: running.peer,
-            watcher: running.watcher,
-            clock: running.clock,
-        };
-        machine.leaving = Some((passing, back_at));
-        let mut facts = self.world.facts();
-        facts.lobby.gone.insert(id);
-        facts.counters.leaves += 1;
-        facts.note(node, 13, &[]);
-    }
-
-    fn left(&mut self, node: usize) {
-        let now = self.now();
-        let machine = &mut self.machines[node];
-        let done = machine
-            .leaving
-            .take_if(|(leaving, _)| leaving.task.is_finished());
-        if let Some((leaving, back_at)) = done {
-            leaving.watcher.on.store(false, Ordering::Relaxed);
-            leaving.peer.unplug();
-            machine.disk = SimDisk::new();
-            machine.incarnation += 1;
-            machine.wish = Wish::Join(machine.wish.kind());
-            machine.back_at = Some(back_at.max(now + 20));
-        }
     }
 
     /// Who leads now, of those who say so the one of the highest term.
@@ -449,120 +212,60 @@ impl Run {
             .map(|(_, n)| n)
     }
 
-    fn excuse(&self, node: usize, until: u64) {
-        if let Some(id) = self.life(node) {
-            self.world.facts().lobby.excuse(&id, until + EXCUSED_MS);
-        }
+    /// Frames arrive.
+    fn pump(&mut self, now: u64) {
+        let Self {
+            world, net, names, ..
+        } = self;
+        net.pump(now, |to, lane, frame, taken| {
+            world.frame(to, frame);
+            if lane == Lane::App {
+                let mut facts = world.facts();
+                let noise = taken && talk::channel_of(frame) == Some(talk::NOISE.as_bytes());
+                *facts.talk.noise.entry(to).or_default() += u64::from(noise);
+                if !facts.lobby.was_member(&names[to]) {
+                    let detail = format!("node {to} never was a member and is sent app frames");
+                    facts.broken("AppChannels", detail);
+                }
+            }
+        });
     }
 
-    fn excuse_all(&self, until: u64) {
-        let mut facts = self.world.facts();
-        let all = &mut facts.lobby.excused_all;
-        *all = (*all).max(until + EXCUSED_MS);
-    }
-
-    fn isolate(&mut self, node: usize, until: u64) {
-        for other in 0..self.machines.len() {
-            if other != node {
-                for (from, to) in [(node, other), (other, node)] {
-                    self.net.cut(from, to, true);
-                    self.undo.push((until, Undo::Heal(from, to)));
-                }
+    /// Peers that ask for a place, and never had one, speak on a channel all the same.
+    fn strangers_speak(&self) {
+        for (node, machine) in self.machines.iter().enumerate() {
+            let Some(entering) = &machine.entering else {
+                continue;
+            };
+            let mut facts = self.world.facts();
+            if facts.lobby.was_member(&self.names[node]) {
+                continue;
             }
-        }
-        // Its last words may have been of others' silence.
-        self.excuse_all(until);
-        self.world.facts().counters.partitions += 1;
-    }
-
-    fn strike(&mut self, fault: &Fault) {
-        let until = self.now() + fault.for_ms;
-        match fault.what {
-            What::Crash(node, seed) => self.crash(node, seed, until),
-            What::CrashLeader(seed) => {
-                if let Some(node) = self.leader() {
-                    self.crash(node, seed, until);
-                }
-            }
-            What::PowerCut(seed) => {
-                for node in 0..self.machines.len() {
-                    self.crash(node, seed.wrapping_add(node as u64), until);
-                }
-            }
-            What::OneWay(from, to) => {
-                self.net.cut(from, to, true);
-                self.undo.push((until, Undo::Heal(from, to)));
-                self.excuse(from, until);
-                self.excuse(to, until);
-                self.world.facts().counters.one_way += 1;
-            }
-            What::Isolate(node) => self.isolate(node, until),
-            What::IsolateLeader => {
-                if let Some(node) = self.leader() {
-                    self.isolate(node, until);
-                }
-            }
-            What::SlowDisk(node, ms) => {
-                let disk = &self.machines[node].disk;
-                disk.set_sync_delay(Duration::from_millis(ms));
-                self.undo.push((until, Undo::Disk(node)));
-                self.excuse_all(until);
-                self.world.facts().counters.slow_disks += 1;
-            }
-            What::Loss(permille) => {
-                self.net.set_loss(permille);
-                self.undo.push((until, Undo::Loss));
-                self.excuse_all(until);
-            }
-            What::SlowNet(ms) => {
-                self.net.set_extra(ms);
-                self.undo.push((until, Undo::Slow));
-                self.excuse_all(until);
-            }
-            What::ClockAhead(node, ms) => {
-                if let Some(running) = &self.machines[node].running {
-                    running.clock.set_ahead(ms);
-                    self.excuse_all(until + ms);
-                    self.world.facts().counters.clocks_ahead += 1;
-                }
-            }
-            What::LoseDisk(node) => self.lose_disk(node, until),
-            What::Leave(node) => self.leave(node, until),
-        }
-    }
-
-    fn undo_due(&mut self, now: u64) {
-        let (due, later) = std::mem::take(&mut self.undo)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
-        self.undo = later;
-        let due: Vec<(u64, Undo)> = due;
-        for (_, undo) in due {
-            match undo {
-                Undo::Heal(from, to) => self.net.cut(from, to, false),
-                Undo::Disk(node) => {
-                    let disk = &self.machines[node].disk;
-                    disk.set_sync_delay(Duration::from_millis(1));
-                }
-                Undo::Loss => self.net.set_loss(0),
-                Undo::Slow => self.net.set_extra(0),
+            let members = self
+                .names
+                .iter()
+                .filter(|name| facts.lobby.was_member(name));
+            let members: Vec<_> = members.cloned().collect();
+            let line = facts.talk.says(node, To::All);
+            facts.counters.strangers += members.len() as u64;
+            drop(facts);
+            for member in members {
+                // Best effort, like every frame.
+                let frame = talk::raw(line).into();
+                let _ = entering.peer.send(&member, &self.game, Lane::App, frame);
             }
         }
-    }
-
-    /// Whether a process may begin: a late second host needs somebody to find.
-    fn may_begin(&self, node: usize, now: u64) -> bool {
-        let answering = |machine: &Machine| machine.running.is_some();
-        self.second_host != Some(node) || now <= 600 || self.machines.iter().any(answering)
     }
 
     /// A virtual millisecond.
     async fn tick(&mut self) {
         sleep(Duration::from_millis(1)).await;
         let now = self.now();
-        let world = self.world.clone();
-        self.net.pump(now, |to, frame| world.frame(to, frame));
+        self.pump(now);
         self.undo_due(now);
+        if self.hosted && now.is_multiple_of(64) {
+            self.strangers_speak();
+        }
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;
@@ -610,7 +313,51 @@ impl Run {
             }
             self.tick().await;
         }
+        if !self.is_broken() {
+            // What has arrived gets where it belongs.
+            sleep(Duration::from_millis(1)).await;
+            self.last_words();
+        }
         self.sum_up()
+    }
+
+    /// What players were told, put together, and what nobody read.
+    fn last_words(&self) {
+        for node in self.concerned().0 {
+            if let Some(player) = self.machines[node].slot.get().and_then(|life| life.player) {
+                player.ends(&mut self.world.facts());
+            }
+        }
+        for (node, machine) in self.machines.iter().enumerate() {
+            if let Some(running) = &machine.running {
+                self.unread(node, running);
+            }
+        }
+        let mut facts = self.world.facts();
+        let servers = self.machines.iter().filter(|m| m.wish == Wish::Serve);
+        facts.counters.served += u64::from(servers.count() > 0);
+        facts.counters.floods += u64::from(self.flood.is_some());
+    }
+
+    fn unread(&self, node: usize, running: &Running) {
+        let dropped = running.noise.dropped();
+        let Ok(mut reader) = running.noise.incoming() else {
+            let detail = format!("node {node} reads what nobody reads");
+            return self.world.facts().broken("AppChannels", detail);
+        };
+        let mut waiting = 0;
+        while reader.try_recv().is_some() {
+            waiting += 1;
+        }
+        let session = &running.session;
+        let turned_away = session.node().dropped_frames().not_member;
+        let elsewhere = session.unclaimed_app_frames() + turned_away;
+        let mut facts = self.world.facts();
+        let arrived = facts.talk.noise.get(&node).copied().unwrap_or(0);
+        facts.counters.app_dropped += dropped;
+        if let Err(detail) = Talk::unread(arrived, waiting, dropped, elsewhere) {
+            facts.broken("AppChannels", format!("node {node}: {detail}"));
+        }
     }
 
     fn sum_up(&self) -> Outcome {
@@ -678,7 +425,14 @@ impl Run {
         let facts = self.world.facts();
         let (target, pending) = (facts.acknowledged, &facts.pending);
         players.iter().all(|node| pending[*node] == 0)
+            && players.iter().all(|node| self.is_settled(*node, target))
             && listeners.iter().all(|node| self.applied(*node) >= target)
+    }
+
+    /// Whether whoever plays there is shown what is agreed, and nothing else.
+    fn is_settled(&self, node: usize, target: u64) -> bool {
+        let player = self.machines[node].slot.get().and_then(|life| life.player);
+        player.is_none_or(|player| player.is_settled(target))
     }
 
     fn unwell(&self) -> String {

@@ -122,6 +122,13 @@ mod tests {
             "reset with pending turns",
             "lagged",
             "deadline across a fail-over",
+            "automatic client again",
+            "speculative turn",
+            "reset under a speculation",
+            "fenced turn accepted",
+            "app frame heard",
+            "flooded channel",
+            "votes on servers",
         ] {
             assert!(named.contains(&wanted), "{wanted}");
         }

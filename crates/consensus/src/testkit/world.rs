@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
-use super::game::Notes;
+use super::game::{Notes, allows, taken};
 use super::lobby::{Broken, Lobby};
 use super::run::EXCUSED_MS;
+use super::talk::Talk;
 use super::{Counters, Violation};
 use crate::ids::{NodeId, SessionId};
 use crate::log::{Position, Record};
@@ -26,12 +27,49 @@ pub(super) struct Facts {
     action_at: BTreeMap<u64, u64>,
     /// Actions a client was told will not take effect, and did not propose again.
     never: BTreeSet<u64>,
-    /// The game's state after each entry, hashed.
-    games: BTreeMap<u64, u64>,
+    /// The game after each entry.
+    games: BTreeMap<u64, After>,
     pub lobby: Lobby,
+    pub talk: Talk,
     /// The highest entry anybody was told of.
     pub acknowledged: u64,
     pub pending: Vec<usize>,
+}
+
+/// The game after an entry.
+#[derive(Debug, Clone, Copy, Default)]
+struct After {
+    /// Its state, hashed.
+    state: u64,
+    /// The turn that is on.
+    turn: u64,
+    /// How many actions took place.
+    taken: usize,
+}
+
+/// What a client was told of its proposal.
+pub(super) struct Told {
+    pub node: usize,
+    pub action: u64,
+    /// The entry that decided.
+    pub index: u64,
+    pub verdict: Verdict,
+    /// The turn it was meant for, if for one alone.
+    pub fence: Option<u64>,
+    /// The highest acknowledged entry when it was first proposed.
+    pub floor: u64,
+}
+
+/// What became of a proposal that was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It took place, and the turn after it is this one.
+    Accepted {
+        turn: u64,
+    },
+    Refused,
+    /// It was meant for another turn.
+    Fenced,
 }
 
 /// Clones are the same world.
@@ -84,7 +122,7 @@ impl Facts {
 
     /// The game's state after an entry somebody has applied.
     pub(super) fn game_at(&self, index: u64) -> Option<u64> {
-        self.games.get(&index).copied()
+        self.games.get(&index).map(|after| after.state)
     }
 
     fn breaks(&mut self, broken: Option<Broken>) {
@@ -157,17 +195,35 @@ impl Facts {
         *across = (*across).max(notes.across);
     }
 
-    /// A client was told that `action` was accepted in entry `index`. It had asked when
-    /// `floor` was the highest acknowledged entry.
-    pub(super) fn told(&mut self, node: usize, action: u64, index: u64, floor: u64, took: bool) {
+    /// A client was told what became of its proposal.
+    pub(super) fn told(&mut self, told: &Told) {
+        let Told {
+            node,
+            action,
+            index,
+            verdict,
+            fence,
+            floor,
+        } = *told;
         self.note(node, 4, &[action, index]);
         self.counters.acknowledged += 1;
-        if took && self.action_at.get(&index) != Some(&action) {
-            let detail = format!(
-                "a client was told that {action} took place in entry {index}; {:?} did",
-                self.action_at.get(&index)
-            );
-            self.broken("ExactlyOnce", detail);
+        self.judged(told);
+        match verdict {
+            Verdict::Accepted { .. } if self.action_at.get(&index) != Some(&action) => {
+                let detail = format!(
+                    "a client was told that {action} took place in entry {index}; {:?} did",
+                    self.action_at.get(&index)
+                );
+                self.broken("ExactlyOnce", detail);
+            }
+            Verdict::Accepted { .. } => {
+                self.counters.fenced_accepted += u64::from(fence.is_some());
+            }
+            Verdict::Refused => self.told_never(action),
+            Verdict::Fenced => {
+                self.counters.fenced_away += 1;
+                self.told_never(action);
+            }
         }
         if index <= floor {
             let detail = format!(
@@ -177,6 +233,44 @@ impl Facts {
             self.broken("RealTimeOrder", detail);
         }
         self.acknowledged = self.acknowledged.max(index);
+    }
+
+    /// Whether the verdict is what the rules and the fence say where the entry stands.
+    fn judged(&mut self, told: &Told) {
+        let Told {
+            action,
+            index,
+            verdict,
+            fence,
+            ..
+        } = *told;
+        let before = match index.checked_sub(1) {
+            Some(0) => Some(After::default()),
+            Some(index) => self.games.get(&index).copied(),
+            None => None,
+        };
+        let Some(before) = before else { return };
+        let (turn, taken) = (before.turn, before.taken);
+        let meant = fence.is_none_or(|fence| fence == turn);
+        if meant == (verdict == Verdict::Fenced) {
+            let detail = format!(
+                "action {action} was meant for turn {fence:?}, met turn {turn} in entry {index} and \
+                 was told {verdict:?}"
+            );
+            self.broken("FencedTurn", detail);
+        }
+        let right = match verdict {
+            Verdict::Accepted { turn: next } => allows(taken, action) && next == turn + 1,
+            Verdict::Refused => !allows(taken, action),
+            Verdict::Fenced => true,
+        };
+        if !right {
+            let detail = format!(
+                "action {action} met turn {turn} after {taken} actions in entry {index} and was \
+                 told {verdict:?}"
+            );
+            self.broken("ExactlyOnce", detail);
+        }
     }
 
     /// A client proposes `action`, perhaps again.
@@ -226,6 +320,7 @@ impl World {
             never: BTreeSet::new(),
             games: BTreeMap::new(),
             lobby: Lobby::default(),
+            talk: Talk::default(),
             acknowledged: 0,
             pending: vec![0; nodes],
         })))
@@ -304,7 +399,12 @@ impl Observer for Watcher {
             let state = replica.game.snapshot().unwrap_or_default();
             if facts.is_first(at.index) {
                 let at_ms = facts.at_ms();
-                facts.games.insert(at.index + 1, Facts::digest(&state));
+                let after = After {
+                    state: Facts::digest(&state),
+                    turn: replica.turn,
+                    taken: taken(&state),
+                };
+                facts.games.insert(at.index + 1, after);
                 facts.lobby.committed(&self.id, at.index);
                 let broken = facts.lobby.sits(at_ms, at.index, &replica.seats);
                 facts.breaks(broken);
@@ -348,5 +448,66 @@ impl Observer for Watcher {
             facts.counters.snapshot_installs += 1;
             facts.note(self.node, 6, &[at.index, at.term]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The invariant a client breaks that was told this of action 20, which stands in entry 3, of
+    /// action 4, which the rules refuse in entry 2, or of another.
+    fn breaks(
+        action: u64,
+        index: u64,
+        verdict: Verdict,
+        fence: Option<u64>,
+    ) -> Option<&'static str> {
+        let world = World::new(1);
+        let mut facts = world.facts();
+        for (index, turn, taken) in [(1, 0, 0), (2, 0, 0), (3, 1, 1)] {
+            let after = After {
+                state: 0,
+                turn,
+                taken,
+            };
+            facts.games.insert(index, after);
+        }
+        facts.action_at.insert(3, 20);
+        facts.told(&Told {
+            node: 0,
+            action,
+            index,
+            verdict,
+            fence,
+            floor: 0,
+        });
+        facts.violation.as_ref().map(|broken| broken.invariant)
+    }
+
+    #[tokio::test]
+    async fn a_fence_that_did_not_hold_is_found() {
+        let accepted = Verdict::Accepted { turn: 1 };
+        assert_eq!(breaks(20, 3, accepted, None), None);
+        assert_eq!(breaks(20, 3, accepted, Some(0)), None);
+        assert_eq!(breaks(20, 3, accepted, Some(1)), Some("FencedTurn"));
+        assert_eq!(breaks(9, 3, Verdict::Fenced, Some(1)), None);
+        assert_eq!(breaks(9, 3, Verdict::Fenced, Some(0)), Some("FencedTurn"));
+        assert_eq!(breaks(9, 3, Verdict::Fenced, None), Some("FencedTurn"));
+        assert_eq!(breaks(4, 2, Verdict::Refused, Some(1)), Some("FencedTurn"));
+        // Turned away, and it took place.
+        let lied = breaks(20, 3, Verdict::Fenced, Some(1));
+        assert_eq!(lied, Some("PromiseKept"));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_that_is_not_the_rules_is_found() {
+        assert_eq!(breaks(4, 2, Verdict::Refused, None), None);
+        let allowed = breaks(9, 2, Verdict::Refused, None);
+        assert_eq!(allowed, Some("ExactlyOnce"));
+        let turn = breaks(20, 3, Verdict::Accepted { turn: 2 }, None);
+        assert_eq!(turn, Some("ExactlyOnce"));
+        let another = breaks(9, 3, Verdict::Accepted { turn: 1 }, None);
+        assert_eq!(another, Some("ExactlyOnce"));
     }
 }

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::speculation::{Notice, ReplyOutcome, SpeculateError, Speculation, Standing};
+use super::speculation::{Notice, Planted, ReplyOutcome, SpeculateError, Speculation, Standing};
 use super::{Decision, Events, Proposal, ProposeError, TurnError, TurnEvent, TurnSequencer};
 use crate::config::{self, ConfigError};
 use crate::fabric::{Overflow, Pusher, Receiver, queue};
@@ -171,6 +171,15 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
         sequencer: TurnSequencer<G>,
         options: SpeculationOptions,
     ) -> Result<Self, ConfigError> {
+        Self::planted(sequencer, options, Planted::default())
+    }
+
+    /// [`SpeculativeSequencer::start`] with bugs: for the simulator.
+    pub(crate) fn planted(
+        sequencer: TurnSequencer<G>,
+        options: SpeculationOptions,
+        planted: Planted,
+    ) -> Result<Self, ConfigError> {
         let node = sequencer.node.clone();
         let (value, max) = (options.pending_max, node.limits().pending_max);
         if value == 0 || value > max {
@@ -182,7 +191,8 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
         }
         let player = Some(node.me().peer.clone());
         let first = sequencer.blueprint.first_state();
-        let speculation = Speculation::new(player, first, Standing::default(), value);
+        let at = Standing::default();
+        let speculation = Speculation::planted(player, first, at, value, planted);
         let agreed = Arc::new(speculation.authoritative_state().clone());
         let (shown, shown_watch) = watch::channel(Shown {
             state: agreed.clone(),
