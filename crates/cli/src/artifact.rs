@@ -37,7 +37,12 @@ impl Artifact {
     /// A [`Problem`] when there is no such module, it does not build, or the compiler is missing.
     pub fn resolve(named: &Path) -> Result<Self, Problem> {
         let shown = named.display();
-        let about = std::fs::metadata(named).map_err(|error| Problem::about(shown, &error))?;
+        let about = std::fs::metadata(named).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Problem::new(format!(
+                "{shown}: no such file or directory; name a .wasm file or a game's directory"
+            )),
+            _ => Problem::about(shown, &error),
+        })?;
         if about.is_dir() {
             return Self::built(named);
         }

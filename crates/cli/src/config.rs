@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cabinet_conformance::error_line;
+use cabinet_conformance::{error_line, files};
 use cabinet_host::{GameOptions, Host, HostOptions};
 use cabinet_rooms::GameSlug;
 use cabinet_rooms::host_keys::{DEADLINE_MS, HEARTBEAT_MS, HostKey};
@@ -51,6 +51,13 @@ pub struct Args {
 /// # Errors
 /// A [`Problem`] when there is no such game, key or store, or the value is not one of its type.
 pub fn run(args: &Args) -> Result<Outcome, Problem> {
+    if let Some(dir) = &args.store {
+        // What the store keeps there. Anything else in their place would be waited for.
+        for name in ["store.redb", "store.lock"] {
+            let found = files::none_or_file(&dir.join(name));
+            found.map_err(|error| Problem::new(format!("--store: {}", error_line(&error))))?;
+        }
+    }
     let artifact = Artifact::resolve(&args.game)?;
     let host = Host::new(HostOptions::default()).map_err(|error| Problem::about("host", &error))?;
     let game = host

@@ -13,6 +13,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -101,9 +102,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 remark(format_args!("cabinet: {}", argument_problem(&error)));
                 return ExitCode::from(Outcome::Unusable.code());
             }
-            // Nobody is left to tell when the terminal is gone.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            // Help, or the version.
+            let printed = error.print().and_then(|()| io::stdout().flush());
+            return match printed {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let problem = Problem::about("cannot write to stdout", &error);
+                    remark(format_args!("cabinet: {problem}"));
+                    ExitCode::from(Outcome::Unusable.code())
+                }
+                _ => ExitCode::SUCCESS,
+            };
         }
     };
     let told = dispatch(cli.command).and_then(|outcome| match outcome::lost() {

@@ -39,6 +39,7 @@ fn desk() -> tempfile::TempDir {
 const PRINT: &[(&[&str], i32)] = &[
     (&["help"], 0),
     (&["check", "--help"], 0),
+    (&["--version"], 0),
     (&["version"], 0),
     (&["completions", "zsh"], 0),
     (&["new", "maze"], 0),
@@ -79,10 +80,6 @@ fn an_output_that_takes_nothing_is_one_line_and_no_panic() {
     let desk = desk();
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     for (args, _) in PRINT {
-        // The help is clap's own to print; nobody takes it for data.
-        if args.contains(&"help") || args.contains(&"--help") {
-            continue;
-        }
         let output = cabinet(desk.path(), args).stdout(full()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
@@ -372,12 +369,28 @@ fn what_is_no_file_is_refused_wherever_a_file_is_read() {
     };
     let update = cabinet(desk.path(), &["smoke", "tour.wasm", "--update"]).output();
     assert_eq!(update.unwrap().status.code(), Some(0));
-    for path in ["shots/01-start.ansi", "smoke.yaml"] {
+    fs::create_dir(desk.path().join("kept")).unwrap();
+    for (path, args) in [
+        (
+            "shots/01-start.ansi",
+            &["smoke", "tour.wasm", "--check"][..],
+        ),
+        ("shots/01-start.ansi", &["smoke", "tour.wasm", "--update"]),
+        ("smoke.yaml", &["smoke", "tour.wasm", "--check"]),
+        (
+            "kept/store.redb",
+            &["config", "tour.wasm", "--store", "kept"],
+        ),
+        (
+            "log",
+            &["play", "tour.wasm", "--bench-first-frame", "--log", "log"],
+        ),
+    ] {
         mkfifo(path);
-        let args = ["smoke", "tour.wasm", "--check"];
-        let output = ended(&mut cabinet(desk.path(), &args), &args);
+        let output = ended(&mut cabinet(desk.path(), args), args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{path}: {said}");
+        assert_eq!(said.lines().count(), 1, "{path}: {said}");
         assert!(said.contains("a pipe and no file"), "{path}: {said}");
     }
 }

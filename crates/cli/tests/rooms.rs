@@ -117,6 +117,34 @@ fn verify_names_a_record_that_was_changed() {
     assert!(tampered >= 3 * 5, "{tampered}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_a_records_place_is_told_and_not_waited_for() {
+    let place = Place::new();
+    let head = |(path, _): &(std::path::PathBuf, Vec<u8>)| {
+        let text = path.to_string_lossy();
+        text.contains("/heads+/") && text.contains(&place.parked.to_string())
+    };
+    let (head, _) = place.files().into_iter().find(head).unwrap();
+    fs::remove_file(&head).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&head).status();
+    assert!(made.unwrap().success());
+    let parked = place.parked.to_string();
+    for (args, code) in [
+        (&["list"][..], 1),
+        (&["show", &parked], 2),
+        (&["reseal"], 2),
+    ] {
+        let told = place.rooms(args);
+        assert_eq!(told.code, code, "{args:?}: {told:?}");
+        let said = format!("{}{}", told.stdout, told.stderr);
+        assert!(said.contains("a pipe, a socket or a device"), "{said}");
+    }
+    // It is no record, and the room's head is lost.
+    let verify = place.rooms(&["verify"]);
+    assert_eq!(verify.code, 1, "{verify:?}");
+}
+
 #[test]
 fn a_sweep_says_what_it_would_do_and_does_it_when_told_to() {
     let place = Place::new();

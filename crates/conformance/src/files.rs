@@ -111,11 +111,23 @@ pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// [`FileError::Io`], [`FileError::NotAFile`].
 pub fn open(path: &Path) -> Result<File, FileError> {
-    let problem = |source: io::Error| FileError::Io {
+    no_other(path)?;
+    File::open(path).map_err(|source| FileError::Io {
         path: path.to_owned(),
         source,
-    };
-    let kind = std::fs::metadata(path).map_err(problem)?.file_type();
+    })
+}
+
+/// Says what [`open`] would not open, of a file that is to be opened in some other way.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::NotAFile`].
+pub fn no_other(path: &Path) -> Result<(), FileError> {
+    let found = std::fs::metadata(path).map_err(|source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let kind = found.file_type();
     let what = if kind.is_file() {
         None
     } else if kind.is_dir() {
@@ -123,12 +135,22 @@ pub fn open(path: &Path) -> Result<File, FileError> {
     } else {
         special(path, kind)
     };
-    match what {
-        None => File::open(path).map_err(problem),
-        Some(what) => Err(FileError::NotAFile {
+    what.map_or(Ok(()), |what| {
+        Err(FileError::NotAFile {
             path: path.to_owned(),
             what,
-        }),
+        })
+    })
+}
+
+/// As [`no_other`], of a file that need not be there.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::NotAFile`].
+pub fn none_or_file(path: &Path) -> Result<(), FileError> {
+    match no_other(path) {
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -13,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cabinet_conformance::error_line;
+use cabinet_conformance::files::{FileError, no_other};
 use cabinet_host::{LogLevel, LogSource};
 
 use super::last_log;
@@ -46,6 +48,19 @@ impl LogFile {
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let about =
             |error: io::Error| Problem::about(format!("cannot log to {}", path.display()), &error);
+        // A pipe would wait for somebody who reads; a device, such as a terminal, takes what comes.
+        if let Err(
+            error @ FileError::NotAFile {
+                what: "a pipe" | "a socket",
+                ..
+            },
+        ) = no_other(path)
+        {
+            return Err(Problem::new(format!(
+                "cannot log to {}",
+                error_line(&error)
+            )));
+        }
         let is_file = path.metadata().is_ok_and(|found| found.is_file());
         if is_file && !begins_as_text(path).map_err(about)? {
             return Err(Problem::new(format!(

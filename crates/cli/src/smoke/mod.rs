@@ -19,7 +19,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cabinet_conformance::files::{FileError, open};
+use cabinet_conformance::files::{FileError, none_or_file, open};
 use cabinet_conformance::{During, SeatFrames, ShotsError, error_line, run_shots};
 use cabinet_host::{Game, GameOptions};
 use serde_json::json;
@@ -188,6 +188,8 @@ fn write(out: &Path, pictures: &[Picture], font: Option<&Font>) -> Result<Vec<St
     });
     for (name, bytes) in files {
         let path = out.join(&name);
+        none_or_file(&path)
+            .map_err(|error| Problem::new(format!("smoke: {}", error_line(&error))))?;
         fs::write(&path, bytes).map_err(failed(&path))?;
         names.push(name);
     }

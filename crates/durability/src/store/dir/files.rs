@@ -143,13 +143,23 @@ impl Files {
         self.step(Step::Remove, || fs::remove_file(path))
     }
 
-    /// Opens a file to read it, and says how long it is; `None` when there is none.
+    /// Opens a file to read it, and says how long it is; `None` when there is none. What somebody put
+    /// there that is no file, such as a pipe, is refused before it is opened: that would wait for ever.
     pub(super) fn open(&self, path: &Path) -> io::Result<Option<(File, u64)>> {
         self.step(Step::Read, || {
-            let found = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+            let found = fs::metadata(path).and_then(|found| {
+                if found.is_dir() {
+                    return Err(io::ErrorKind::IsADirectory.into());
+                }
+                if !found.is_file() {
+                    let what = "a pipe, a socket or a device is in its place";
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+                }
+                let file = File::open(path)?;
+                Ok((file.metadata()?.len(), file))
+            });
             match found {
-                Ok((metadata, file)) if metadata.is_file() => Ok(Some((file, metadata.len()))),
-                Ok(_) => Err(io::ErrorKind::IsADirectory.into()),
+                Ok((bytes, file)) => Ok(Some((file, bytes))),
                 Err(error) if is_missing(&error) => Ok(None),
                 Err(error) => Err(error),
             }

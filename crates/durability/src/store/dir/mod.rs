@@ -441,7 +441,8 @@ fn failure(error: io::Error) -> StoreError {
         | Kind::ReadOnlyFilesystem
         | Kind::IsADirectory
         | Kind::NotADirectory
-        | Kind::InvalidFilename => StoreError::Refused(error.into()),
+        | Kind::InvalidFilename
+        | Kind::Unsupported => StoreError::Refused(error.into()),
         _ => StoreError::Unavailable(error.into()),
     }
 }

@@ -280,3 +280,19 @@ async fn a_directory_removed_behind_the_stores_back_is_made_again() {
     }
     assert!(store.allows_unsealed());
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_in_an_objects_place_is_refused_and_not_waited_for() {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = DirStore::unsealed_for_development(root.path()).expect("it opens");
+    put_empty(&store, "a/b").await;
+    let path = root.path().join("a+/b");
+    fs::remove_file(&path).expect("it was there");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo runs").success());
+    let name = key("a/b");
+    let got = store.get(&name, Want::Whole { max: 100 });
+    let got = tokio::time::timeout(std::time::Duration::from_secs(60), got).await;
+    assert!(matches!(got, Ok(Err(StoreError::Refused(_)))), "{got:?}");
+}
