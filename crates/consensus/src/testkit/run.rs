@@ -41,7 +41,7 @@ fn nodes_of(seed: u64, scenario: &Scenario) -> usize {
     if is_hosted(seed, scenario) {
         return hosted::PEERS;
     }
-    let wanted = scenario.nodes.unwrap_or(if seed % 8 == 7 { 5 } else { 3 });
+    let wanted = scenario.nodes.unwrap_or(if seed % 8 == 5 { 5 } else { 3 });
     wanted.clamp(1, NAMES.len())
 }
 
@@ -447,5 +447,23 @@ impl Run {
             facts.acknowledged,
             lobby.unwrap_or("well".to_owned())
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_mixed_sweep_plays_rosters_of_three_and_of_five_and_hosted_games() {
+        let scenario = Scenario::default();
+        let kind = |seed| (is_hosted(seed, &scenario), nodes_of(seed, &scenario));
+        let kinds: BTreeSet<_> = (0..8).map(kind).collect();
+        assert_eq!(
+            kinds,
+            [(false, 3), (false, 5), (true, hosted::PEERS)].into()
+        );
     }
 }
