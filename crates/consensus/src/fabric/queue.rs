@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -19,18 +19,21 @@ pub enum Overflow {
     DropOldest,
 }
 
-type Sink<T> = Arc<dyn Fn(T) + Send + Sync>;
+type Sink<T> = Box<dyn Fn(T) + Send + Sync>;
 
 struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
     closed: bool,
-    /// Who takes what is pushed. While there is one, nothing waits in `items`.
-    sink: Option<Sink<T>>,
+    /// What is pushed goes to the sink, and nothing waits in `items`.
+    diverted: bool,
 }
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    /// Read while it runs, so that who drops the reading half waits for it: the thread that pushes,
+    /// which may hold locks of a fabric, never has the last handle to what the sink owns.
+    sink: RwLock<Option<Sink<T>>>,
     ready: Notify,
     dropped: AtomicU64,
     items_max: usize,
@@ -76,8 +79,9 @@ pub(crate) fn queue<T>(
             items: VecDeque::new(),
             bytes: 0,
             closed: false,
-            sink: None,
+            diverted: false,
         }),
+        sink: RwLock::default(),
         ready: Notify::new(),
         dropped: AtomicU64::new(0),
         items_max,
@@ -97,10 +101,13 @@ impl<T> Pusher<T> {
     /// Adds an item that weighs `bytes`. Answers what became of it.
     pub(crate) fn push(&self, item: T, bytes: usize) -> Pushed {
         let mut state = self.0.lock();
-        if let (false, Some(sink)) = (state.closed, &state.sink) {
-            let sink = sink.clone();
-            // A sink may take its time, and may push elsewhere.
+        if state.diverted {
             drop(state);
+            let sink = self.0.sink.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(sink) = &*sink else {
+                self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                return Pushed::new(false, 1);
+            };
             sink(item);
             return Pushed::new(true, 0);
         }
@@ -137,7 +144,10 @@ impl<T> Pusher<T> {
 
     /// Ends the queue: its reader gets what is in it and then `None`.
     pub(crate) fn close(&self) {
-        self.0.lock().closed = true;
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.diverted = false;
+        drop(state);
         self.0.ready.notify_one();
     }
 
@@ -180,14 +190,16 @@ impl<T> Receiver<T> {
     }
 
     /// Gives what waits, and then whatever is pushed, to `sink` on the thread that pushes it, until
-    /// the answer is dropped. One thread's items reach it in their order.
+    /// the answer is dropped, which waits for a call under way. One thread's items reach it in their
+    /// order. It must neither push into this queue nor drop the answer.
     pub(crate) fn divert(self, sink: impl Fn(T) + Send + Sync + 'static) -> Diverted<T> {
-        let sink: Sink<T> = Arc::new(sink);
         loop {
             let waiting = {
                 let mut state = self.0.lock();
                 if state.items.is_empty() {
-                    state.sink = Some(sink);
+                    let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);
+                    *place = Some(Box::new(sink));
+                    state.diverted = !state.closed;
                     break;
                 }
                 state.bytes = 0;
@@ -205,11 +217,16 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = true;
+        state.diverted = false;
         state.bytes = 0;
-        let left = (std::mem::take(&mut state.items), state.sink.take());
+        let items = std::mem::take(&mut state.items);
         drop(state);
-        // What they hold may have queues of its own.
-        drop(left);
+        let sink = {
+            let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);
+            place.take()
+        };
+        // What they own may take any lock when it goes.
+        drop((items, sink));
     }
 }
 
@@ -290,20 +307,26 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_may_push_into_the_queue_it_takes_from() {
+    fn who_drops_a_diverted_queue_waits_for_the_sink_and_has_the_last_of_what_it_owns() {
         let (push, read) = queue(2, 100, Overflow::DropNewest);
-        let again = push.clone();
-        let count = Arc::new(AtomicU64::new(0));
-        let counted = count.clone();
-        let diverted = read.divert(move |n: u32| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            if n > 0 {
-                again.push(n - 1, 1);
-            }
+        let began = Arc::new(std::sync::Barrier::new(2));
+        let runs = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let owned = Arc::new(());
+        let (in_sink, running, owns) = (began.clone(), runs.clone(), owned.clone());
+        let diverted = read.divert(move |()| {
+            let _owned = &owns;
+            running.store(true, Ordering::SeqCst);
+            in_sink.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            running.store(false, Ordering::SeqCst);
         });
-        push.push(4, 1);
-        assert_eq!(count.load(Ordering::Relaxed), 5);
+        let pusher = push.clone();
+        let pushing = std::thread::spawn(move || pusher.push((), 1));
+        began.wait();
         drop(diverted);
-        assert!(!push.push(4, 1).taken);
+        assert!(!runs.load(Ordering::SeqCst), "it runs on without its owner");
+        assert_eq!(Arc::strong_count(&owned), 1);
+        assert!(pushing.join().unwrap().taken);
+        assert!(!push.push((), 1).taken);
     }
 }

@@ -228,7 +228,8 @@ struct Handle {
     user: User,
 }
 
-/// One named channel of a session. Clones and later openings of the name are the same channel, as
+/// One named channel of a session. Over TLS what is sent waits a millisecond or two for more, so that
+/// a burst is one write and turns keep the machine. Clones and later openings of the name are the same channel, as
 /// long as one of them or its reader is there; a channel opened after that is a new one.
 #[derive(Clone)]
 pub struct AppChannel(Arc<Handle>);

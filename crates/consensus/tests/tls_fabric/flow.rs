@@ -96,6 +96,22 @@ async fn a_frame_of_the_most_bytes_arrives_and_one_more_byte_does_not_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn app_frames_that_gather_leave_before_a_close() {
+    let authority = Authority::new();
+    let (ann, bob) = pair(&authority).await;
+    let mut incoming = opened(&bob, "chess");
+    for n in 0..3u8 {
+        ann.send(&peer("bob"), &game("chess"), Lane::App, vec![n].into())
+            .unwrap();
+    }
+    ann.close().await;
+    for n in 0..3u8 {
+        let got = in_time("a frame", incoming.app.recv()).await.unwrap();
+        assert_eq!(got.frame, [n].as_slice());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flooded_app_channel_that_nobody_reads_delays_no_raft_frame() {
     const ROUNDS: u32 = 300;
     let authority = Authority::new();
