@@ -412,3 +412,29 @@ async fn a_log_whose_snapshot_this_game_cannot_read_is_said_to_be_one() {
     let opened = opening().await;
     assert_eq!(opened.err(), Some(OpenError::SnapshotUnreadable));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_beginning_nothing_holds_any_more_is_said_to_be_one() {
+    let net = MemoryFabric::new();
+    let at = net.join(peer("ann")).unwrap();
+    let log = MemoryLog::new();
+    let opening = || {
+        let config = SessionConfig {
+            log: Arc::new(log.clone()),
+            ..config(1)
+        };
+        game_node(port(&at), sum(), [peer("ann")].into(), config)
+    };
+    let session = opening().await.unwrap();
+    assert_eq!(add(&session, 1).await, 1);
+    session.close().await;
+    log.reopen();
+    let last = log.state().unwrap().last.unwrap();
+    log.purge(last).await.unwrap();
+    let opened = opening().await;
+    let Some(OpenError::Start(why)) = opened.err() else {
+        panic!("it opened, or for another reason did not");
+    };
+    let gone = format!("entries through {} are gone", last.index);
+    assert!(why.contains(&gone), "{why}");
+}

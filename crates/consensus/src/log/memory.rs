@@ -197,7 +197,9 @@ impl LogStore for MemoryLog {
 
     fn save_snapshot(&self, snapshot: StoredSnapshot) -> BoxFuture<'static, Result<(), LogError>> {
         self.now(|state| {
-            state.snapshot = Some(snapshot);
+            if snapshot.is_news(state.snapshot.as_ref()) {
+                state.snapshot = Some(snapshot);
+            }
             Ok(())
         })
     }

@@ -84,6 +84,13 @@ pub struct StoredSnapshot {
     pub state: Bytes,
 }
 
+impl StoredSnapshot {
+    /// Whether it stands for as many entries as what is `stored`.
+    fn is_news(&self, stored: Option<&Self>) -> bool {
+        stored.is_none_or(|stored| stored.through.index <= self.through.index)
+    }
+}
+
 /// What a store holds when it is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogState {
@@ -237,7 +244,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// Replaces the vote.
     fn save_vote(&self, vote: Bytes) -> BoxFuture<'static, Result<(), LogError>>;
 
-    /// Replaces the snapshot.
+    /// Replaces the snapshot, unless that stands for more entries than this one: openraft may still be
+    /// saving one it built when another, from the leader, has taken its place and the entries are
+    /// gone. Such an older one is answered as if it had been stored.
     fn save_snapshot(&self, snapshot: StoredSnapshot) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// The latest snapshot.

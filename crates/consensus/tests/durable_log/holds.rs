@@ -279,3 +279,33 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn an_older_snapshot_does_not_take_a_newer_ones_place() {
+    run(async {
+        let disk = SimDisk::new();
+        let durable = open_sim(&disk).await.unwrap();
+        let memory = MemoryLog::new();
+        let logs: [&dyn LogStore; 2] = [&durable, &memory];
+        for log in logs {
+            for index in [5, 4, 0] {
+                log.save_snapshot(snapshot(at(index, 1))).await.unwrap();
+                let stored = log.load_snapshot().await.unwrap();
+                assert_eq!(stored, Some(snapshot(at(5, 1))), "after {index}");
+            }
+            let again = StoredSnapshot {
+                state: Bytes::from_static(b"again"),
+                ..snapshot(at(5, 1))
+            };
+            log.save_snapshot(again.clone()).await.unwrap();
+            assert_eq!(log.load_snapshot().await.unwrap(), Some(again));
+            log.save_snapshot(snapshot(at(6, 1))).await.unwrap();
+            log.save_snapshot(snapshot(at(5, 1))).await.unwrap();
+        }
+        let before = held(&durable).await;
+        durable.close().await.unwrap();
+        let reopened = open_sim(&disk).await.unwrap();
+        assert_eq!(held(&reopened).await, before);
+        assert_eq!(before.snapshot, Some(snapshot(at(6, 1))));
+    });
+}

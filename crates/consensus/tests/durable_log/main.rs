@@ -140,7 +140,7 @@ fn script() -> Vec<Step> {
         Step::Purge(4),
         Step::Vote(2),
         Step::Truncate(5),
-        Step::Append(2, 30, 0),
+        Step::Append(4, 30, 0),
         Step::Snapshot,
         Step::Purge(9),
         Step::Append(2, 5, 0),

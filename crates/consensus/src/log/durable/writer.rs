@@ -308,6 +308,9 @@ impl Writer {
     }
 
     async fn snapshot(&mut self, snapshot: StoredSnapshot) -> Result<(), LogError> {
+        if !snapshot.is_news(self.shared.lock().snapshot.as_ref()) {
+            return Ok(());
+        }
         let content = format::encode_snapshot(&snapshot);
         self.files.replace_cell(Cell::Snapshot, &content).await?;
         self.shared.lock().snapshot = Some(snapshot);

@@ -179,6 +179,18 @@ impl Engine {
         let replica: SharedReplica = Arc::new(Mutex::new(parts.replica));
         let held = parts.log.state().map_err(stopped)?;
         let snapshot = parts.log.load_snapshot().await.map_err(stopped)?;
+        let holds = snapshot.as_ref().map(|snapshot| snapshot.through.index);
+        if let Some(purged) = held.purged
+            && holds.is_none_or(|holds| holds < purged.index)
+        {
+            // openraft would panic.
+            let gone = format!(
+                "the log's entries through {} are gone and no snapshot holds them: take this node out \
+                 and let it join anew",
+                purged.index
+            );
+            return Err(gone.into());
+        }
         let vote = held.vote.as_ref().map(types::vote_from).transpose();
         let vote = vote.map_err(|_| "the log's vote is not one".to_owned())?;
         let terms = Terms::new(vote.map_or(0, |vote| vote.leader_id.term));
