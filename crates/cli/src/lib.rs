@@ -161,3 +161,38 @@ fn argument_problem(error: &clap::Error) -> Problem {
         .collect();
     Problem::new(format!("{}; try `--help`", said.join(" ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMATS: &str = include_str!("../../../docs/FORMATS.md");
+
+    /// The words of every command that takes `--json` and has no others below it.
+    fn with_json(command: &clap::Command, words: &str, inherited: bool, found: &mut Vec<String>) {
+        let has = inherited || command.get_arguments().any(|arg| arg.get_id() == "json");
+        let mut below = command
+            .get_subcommands()
+            .filter(|below| below.get_name() != "help")
+            .peekable();
+        if below.peek().is_none() && has {
+            found.push(words.trim_start().to_owned());
+        }
+        for command in below {
+            let words = format!("{words} {}", command.get_name());
+            with_json(command, &words, has, found);
+        }
+    }
+
+    #[test]
+    fn what_every_command_prints_with_json_has_its_section() {
+        let mut commands = Vec::new();
+        with_json(&Cli::command(), "", false, &mut commands);
+        assert!(commands.iter().any(|words| words == "check"));
+        assert!(commands.iter().any(|words| words == "rooms list"));
+        for words in commands {
+            let heading = format!("\n### `cabinet {words} --json`\n");
+            assert!(FORMATS.contains(&heading), "no section{heading}");
+        }
+    }
+}

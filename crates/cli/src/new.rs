@@ -348,6 +348,20 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_is_looked_at_to_its_limit_and_no_further() {
+        let (here, nowhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kit = here.path().join("crates/guest");
+        fs::create_dir_all(&kit).unwrap();
+        for (bytes, found) in [(MANIFEST_BYTES_MAX, true), (MANIFEST_BYTES_MAX + 1, false)] {
+            let mut text = b"[package]\nname = \"cabinet-guest\"\n".to_vec();
+            text.resize(bytes, b'#');
+            fs::write(kit.join("Cargo.toml"), text).unwrap();
+            let is_path = sdk(here.path(), nowhere.path()).starts_with("{ path = \"");
+            assert_eq!(is_path, found, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn an_existing_directory_is_left_as_it_is() {
         let here = tempfile::tempdir().unwrap();
         let dir = here.path().join("maze");

@@ -120,7 +120,7 @@ fn create(path: &Path) -> Result<File, Problem> {
             "{}: it is there, and is no trace; name another file",
             path.display()
         ))),
-        Err(error) => Err(Problem::about(path.display(), &error)),
+        Err(error) => Err(Problem::new(error_line(&error))),
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::place::Place;
 use common::reference::{record, room, snapshot};
@@ -12,6 +12,30 @@ use common::{Ran, cabinet, fixture};
 use serde_json::Value;
 
 const FORMATS: &str = include_str!("../../../docs/FORMATS.md");
+
+/// The commands whose sections are compared with what they print.
+const COMPARED: &[&str] = &[
+    "check --json",
+    "config --json",
+    "diff --json",
+    "lint --json",
+    "meta --json",
+    "new --json",
+    "replay --json",
+    "replay --frame N --json",
+    "rooms list --json",
+    "rooms show --json",
+    "rooms verify --json",
+    "rooms dump --json",
+    "rooms diff --json",
+    "rooms restore --json",
+    "rooms reseal --json",
+    "rooms import --json",
+    "rooms sweep --json",
+    "smoke --json",
+    "smoke --check --json",
+    "version --json",
+];
 
 /// The lines of the section with this heading, up to the next one.
 fn section(heading: &str) -> Vec<&'static str> {
@@ -75,6 +99,7 @@ fn written(value: &Value, within: &str, documented: &BTreeSet<String>, to: &mut 
 
 /// All that was printed, taken together, has the documented fields.
 fn agree(command: &str, printed: &[Ran]) {
+    assert!(COMPARED.contains(&command), "{command}");
     let documented = documented(command);
     let mut fields = BTreeSet::new();
     for ran in printed {
@@ -192,56 +217,72 @@ fn what_the_other_commands_print_is_documented() {
     agree("replay --frame N --json", &[run(&frame), run(&dump)]);
 }
 
-/// The outermost fields that the row of a command of `rooms` names: before each colon.
-fn of_rooms(command: &str) -> BTreeSet<String> {
-    let begins = format!("| `{command}` | ");
-    let rows = section("## What `cabinet rooms --json` prints");
-    let row = rows.iter().find_map(|line| line.strip_prefix(&begins));
-    let row = row.unwrap_or_else(|| panic!("no row for {command}"));
-    let parts = row.split("; ");
-    let names = parts.flat_map(|part| quoted(part.split(':').next().unwrap_or(part)));
-    names.map(str::to_owned).collect()
+#[test]
+fn every_section_is_compared() {
+    let sections: Vec<&str> = FORMATS
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `cabinet ")?.strip_suffix('`'))
+        .collect();
+    assert_eq!(sections, COMPARED);
 }
 
 #[test]
 fn what_rooms_prints_is_documented() {
-    let place = Place::new();
+    // The same rooms twice.
+    let (place, damaged) = (Place::new(), Place::new());
     let (live, parked) = (place.live.to_string(), place.parked.to_string());
-    fs::write(
-        place.folder.path().join("record"),
-        record(room(1), "tour", &snapshot()),
-    )
-    .unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = place.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    // A parked room, and a checkpoint, which is sealed.
+    let left = |n: u8| format!("reference/snapshots/{}", room(n));
+    put(&left(1), &record(room(1), "tour", &snapshot()));
+    put(&format!("{}/latest", left(2)), b"sealed");
+    assert_eq!(damaged.parked, place.parked);
+    let mut heads = files(&damaged.store());
+    heads.retain(|path| path.to_string_lossy().contains("heads") && path.ends_with(&parked));
+    assert_eq!(heads.len(), 1);
     let game = fixture("tour.wasm");
     let game = game.to_str().unwrap();
-    let head = section("## What `cabinet rooms --json` prints").join(" ");
-    let head = head.split("A **head**: ").nth(1).unwrap();
-    let head: BTreeSet<&str> = quoted(head.split("Of a room whose head").next().unwrap()).collect();
-    for args in [
-        &["list"][..],
-        &["show", &parked],
-        &["verify"],
-        &["dump", &parked, "--out", "dumped"],
-        &["diff", &parked, &live],
-        &["restore", &parked, game],
-        &["reseal"],
-        &["import", "record", game, "--reference-unsealed"],
-        &["sweep"],
+    for (args, is_damage_shown) in [
+        (&["list"][..], true),
+        (&["show", &parked], true),
+        (&["verify"], true),
+        (&["dump", &parked, "--out", "dumped"], false),
+        (&["diff", &parked, &live], false),
+        (&["restore", &parked, game], false),
+        (&["reseal"], true),
+        (
+            &["import", "reference", game, "--reference-unsealed"],
+            false,
+        ),
+        (&["sweep"], false),
     ] {
-        let ran = place.rooms(&[&["--json"], args].concat());
-        assert!(ran.code < 2, "{args:?}: {ran:?}");
-        let told: Value = serde_json::from_str(&ran.stdout).unwrap();
-        let names: BTreeSet<String> = told.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(names, of_rooms(args[0]), "{args:?}");
-        for shown in [&told["head"], &told["rooms"][0]] {
-            for name in shown
-                .as_object()
-                .into_iter()
-                .flat_map(serde_json::Map::keys)
-            {
-                assert!(head.contains(name.as_str()), "{name} of a head");
+        let mut printed = vec![place.rooms(&[&["--json"], args].concat())];
+        if is_damage_shown {
+            // One that does not open is nothing to show; one that is gone is.
+            match args[0] {
+                "show" => fs::remove_file(&heads[0]).unwrap(),
+                _ => fs::write(&heads[0], "no record").unwrap(),
             }
+            let ran = damaged.rooms(&[&["--json"], args].concat());
+            assert_eq!(ran.code, 1, "{args:?}: {ran:?}");
+            printed.push(ran);
         }
+        agree(&format!("rooms {} --json", args[0]), &printed);
     }
     assert!(Path::new(&place.folder.path().join("dumped/state.json")).is_file());
+}
+
+/// The files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let of = |path: PathBuf| match path.is_dir() {
+        true => files(&path),
+        false => vec![path],
+    };
+    paths.flat_map(of).collect()
 }

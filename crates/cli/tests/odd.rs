@@ -2,6 +2,8 @@
 //! no home, directories that take nothing.
 #![cfg(unix)]
 
+mod common;
+
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,6 +11,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use common::place::Place;
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
@@ -270,16 +274,37 @@ fn ended(command: &mut Command, what: &[&str]) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// A pipe and a socket in a directory, under these names.
+fn odd_ones(dir: &Path) -> UnixListener {
+    let made = Command::new("mkfifo").arg(dir.join("pipe")).status();
+    assert!(made.unwrap().success());
+    UnixListener::bind(dir.join("socket")).unwrap()
+}
+
+/// Runs each command with what is no file in the place of its `X`: it says so, and waits for nothing.
+fn refuse(dir: &Path, commands: &[Vec<&str>]) {
+    for (odd, what) in [
+        ("pipe", "pipe: a pipe"),
+        ("socket", "socket: a socket"),
+        ("/dev/zero", "/dev/zero: a device"),
+    ] {
+        for args in commands {
+            let args: Vec<String> = args.iter().map(|word| word.replace('X', odd)).collect();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let output = ended(&mut cabinet(dir, &args), &args);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+            assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+            let told = format!("{what} and no file; name a file");
+            assert!(said.contains(&told), "{args:?}: {said}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_file_is_refused_wherever_a_file_is_read() {
     let desk = desk();
-    let made = Command::new("mkfifo")
-        .arg(desk.path().join("pipe"))
-        .status();
-    assert!(made.unwrap().success());
-    let _socket = UnixListener::bind(desk.path().join("socket")).unwrap();
-    fs::create_dir(desk.path().join("store")).unwrap();
-    fs::write(desk.path().join("keys"), format!("1 {}\n", "3f".repeat(32))).unwrap();
+    let _socket = odd_ones(desk.path());
     let record = [
         "play",
         "tour.wasm",
@@ -289,78 +314,28 @@ fn what_is_no_file_is_refused_wherever_a_file_is_read() {
     ];
     let recorded = cabinet(desk.path(), &record).output().unwrap();
     assert_eq!(recorded.status.code(), Some(0), "{recorded:?}");
-    let rooms = |args: &[&'static str]| {
-        let store = ["rooms", "--store", "store"];
-        [&store[..], args].concat()
-    };
-    let room = "0190b8a0-1234-7abc-8def-0123456789ab";
-    // `X` is what is no file.
-    let commands: &[Vec<&str>] = &[
-        vec!["check", "X"],
-        vec!["check", "tour.wasm", "--script", "X"],
-        vec!["meta", "X"],
-        vec!["trace", "X"],
-        vec!["trace", "tour.wasm", "--script", "X"],
-        vec!["diff", "X", "a.jsonl"],
-        vec!["diff", "a.jsonl", "X"],
-        vec!["lint", "X"],
-        vec!["lint", "tour.wasm", "--script", "X"],
-        vec!["config", "X"],
-        vec!["play", "X", "--bench-first-frame"],
-        vec![
-            "play",
-            "tour.wasm",
-            "--bench-first-frame",
-            "--config",
-            "k=@X",
+    let bench = ["play", "tour.wasm", "--bench-first-frame"];
+    refuse(
+        desk.path(),
+        &[
+            vec!["check", "X"],
+            vec!["check", "tour.wasm", "--script", "X"],
+            vec!["meta", "X"],
+            vec!["trace", "X"],
+            vec!["trace", "tour.wasm", "--script", "X"],
+            vec!["diff", "X", "a.jsonl"],
+            vec!["diff", "a.jsonl", "X"],
+            vec!["lint", "X"],
+            vec!["lint", "tour.wasm", "--script", "X"],
+            vec!["config", "X"],
+            vec!["play", "X", "--bench-first-frame"],
+            [&bench[..], &["--config", "k=@X"]].concat(),
+            vec!["smoke", "X", "--script", "smoke.yaml"],
+            vec!["smoke", "tour.wasm", "--script", "X"],
+            vec!["replay", "X", "--json"],
+            vec!["replay", "a.cabp", "X", "--frame", "1"],
         ],
-        vec!["smoke", "X"],
-        vec!["smoke", "tour.wasm", "--script", "X"],
-        vec!["replay", "X", "--json"],
-        vec!["replay", "a.cabp", "X", "--frame", "1"],
-        rooms(&["list", "--key-file", "X"]),
-        rooms(&["restore", room, "X", "--key-file", "keys"]),
-        rooms(&[
-            "import",
-            "X",
-            "tour.wasm",
-            "--key-file",
-            "keys",
-            "--reference-unsealed",
-        ]),
-        rooms(&[
-            "import",
-            "store",
-            "X",
-            "--key-file",
-            "keys",
-            "--reference-key",
-            "keys",
-        ]),
-        rooms(&[
-            "import",
-            "store",
-            "tour.wasm",
-            "--key-file",
-            "keys",
-            "--reference-key",
-            "X",
-        ]),
-    ];
-    for odd in ["pipe", "socket", "/dev/zero"] {
-        for args in commands {
-            let args: Vec<String> = args.iter().map(|word| word.replace('X', odd)).collect();
-            let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            let output = ended(&mut cabinet(desk.path(), &args), &args);
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-            assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
-            // A room or a script that is not there may be told before the file that is none.
-            let is_other = args[0] == "rooms" || args[..] == ["smoke", "/dev/zero"];
-            let is_told = said.contains("and no file; name a file") || is_other;
-            assert!(is_told, "{args:?}: {said}");
-        }
-    }
+    );
     // A shot that is committed, and a script beside the game.
     let mkfifo = |path: &str| {
         let _ = fs::remove_file(desk.path().join(path));
@@ -385,6 +360,8 @@ fn what_is_no_file_is_refused_wherever_a_file_is_read() {
             "log",
             &["play", "tour.wasm", "--bench-first-frame", "--log", "log"],
         ),
+        ("trace", &["trace", "tour.wasm", "-o", "trace"]),
+        ("a.cabp", &record),
     ] {
         mkfifo(path);
         let output = ended(&mut cabinet(desk.path(), args), args);
@@ -393,6 +370,94 @@ fn what_is_no_file_is_refused_wherever_a_file_is_read() {
         assert_eq!(said.lines().count(), 1, "{path}: {said}");
         assert!(said.contains("a pipe and no file"), "{path}: {said}");
     }
+}
+
+#[test]
+fn what_is_no_file_is_refused_wherever_rooms_reads_one() {
+    let place = Place::new();
+    let dir = place.folder.path();
+    let _socket = odd_ones(dir);
+    fs::copy(fixture("tour.wasm"), dir.join("tour.wasm")).unwrap();
+    let parked = place.parked.to_string();
+    let rooms = |args: &[&'static str]| [&["rooms", "--store", "store"], args].concat();
+    let keyed = |args| [&rooms(&["--key-file", "keys"])[..], args].concat();
+    refuse(
+        dir,
+        &[
+            rooms(&["list", "--key-file", "X"]),
+            keyed(&["restore", &parked, "X"]),
+            keyed(&["import", "X", "tour.wasm", "--reference-unsealed"]),
+            keyed(&["import", "X", "tour.wasm", "--reference-key", "keys"]),
+            keyed(&["import", "store", "X", "--reference-key", "keys"]),
+            keyed(&["import", "store", "tour.wasm", "--reference-key", "X"]),
+        ],
+    );
+}
+
+#[test]
+fn a_pipe_in_a_records_place_is_named_by_what_reads_the_record() {
+    let place = Place::new();
+    let dir = place.folder.path();
+    let parked = place.parked.to_string();
+    let dump = ["dump", &parked, "--out", "dumped"];
+    for (kind, command) in [("/heads+/", &["reseal"][..]), ("/rooms+/", &dump)] {
+        let (path, bytes) = place
+            .files()
+            .into_iter()
+            .find(|(path, _)| {
+                let path = path.to_string_lossy();
+                path.contains(&parked) && path.contains(kind)
+            })
+            .unwrap();
+        fs::remove_file(&path).unwrap();
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let store = ["rooms", "--store", "store", "--key-file", "keys"];
+        let args = [&store[..], command].concat();
+        let output = ended(&mut cabinet(dir, &args), &args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{kind}: {said}");
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let told = format!("{name}: a pipe, a socket or a device is in its place; take it away");
+        assert!(said.contains(&told), "{kind}: {said}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_a_pipe_of_ours_is_open_to_is_done_with_it_and_no_more() {
+    let desk = desk();
+    fs::write(desk.path().join("one.script"), "join 0\nwake\n").unwrap();
+    let run = |line: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line, env!("CARGO_BIN_EXE_cabinet")]);
+        ended(shell.current_dir(desk.path()), &[line])
+    };
+    // What it writes to itself it would wait for.
+    for (line, path) in [
+        ("exec \"$0\" check tour.wasm --script /dev/fd/1", "fd/1"),
+        ("exec \"$0\" check tour.wasm --script /dev/stdout", "stdout"),
+        ("exec \"$0\" check tour.wasm --script /dev/fd/2", "fd/2"),
+        ("exec \"$0\" check tour.wasm --script /dev/stderr", "stderr"),
+    ] {
+        let output = run(line);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        let told = format!("{path}: a pipe and no file");
+        assert!(said.contains(&told), "{line}: {said}");
+    }
+    // Only Linux says how a descriptor of ours is open.
+    if cfg!(target_os = "linux") {
+        let output = run("exec \"$0\" check tour.wasm --script /dev/fd/3 3>&1");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let output = run("true | \"$0\" trace tour.wasm -o /dev/fd/0");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+    // What somebody reads is written to.
+    let output = run("exec \"$0\" trace tour.wasm --script one.script -o /dev/fd/3 3>&1 >&2");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"{\"abi_major\":"), "{output:?}");
 }
 
 #[test]

@@ -396,10 +396,22 @@ fn garbage_is_one_line_that_says_what_to_do() {
         (on_store(&["import", "keys", &tour]), "--reference-key"),
         (
             on_store(&["import", "nowhere", &tour, "--reference-key", "binary"]),
-            "nothing to import",
+            "nowhere: No such file",
         ),
         (
             on_store(&["import", "nowhere", &tour, "--reference-unsealed"]),
+            "nowhere: No such file",
+        ),
+        (
+            on_store(&["import", "/dev/null", &tour, "--reference-unsealed"]),
+            "/dev/null: a device and no file",
+        ),
+        (
+            on_store(&["import", "ftp://me:hush@x", &tour, "--reference-unsealed"]),
+            "\"ftp\" is nothing to import from",
+        ),
+        (
+            on_store(&["import", "s3://b/p", &tour, "--reference-unsealed"]),
             "needs --reference-key FILE",
         ),
         (

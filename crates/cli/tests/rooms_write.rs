@@ -274,7 +274,7 @@ fn a_folder_that_a_host_without_a_key_wrote_is_imported_when_it_is_vouched_for()
     let folder = place.folder.path();
     let blob = snapshot();
     let snapshots = folder.join("dev/snapshots");
-    // A checkpoint is always sealed, and is left; so is what the host was writing when it died.
+    // What the host was writing when it died is left.
     fs::create_dir_all(snapshots.join(room(3).to_string())).unwrap();
     fs::write(snapshots.join(".tmp-1"), "half").unwrap();
     let put = |at: u8, bytes: &[u8]| fs::write(snapshots.join(room(at).to_string()), bytes);
@@ -302,10 +302,15 @@ fn a_folder_that_a_host_without_a_key_wrote_is_imported_when_it_is_vouched_for()
         found.unwrap()["problem"].as_str().unwrap()
     };
     assert!(of(2).contains("another room"), "{told}");
-    assert!(!of(4).is_empty() && refused.len() == 2, "{told}");
+    // A checkpoint is always sealed: it is said what to do about it.
+    assert!(of(3).contains("its checkpoint is sealed: run again with --reference-key FILE"));
+    assert!(!of(4).is_empty() && refused.len() == 3, "{told}");
     let id = room(1).to_string();
     let one = import(&["--room", &id]);
     assert_eq!(json(&one)["there"][0], id, "{one:?}");
+    let one = import(&["--room", &room(3).to_string()]);
+    assert_eq!(one.code, 1, "{one:?}");
+    assert_eq!(json(&one)["refused"][0]["room"], room(3).to_string());
     one_line(&import(&["--room", &place.live.to_string()]));
     fs::create_dir(folder.join("none")).unwrap();
     one_line(&place.rooms(&["import", "none", game, "--reference-unsealed"]));
@@ -327,6 +332,12 @@ fn a_snapshot_file_may_say_by_its_name_of_which_room_it_is() {
                 .contains(&format!("{}  tour  checkpoint", room(n)))
         );
     }
+    let file = format!("{}.snap", room(1));
+    let import = ["import", &file, game, "--reference-unsealed", "--room"];
+    let other = place.rooms(&[&import[..], &[&room(5).to_string()]].concat());
+    assert!(one_line(&other).contains(&format!("named after room {}", room(1))));
+    let same = place.rooms(&[&import[..], &[&room(1).to_string()]].concat());
+    assert!(same.stdout.contains("has that room already"), "{same:?}");
     fs::write(folder.join("a.snap"), snapshot()).unwrap();
     let nameless = place.rooms(&["import", "a.snap", game, "--reference-unsealed"]);
     assert!(one_line(&nameless).contains("--room ROOM"));

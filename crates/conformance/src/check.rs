@@ -16,7 +16,7 @@ use crate::report::{GameFacts, Headroom, REPORT_FORMAT, Report, SeatShot, Shot, 
 use crate::script::{Script, Step};
 use crate::shot::seat_shot;
 use crate::tape::{Effects, Keep};
-use crate::units::{cut, error_line, nanos, one_line};
+use crate::units::{cut, error_line, nanos};
 use crate::verdict::{self, Repeat};
 
 /// How to check.
@@ -419,7 +419,7 @@ fn row(number: usize, step: Option<&Step>, record: &Record) -> StepRow {
     let guest = call.map_or(Duration::ZERO, |call| call.guest_time);
     StepRow {
         step: number,
-        what: step.map_or_else(|| "start".to_owned(), |step| one_line(&step.to_string())),
+        what: step.map_or_else(|| "start".to_owned(), |step| cut(&step.to_string())),
         callback: call.map(|call| call.export),
         skipped: record.skipped.map(skip_name),
         latency_ns: nanos(guest + host),

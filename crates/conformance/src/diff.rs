@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::shot::glyph;
-use crate::units::one_line;
+use crate::units::{cut, escaped};
 
 /// Longest line of a trace, bytes.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
@@ -73,7 +73,8 @@ impl DiffError {
     }
 }
 
-/// The first line at which two traces differ. `Display` is for people.
+/// The first line at which two traces differ. Its texts are cut and otherwise as the traces have
+/// them; `Display` is for people, and escapes what would draw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Divergence {
@@ -211,9 +212,9 @@ fn what(line: usize, value: &Value) -> String {
     }
     let text = |key: &str| value[key].as_str().unwrap_or("?");
     if value["note"].is_string() {
-        return one_line(&format!("note {:?}", text("note")));
+        return cut(&format!("note {}", value["note"]));
     }
-    one_line(&format!(
+    cut(&format!(
         "callback {} ({}, room {})",
         value["seq"],
         text("cb"),
@@ -235,7 +236,7 @@ fn differing(path: &str, a: &Value, b: &Value, told: &mut Vec<FieldDifference>) 
                     continue;
                 }
                 let dot = if path.is_empty() { "" } else { "." };
-                let path = format!("{path}{dot}{}", one_line(key));
+                let path = format!("{path}{dot}{}", cut(key));
                 differing(&path, &a[key], &b[key], told);
             }
         }
@@ -261,7 +262,7 @@ fn shown(value: &Value) -> String {
     let text = value.to_string();
     let short: String = text.chars().take(CHARS).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
-    one_line(&format!("{short}{more}"))
+    format!("{short}{more}")
 }
 
 /// The cells of a grid as a trace writes it.
@@ -312,26 +313,24 @@ fn cell(bytes: &[u8]) -> String {
         return String::new();
     };
     let cell = Cell::read(bytes);
-    one_line(&format!("{:?} {:?}", glyph(&cell), cell))
+    format!("\"{}\" {cell:?}", glyph(&cell))
 }
 
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "the first difference is at line {}: {}",
-            self.line, self.what
-        )?;
+        let (line, what) = (self.line, escaped(&self.what));
+        writeln!(f, "the first difference is at line {line}: {what}")?;
         for field in &self.fields {
-            writeln!(f, "  {}: {} / {}", field.path, field.a, field.b)?;
+            let [path, a, b] = [&field.path, &field.a, &field.b].map(|text| escaped(text));
+            writeln!(f, "  {path}: {a} / {b}")?;
         }
         if self.cells_differing > 0 {
             writeln!(f, "  {} cells of that frame differ:", self.cells_differing)?;
         }
         for cell in &self.cells {
             writeln!(f, "  row {} col {}", cell.row, cell.col)?;
-            writeln!(f, "    a {}", cell.a)?;
-            writeln!(f, "    b {}", cell.b)?;
+            writeln!(f, "    a {}", escaped(&cell.a))?;
+            writeln!(f, "    b {}", escaped(&cell.b))?;
         }
         Ok(())
     }
@@ -400,6 +399,26 @@ mod tests {
         assert_eq!((found.cells[0].row, found.cells[0].col), (3, 7));
         assert!(found.cells[0].a.starts_with("\"x\""), "{found}");
         assert!(found.cells[0].b.starts_with("\"y\""), "{found}");
+    }
+
+    #[test]
+    fn texts_are_kept_as_they_are_and_escaped_for_people_only() {
+        let line = |text: &str| format!("{HEADER}{{\"note\":\"FAIL\u{202e}\",\"{text}\":1}}\n");
+        let found = compared(&line("FAIL\u{2066}"), &line("b"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.what, "note \"FAIL\u{202e}\"");
+        assert_eq!(found.fields[0].path, "FAIL\u{2066}");
+        let line = |text: &str| format!("{HEADER}{{\"cb\":\"FAIL\",\"x\":\"FAIL{text}\"}}\n");
+        let found = compared(&line("\u{202e}"), &line("")).unwrap().unwrap();
+        assert_eq!(found.what, "callback null (FAIL, room ?)");
+        assert_eq!(found.fields[0].a, "\"FAIL\u{202e}\"");
+        let told = found.to_string();
+        assert!(
+            !told.contains("FAIL") && !told.contains('\u{202e}'),
+            "{told}"
+        );
+        assert!(told.contains("x: \"fail\\u{202e}\" / \"fail\""), "{told}");
     }
 
     #[test]

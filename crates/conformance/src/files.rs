@@ -1,6 +1,6 @@
 //! Reading what a person names: artifacts and scripts, each with a limit and a one-line problem.
 
-use std::fs::File;
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -102,20 +102,65 @@ pub fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Opens a file to read. Whatever is no file is refused before it is opened: a pipe nobody writes
-/// to, a socket or a terminal would be waited for for ever.
+/// Opens a file to read. Whatever is no file is refused, and never waited for: a pipe nobody writes
+/// to, a socket or a terminal would be for ever.
 ///
 /// The pipe of a shell's `<(…)` is read, as is one on the standard input: both are named as a
-/// descriptor of this process, and somebody writes to them.
+/// descriptor of this process that is open to read, and somebody writes to them.
 ///
 /// # Errors
 /// [`FileError::Io`], [`FileError::NotAFile`].
 pub fn open(path: &Path) -> Result<File, FileError> {
-    no_other(path)?;
-    File::open(path).map_err(|source| FileError::Io {
+    let problem = |source: io::Error| FileError::Io {
         path: path.to_owned(),
         source,
-    })
+    };
+    let kind = std::fs::metadata(path).map_err(problem)?.file_type();
+    refuse(path, kind, Way::Read)?;
+    if !kind.is_file() {
+        return File::open(path).map_err(problem);
+    }
+    let mut options = OpenOptions::new();
+    let file = waits_for_nobody(options.read(true))
+        .open(path)
+        .map_err(problem)?;
+    // What was looked at above may be gone, and something else in its place.
+    still_a_file(path, &file)?;
+    Ok(file)
+}
+
+/// Opens a file to write to, which is made when there is none, and which is not emptied; `append`
+/// writes at its end. It can be read too.
+///
+/// A device, such as a terminal, is opened to write only, and so is the pipe of a shell's `>(…)`: a
+/// descriptor of this process that is open to write. Any other pipe is refused: whoever is to read it
+/// may never come.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::NotAFile`].
+pub fn open_to_write(path: &Path, append: bool) -> Result<File, FileError> {
+    let problem = |source: io::Error| FileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).append(append);
+    let found = match std::fs::metadata(path) {
+        Ok(found) => Some(found.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(problem(error)),
+    };
+    if let Some(kind) = found {
+        refuse(path, kind, Way::Write)?;
+        if !kind.is_file() {
+            return options.open(path).map_err(problem);
+        }
+    }
+    // Opened to read too, a pipe that takes the place just now is not waited for either.
+    options.read(true).create(true);
+    let file = waits_for_nobody(&mut options).open(path).map_err(problem)?;
+    still_a_file(path, &file)?;
+    Ok(file)
 }
 
 /// Says what [`open`] would not open, of a file that is to be opened in some other way.
@@ -127,20 +172,7 @@ pub fn no_other(path: &Path) -> Result<(), FileError> {
         path: path.to_owned(),
         source,
     })?;
-    let kind = found.file_type();
-    let what = if kind.is_file() {
-        None
-    } else if kind.is_dir() {
-        Some("a directory")
-    } else {
-        special(path, kind)
-    };
-    what.map_or(Ok(()), |what| {
-        Err(FileError::NotAFile {
-            path: path.to_owned(),
-            what,
-        })
-    })
+    refuse(path, found.file_type(), Way::Read)
 }
 
 /// As [`no_other`], of a file that need not be there.
@@ -154,29 +186,111 @@ pub fn none_or_file(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// What a path names that is neither a file nor a directory; `None` where it is read all the same.
-#[cfg(unix)]
-fn special(path: &Path, kind: std::fs::FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt as _;
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+}
 
-    if kind.is_fifo() {
-        let descriptors = ["/dev/fd", "/proc/self/fd"];
-        let is_ours = descriptors
-            .iter()
-            .any(|dir| path.parent() == Some(Path::new(dir)))
-            || path == Path::new("/dev/stdin");
-        return (!is_ours).then_some("a pipe");
-    }
-    Some(if kind.is_socket() {
-        "a socket"
+fn refuse(path: &Path, kind: FileType, way: Way) -> Result<(), FileError> {
+    let what = if kind.is_file() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
     } else {
-        "a device"
+        special(path, kind, way)
+    };
+    what.map_or(Ok(()), |what| {
+        Err(FileError::NotAFile {
+            path: path.to_owned(),
+            what,
+        })
     })
 }
 
+/// Says what an opened file is, if it is none.
+fn still_a_file(path: &Path, file: &File) -> Result<(), FileError> {
+    let found = file.metadata().map_err(|source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    if found.is_file() {
+        return Ok(());
+    }
+    Err(FileError::NotAFile {
+        path: path.to_owned(),
+        what: "something else by now",
+    })
+}
+
+/// Has opening a pipe wait for nobody, and a terminal become nobody's. It changes nothing of a file.
+#[cfg(unix)]
+fn waits_for_nobody(options: &mut OpenOptions) -> &mut OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
 #[cfg(not(unix))]
-fn special(_: &Path, _: std::fs::FileType) -> Option<&'static str> {
-    Some("a device")
+fn waits_for_nobody(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}
+
+/// What a path names that is neither a file nor a directory; `None` where it is opened all the same.
+#[cfg(unix)]
+fn special(path: &Path, kind: FileType, way: Way) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    if kind.is_fifo() {
+        let is_ours = descriptor(path).is_some_and(|number| is_open_to(number, way));
+        return (!is_ours).then_some("a pipe");
+    }
+    if kind.is_socket() {
+        return Some("a socket");
+    }
+    (way == Way::Read).then_some("a device")
+}
+
+#[cfg(not(unix))]
+fn special(_: &Path, _: FileType, way: Way) -> Option<&'static str> {
+    (way == Way::Read).then_some("a device")
+}
+
+/// The number of this process's descriptor that a path names.
+#[cfg(unix)]
+fn descriptor(path: &Path) -> Option<u32> {
+    let standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    if let Some(at) = standard.iter().position(|name| path == Path::new(name)) {
+        return u32::try_from(at).ok();
+    }
+    let mut dirs = ["/dev/fd", "/proc/self/fd"].iter();
+    let is_ours = dirs.any(|dir| path.parent() == Some(Path::new(dir)));
+    path.file_name()?.to_str().filter(|_| is_ours)?.parse().ok()
+}
+
+/// Whether somebody else is at the other end of a pipe of ours: one that we write to has us to read
+/// it, and is waited for for ever.
+#[cfg(unix)]
+fn is_open_to(descriptor: u32, way: Way) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    // Linux shows how it was opened as the permissions of this link.
+    match std::fs::symlink_metadata(format!("/proc/self/fd/{descriptor}")) {
+        Ok(link) => {
+            let (reads, writes) = (0o400, 0o200);
+            let mode = link.permissions().mode() & (reads | writes);
+            match way {
+                Way::Read => mode == reads,
+                Way::Write => mode & writes != 0,
+            }
+        }
+        // Elsewhere what a shell's pipes are for must do.
+        Err(_) => match way {
+            Way::Read => descriptor == 0 || descriptor > 2,
+            Way::Write => descriptor > 0,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +330,70 @@ mod tests {
             let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
             assert!(told(&socket).contains("socket: a socket and no file"));
             assert!(told(Path::new("/dev/zero")).contains("/dev/zero: a device and no file"));
+            for odd in [&pipe, &link, &socket, &dir.path().to_owned()] {
+                for append in [false, true] {
+                    let told = error_line(&open_to_write(odd, append).unwrap_err());
+                    assert!(told.ends_with(" and no file; name a file"), "{told}");
+                }
+            }
+            assert!(open_to_write(Path::new("/dev/null"), true).is_ok());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_of_ours_is_opened_the_way_it_is_open() {
+        use std::os::fd::AsRawFd as _;
+
+        let (reader, writer) = io::pipe().unwrap();
+        let path = |number: i32| PathBuf::from(format!("/proc/self/fd/{number}"));
+        let (from, to) = (path(reader.as_raw_fd()), path(writer.as_raw_fd()));
+        assert!(open(&from).is_ok() && open_to_write(&to, false).is_ok());
+        for told in [open(&to), open_to_write(&from, false)] {
+            let told = error_line(&told.unwrap_err());
+            assert!(
+                told.ends_with(": a pipe and no file; name a file"),
+                "{told}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_that_takes_a_files_place_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        // As they are opened after the look that finds a file.
+        for options in [
+            OpenOptions::new().read(true),
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false),
+        ] {
+            let file = waits_for_nobody(options).open(&pipe).unwrap();
+            let told = error_line(&still_a_file(&pipe, &file).unwrap_err());
+            assert!(told.contains("something else by now and no file"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_is_not_emptied() {
+        use std::io::Write as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for (append, text, holds) in [
+            (true, "one", "one"),
+            (true, "two", "onetwo"),
+            (false, "six", "sixtwo"),
+        ] {
+            let mut file = open_to_write(&path, append).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), holds);
         }
     }
 }

@@ -128,7 +128,7 @@ pub struct Headroom {
 pub struct StepRow {
     /// 0 is `start`, n the script's n-th step.
     pub step: usize,
-    /// The step, as a script writes it.
+    /// The step, as a script writes it, cut.
     pub what: String,
     /// The export called.
     pub callback: Option<&'static str>,
@@ -336,8 +336,9 @@ fn steps(rows: &[StepRow], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "step", "what", "latency", "exit", "frames", "bytes out", "memory", "fuel", "calls"
     )?;
     for row in rows {
-        let mut what: String = row.what.chars().take(WHAT).collect();
-        if row.what.chars().count() > WHAT {
+        let whole = escaped(&row.what);
+        let mut what: String = whole.chars().take(WHAT).collect();
+        if whole.chars().count() > WHAT {
             what.pop();
             what.push('…');
         }

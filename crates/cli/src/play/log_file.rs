@@ -4,7 +4,7 @@
 //! queue that is full loses lines, and how many is told at the end.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cabinet_conformance::error_line;
-use cabinet_conformance::files::{FileError, no_other};
+use cabinet_conformance::files;
 use cabinet_host::{LogLevel, LogSource};
 
 use super::last_log;
@@ -25,8 +25,8 @@ const WAITING_MAX: usize = 1_024;
 /// Bytes written at most. A room logs 32 KiB a second at most: more than half an hour of that.
 const WRITTEN_MAX: u64 = 64 << 20;
 
-/// Bytes of a file that are looked at before it is added to.
-const LOOKED_AT_BYTES: u64 = 4 << 10;
+/// What every log begins with, so that nothing else is taken for one.
+const FIRST_LINE: &[u8; 54] = b"# a log of cabinet play: seconds, source, level, text\n";
 
 /// The queue, and the thread that empties it and says how many records it left out.
 type Writer = (SyncSender<String>, JoinHandle<io::Result<u64>>);
@@ -40,40 +40,27 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Appends to the file at `path`, which is made if there is none. One that begins with what no log
-    /// does is left alone.
+    /// Appends to the file at `path`, which is made if there is none. One that does not begin as a
+    /// log does is left alone.
     ///
     /// # Errors
     /// A [`Problem`] when it cannot be opened, or is no log.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let about =
             |error: io::Error| Problem::about(format!("cannot log to {}", path.display()), &error);
-        // A pipe would wait for somebody who reads; a device, such as a terminal, takes what comes.
-        if let Err(
-            error @ FileError::NotAFile {
-                what: "a pipe" | "a socket",
-                ..
-            },
-        ) = no_other(path)
-        {
+        let opened = files::open_to_write(path, true);
+        let mut file = opened
+            .map_err(|error| Problem::new(format!("cannot log to {}", error_line(&error))))?;
+        let found = file.metadata().map_err(about)?;
+        if found.len() > 0 && !is_log(&file).map_err(about)? {
             return Err(Problem::new(format!(
-                "cannot log to {}",
-                error_line(&error)
-            )));
-        }
-        let is_file = path.metadata().is_ok_and(|found| found.is_file());
-        if is_file && !begins_as_text(path).map_err(about)? {
-            return Err(Problem::new(format!(
-                "cannot log to {}: it is there, and is no text; name another file",
+                "cannot log to {}: it is there, and is no log; name another file",
                 path.display()
             )));
         }
-        let mut options = OpenOptions::new();
-        let file = options
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(about)?;
+        if found.is_file() && found.len() == 0 {
+            file.write_all(FIRST_LINE).map_err(about)?;
+        }
         let (to, from) = sync_channel(WAITING_MAX);
         let writer = thread::Builder::new()
             .name("cabinet-log".into())
@@ -121,18 +108,14 @@ impl LogFile {
     }
 }
 
-/// Whether a file begins as text does: a name typed wrong adds to no game and no recording.
-fn begins_as_text(path: &Path) -> io::Result<bool> {
-    let mut start = Vec::new();
-    File::open(path)?
-        .take(LOOKED_AT_BYTES)
-        .read_to_end(&mut start)?;
-    let is_text = match str::from_utf8(&start) {
-        Ok(_) => true,
-        // A character may have been cut.
-        Err(error) => error.error_len().is_none(),
-    };
-    Ok(is_text && !start.contains(&0))
+/// Whether a file begins as a log does: a name typed wrong adds to nothing else.
+fn is_log(mut file: &File) -> io::Result<bool> {
+    let mut start = [0; FIRST_LINE.len()];
+    match file.read_exact(&mut start) {
+        Ok(()) => Ok(start == *FIRST_LINE),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes what comes, as it comes, up to `max` bytes; how many records were left out.
@@ -202,7 +185,8 @@ mod tests {
             assert_eq!(log.finish(), Ok(()));
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let said: Vec<&str> = text.lines().map(|line| &line[9..]).collect();
+        let text = text.strip_prefix(str::from_utf8(FIRST_LINE).unwrap());
+        let said: Vec<&str> = text.unwrap().lines().map(|line| &line[9..]).collect();
         assert_eq!(said, ["stdio info: first", "stdio info: second"]);
         let problem = LogFile::open(dir.path()).unwrap_err().to_string();
         assert!(problem.starts_with("cannot log to "), "{problem}");
@@ -236,20 +220,20 @@ mod tests {
     }
 
     #[test]
-    fn a_log_goes_on_with_text_and_with_nothing_else() {
+    fn a_log_goes_on_with_a_log_and_with_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        for no_log in [&b"\0asm\x01\0\0\0"[..], b"CABP\xff", b"text\0"] {
+        let (other, short) = (FIRST_LINE.to_ascii_uppercase(), &FIRST_LINE[..53]);
+        for no_log in [&b"\0asm\x01\0\0\0"[..], b"1 3f3f\n", &other, short] {
             std::fs::write(&path, no_log).unwrap();
             let told = LogFile::open(&path).unwrap_err().to_string();
-            assert!(told.contains("is no text; name another file"), "{told}");
+            assert!(told.contains("is no log; name another file"), "{told}");
             assert_eq!(std::fs::read(&path).unwrap(), no_log);
         }
-        // A character that is cut where the look ends.
-        let cut = "x".repeat(LOOKED_AT_BYTES as usize - 1) + "é";
-        for log in ["", "one\n", &cut] {
+        for log in [&b""[..], FIRST_LINE] {
             std::fs::write(&path, log).unwrap();
             LogFile::open(&path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), FIRST_LINE);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use cabinet_conformance::error_line;
 use cabinet_host::{Frame, Game, GameOptions, Input, Mode, Player};
 use cabinet_rooms::host_keys::{self, HostKey};
 use cabinet_rooms::keeper::RoomState;
@@ -388,7 +389,10 @@ fn create(path: &Path) -> Result<File, Problem> {
         let mut start = [0; format::MAGIC.len()];
         Ok((&*file).read_exact(&mut start).is_ok() && start == *format::MAGIC)
     };
-    let Overwritten::File(mut file) = overwrite::open(path, is_recording).map_err(about)? else {
+    let opened = overwrite::open(path, is_recording);
+    let opened =
+        opened.map_err(|error| Problem::new(format!("cannot record to {}", error_line(&error))))?;
+    let Overwritten::File(mut file) = opened else {
         return Err(Problem::new(format!(
             "cannot record to {}: it is there, and is no recording; name another file",
             path.display()

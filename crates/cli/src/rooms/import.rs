@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cabinet_conformance::error_line;
-use cabinet_conformance::files;
+use cabinet_conformance::files::{self, FileError};
 use cabinet_durability::reference::{
     self, OBJECT_BYTES_MAX, ReferenceError, ReferenceKey, ReferenceRoom, ReferenceStore,
     open_sealed,
@@ -28,6 +28,10 @@ use crate::outcome::{Outcome, Problem};
 
 /// Bytes of the reference's key at most.
 const MAX_KEY_BYTES: usize = 64 << 10;
+
+/// Of a room in a folder without seals that was never parked: the reference host writes no
+/// checkpoint without one.
+const SEALED_CHECKPOINT: &str = "its checkpoint is sealed: run again with --reference-key FILE in place of --reference-unsealed";
 
 /// What to take in, and how.
 #[derive(Debug, clap::Args)]
@@ -107,21 +111,26 @@ pub(super) async fn import(
         slug: &slug,
     };
     let from = Path::new(args.from.strip_prefix("file://").unwrap_or(&args.from));
-    let is_single = from.is_file();
+    let from_bucket = args.from.starts_with("s3://");
+    let is_single = !from_bucket && is_file(&args.from, from)?;
     if is_single {
         let found = read_file(from, key.as_ref(), only)?;
         taker.take(found, &mut report).await?;
         if let Some((room, what)) = report.refused.pop() {
             return Err(Problem::new(format!("{}: room {room}: {what}", args.from)));
         }
-    } else if args.reference_unsealed && from.is_dir() {
+    } else if args.reference_unsealed && !from_bucket {
         let mut rooms = unsealed(from)?;
         rooms.retain(|(room, _)| only.is_none_or(|only| *room == only));
         if rooms.is_empty() {
             return Err(nothing(&args.from));
         }
         for (room, path) in rooms {
-            match read_unsealed(&path, room) {
+            let found = match path.is_dir() {
+                true => Err(SEALED_CHECKPOINT.to_owned()),
+                false => read_unsealed(&path, room),
+            };
+            match found {
                 Ok(found) => taker.take(found, &mut report).await?,
                 Err(what) => report.refused.push((room, what)),
             }
@@ -131,7 +140,10 @@ pub(super) async fn import(
             let what = "--reference-unsealed takes a file or a folder; a bucket needs --reference-key FILE";
             Problem::new(what)
         })?;
-        let reference = open(&args.from, from, key)?;
+        let reference = match from_bucket {
+            true => ReferenceStore::new(store::open(&args.from, false)?, key),
+            false => in_folder(from, key)?,
+        };
         let rooms = reference.rooms().await;
         let mut rooms = rooms.map_err(|error| Problem::about(&args.from, &error))?;
         rooms.retain(|found| only.is_none_or(|only| found.room == only));
@@ -244,20 +256,27 @@ async fn read(reference: &ReferenceStore, found: ReferenceRoom) -> Result<Found,
     })
 }
 
-/// The bucket or folder of the reference.
-fn open(url: &str, folder: &Path, key: ReferenceKey) -> Result<ReferenceStore, Problem> {
-    let store: Arc<dyn cabinet_durability::store::BlobStore> = if url.starts_with("s3://") {
-        store::open(url, false)?
-    } else if folder.is_dir() {
-        let opened = DirStore::reference_layout(folder);
-        Arc::new(opened.map_err(|error| Problem::about(folder.display(), &error))?)
-    } else {
-        let what = format!(
-            "{url}: nothing to import; name a folder, a file, or s3://BUCKET/PREFIX?region=REGION"
-        );
-        return Err(Problem::new(what));
-    };
-    Ok(ReferenceStore::new(store, key))
+/// Whether FROM is a file to read, and not a folder. A pipe that the shell made is read as one.
+fn is_file(from: &str, path: &Path) -> Result<bool, Problem> {
+    match files::no_other(path) {
+        Ok(()) => Ok(true),
+        Err(FileError::NotAFile { .. }) if path.is_dir() => Ok(false),
+        // What follows a scheme may hold a password.
+        Err(FileError::Io { .. }) if from.contains("://") && !from.starts_with("file://") => {
+            let scheme = from.split_once("://").map_or("", |(scheme, _)| scheme);
+            Err(Problem::new(format!(
+                "{scheme:?} is nothing to import from; name a folder, a file, or s3://BUCKET/PREFIX?region=REGION"
+            )))
+        }
+        Err(error) => Err(Problem::new(error_line(&error))),
+    }
+}
+
+/// The folder of the reference.
+fn in_folder(folder: &Path, key: ReferenceKey) -> Result<ReferenceStore, Problem> {
+    let store = DirStore::reference_layout(folder);
+    let store = store.map_err(|error| Problem::about(folder.display(), &error))?;
+    Ok(ReferenceStore::new(Arc::new(store), key))
 }
 
 fn nothing(from: &str) -> Problem {
@@ -266,8 +285,8 @@ fn nothing(from: &str) -> Problem {
     ))
 }
 
-/// The rooms that a reference host without a key parked in a folder, by their id. Its checkpoints
-/// are always sealed.
+/// What is in a folder that a reference host without a key wrote, by its room: a file is a room that
+/// it parked, a folder holds the checkpoints of one.
 fn unsealed(folder: &Path) -> Result<Vec<(RoomId, PathBuf)>, Problem> {
     let snapshots = folder.join("snapshots");
     let about = |error: std::io::Error| Problem::about(snapshots.display(), &error);
@@ -281,7 +300,7 @@ fn unsealed(folder: &Path) -> Result<Vec<(RoomId, PathBuf)>, Problem> {
         let path = entry.map_err(about)?.path();
         let name = path.file_name().and_then(std::ffi::OsStr::to_str);
         let room = name.and_then(|name| name.parse::<RoomId>().ok());
-        if let Some(room) = room.filter(|_| !path.is_dir()) {
+        if let Some(room) = room {
             rooms.push((room, path));
         }
     }
@@ -342,7 +361,15 @@ fn read_file(
             blob: record.body,
         });
     }
-    let room = only.or_else(|| room_of(path)).ok_or_else(|| {
+    let named = room_of(path);
+    if let (Some(only), Some(named)) = (only, named)
+        && only != named
+    {
+        return Err(Problem::new(format!(
+            "{shown}: it is named after room {named}; leave --room out, or name the file otherwise"
+        )));
+    }
+    let room = only.or(named).ok_or_else(|| {
         Problem::new(format!(
             "{shown}: not a parked room's record; if it is a snapshot, give its room with --room ROOM"
         ))

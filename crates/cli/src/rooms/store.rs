@@ -72,9 +72,10 @@ fn s3_options(rest: &str, env: impl Fn(&str) -> Option<String>) -> Result<S3Opti
         let all = |byte: &u8| byte.is_ascii_alphanumeric() || more.contains(byte);
         name.len() <= NAME_BYTES_MAX && name.as_bytes().iter().all(all)
     };
-    if !is_name(bucket, b"-._") {
+    // A step of a path is no bucket either: whatever takes such steps out of a URL asks for another.
+    if !is_name(bucket, b"-._") || matches!(bucket, "." | "..") {
         return Err(Problem::new(format!(
-            "s3://{place}: a bucket's name is made of letters, digits, `-`, `.` and `_`"
+            "s3://{place}: a bucket's name is made of letters, digits, `-`, `.` and `_`, and is not `.` or `..`"
         )));
     }
     let (mut region, mut endpoint) = (None, None);
@@ -100,13 +101,16 @@ fn s3_options(rest: &str, env: impl Fn(&str) -> Option<String>) -> Result<S3Opti
         let what = "the endpoint is http://HOST:PORT or https://HOST, and has no user in it; credentials come from the environment";
         return Err(Problem::new(what));
     }
-    if region.as_deref().is_some_and(|name| !is_name(name, b"-_")) {
-        let what = "the region's name is made of letters, digits, `-` and `_`";
-        return Err(Problem::new(what));
-    }
-    let region = region.or_else(|| env("AWS_REGION")).ok_or_else(|| {
+    let set = || env("AWS_REGION").filter(|region| !region.is_empty());
+    let region = region.or_else(set).ok_or_else(|| {
         Problem::new("no region: add ?region=REGION to the store's URL or set AWS_REGION")
     })?;
+    if !is_name(&region, b"-_") {
+        let what = format!(
+            "the region's name, in the store's URL or AWS_REGION, is made of letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}"
+        );
+        return Err(Problem::new(what));
+    }
     let secret = |name: &str| {
         let value = env(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| Problem::new(format!("no credentials: set {name} in the environment")))
@@ -249,9 +253,15 @@ mod tests {
     use super::*;
 
     fn options(rest: &str) -> Result<S3Options, Problem> {
+        options_in(None, rest)
+    }
+
+    /// With a region in the environment.
+    fn options_in(region: Option<&str>, rest: &str) -> Result<S3Options, Problem> {
         s3_options(rest, |name| match name {
             "AWS_ACCESS_KEY_ID" => Some("id".to_owned()),
             "AWS_SECRET_ACCESS_KEY" => Some("hush".to_owned()),
+            "AWS_REGION" => region.map(str::to_owned),
             _ => None,
         })
     }
@@ -278,6 +288,8 @@ mod tests {
             ),
             ("b/UPPER?region=a", "prefix"),
             ("b b?region=a", "letters, digits"),
+            (".?region=a", "a bucket's name"),
+            ("../p?region=a", "a bucket's name"),
             ("b\n?region=a", "letters, digits"),
             ("b?region=a b", "region's name"),
             ("b?region=a&endpoint=ftp://hush@x", "http://HOST:PORT"),
@@ -309,6 +321,22 @@ mod tests {
             let of = options(&format!("{bucket}?region=a"));
             assert_eq!(of.is_ok(), taken, "{} bytes", bucket.len());
         }
+        for (region, taken) in [("r".repeat(255), true), ("r".repeat(256), false)] {
+            let of = [
+                options(&format!("b?region={region}")),
+                options_in(Some(&region), "b"),
+            ];
+            for of in of {
+                assert_eq!(of.is_ok(), taken, "{} bytes", region.len());
+            }
+        }
+        let of = options_in(Some("us\nhush"), "b").unwrap_err().to_string();
+        assert!(of.contains("AWS_REGION") && !of.contains("hush"), "{of}");
+        let none = options_in(Some(""), "b").unwrap_err().to_string();
+        assert!(none.contains("no region"), "{none}");
+        // The URL's wins.
+        let of = options_in(Some("b b"), "b?region=a").unwrap();
+        assert_eq!(of.region, "a");
         let none = s3_options("b?region=a", |_| None).unwrap_err().to_string();
         assert_eq!(
             none,

@@ -3,7 +3,7 @@
 //! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried,
 //! and where that has none the test says so and passes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +22,18 @@ use super::skip::skipped;
 
 /// The credential that no message may hold.
 pub const HUSH: &str = "hush-hush";
+
+/// Serves at a port that the system chooses, and prints it: nobody else can have it.
+const SERVE: &str = "
+import moto.server
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+handler = getattr(moto.server, 'MotoRequestHandler', WSGIRequestHandler)
+app = DomainDispatcherApplication(create_backend_app)
+server = make_server('127.0.0.1', 0, app, threaded=True, request_handler=handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+";
 
 /// A server with an empty bucket called `rooms`; gone when it is dropped.
 pub struct Moto {
@@ -50,20 +62,21 @@ impl Moto {
             skipped("moto", &why);
             return None;
         }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
         let mut server = Command::new(&python);
-        let port = address.port().to_string();
-        quiet(server.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port]));
+        quiet(server.args(["-c", SERVE]));
+        let mut child = server.stdout(Stdio::piped()).spawn().unwrap();
+        let mut port = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut port).unwrap();
+        // Kills it whatever the port turns out to be.
         let mut moto = Self {
-            child: server.spawn().unwrap(),
-            address,
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
         };
-        while !moto.put("/rooms", b"") {
-            assert!(moto.child.try_wait().unwrap().is_none(), "moto ended");
-            thread::sleep(Duration::from_millis(50));
-        }
+        let port = port.trim().parse();
+        moto.address
+            .set_port(port.expect("moto ended before it said a port"));
+        assert!(moto.put("/rooms", b""), "no bucket");
         Some(moto)
     }
 

@@ -47,6 +47,19 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Says that what needs `tool` is not run, and why.
+///
+/// # Panics
+/// If `CABINET_MUST_RUN` lists the tool, as `.ci/run` has it do of what it found or installed.
+pub fn skipped(tool: &str, why: &str) {
+    let must_run = std::env::var("CABINET_MUST_RUN").unwrap_or_default();
+    assert!(
+        !must_run.split_whitespace().any(|listed| listed == tool),
+        "CABINET_MUST_RUN lists {tool}, and it is not here: {why}"
+    );
+    say(&format!("SKIPPED what needs {tool}: {why}"));
+}
+
 pub async fn passes(store: &dyn BlobStore, options: &SuiteOptions) -> Report {
     match suite::run(store, &key("suite"), options).await {
         Ok(report) => report,

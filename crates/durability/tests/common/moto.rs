@@ -2,29 +2,34 @@
 //!
 //! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::BUCKET;
 
-/// Moto's own server is threaded, and checks a condition and writes in two steps. Here each request
-/// has its turn, so that the conditions hold.
-const ONE_AT_A_TIME: &str = "
+/// Serves at a port that the system chooses, and prints it: nobody else can have it. Moto's own server
+/// is threaded, and checks a condition and writes in two steps. With `one-at-a-time` each request has
+/// its turn, so that the conditions hold.
+const SERVE: &str = "
 import sys, threading
 import moto.server
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, run_simple
+from werkzeug.serving import WSGIRequestHandler, make_server
 handler = getattr(moto.server, 'MotoRequestHandler', WSGIRequestHandler)
 app = DomainDispatcherApplication(create_backend_app)
 turn = threading.Lock()
-def answer(environ, start_response):
+def in_turn(environ, start_response):
     with turn:
         return app(environ, start_response)
-run_simple('127.0.0.1', int(sys.argv[1]), answer, threaded=True, request_handler=handler)
+answer = in_turn if sys.argv[1] == 'one-at-a-time' else app
+server = make_server('127.0.0.1', 0, answer, threaded=True, request_handler=handler)
+print(server.server_port, flush=True)
+server.serve_forever()
 ";
 
 /// A server with an empty bucket; gone when it is dropped.
@@ -44,16 +49,15 @@ impl Drop for Moto {
 impl Moto {
     /// Starts one as it comes. Where there is none, says so on one line and answers `None`.
     pub async fn start() -> Option<Self> {
-        Self::run(&["-m", "moto.server", "-H", "127.0.0.1", "-p"]).await
+        Self::run("as-it-comes").await
     }
 
     /// Starts one that answers one request after the other.
     pub async fn start_one_at_a_time() -> Option<Self> {
-        Self::run(&["-c", ONE_AT_A_TIME]).await
+        Self::run("one-at-a-time").await
     }
 
-    /// Starts Python with these arguments and a port.
-    async fn run(args: &[&str]) -> Option<Self> {
+    async fn run(how: &str) -> Option<Self> {
         let python = std::env::var("CABINET_MOTO").unwrap_or_else(|_| "python3".into());
         let has_moto = Command::new(&python)
             .args(["-c", "import moto.server, flask"])
@@ -61,23 +65,31 @@ impl Moto {
             .stderr(Stdio::null())
             .status();
         if !has_moto.is_ok_and(|status| status.success()) {
-            super::say(&format!(
-                "SKIPPED: no moto in {python}; set CABINET_MOTO to a Python that has it"
-            ));
+            let why = format!("no moto in {python}; set CABINET_MOTO to a Python that has it");
+            super::skipped("moto", &why);
             return None;
         }
-        // Nobody else takes the port between here and there, or the start below fails.
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
-        let child = Command::new(&python)
-            .args(args)
-            .arg(address.port().to_string())
-            .stdout(Stdio::null())
+        let mut child = Command::new(&python)
+            .args(["-c", SERVE, how])
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("python starts");
-        let mut moto = Self { child, address };
+        let mut port = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        // It prints the port and nothing more: what it would write after that may fail.
+        let read = BufReader::new(stdout).read_line(&mut port);
+        read.expect("it is text");
+        // Kills it whatever the port turns out to be.
+        let mut moto = Self {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+        };
+        let port = port
+            .trim()
+            .parse()
+            .expect("moto ended before it said a port");
+        moto.address.set_port(port);
         moto.make_bucket().await;
         Some(moto)
     }

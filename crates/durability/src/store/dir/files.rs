@@ -120,11 +120,15 @@ impl Files {
     /// is dropped.
     pub(super) fn lock(&self, path: &Path) -> io::Result<File> {
         self.step(Step::Lock, || {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)?;
+            match fs::metadata(path) {
+                Ok(found) => file_only(path, &found)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(false);
+            let file = waits_for_nobody(options).open(path)?;
+            file_only(path, &file.metadata()?)?;
             loop {
                 match file.lock() {
                     Ok(()) => return Ok(file),
@@ -144,19 +148,16 @@ impl Files {
     }
 
     /// Opens a file to read it, and says how long it is; `None` when there is none. What somebody put
-    /// there that is no file, such as a pipe, is refused before it is opened: that would wait for ever.
+    /// there that is no file, such as a pipe, is refused and never waited for.
     pub(super) fn open(&self, path: &Path) -> io::Result<Option<(File, u64)>> {
         self.step(Step::Read, || {
             let found = fs::metadata(path).and_then(|found| {
-                if found.is_dir() {
-                    return Err(io::ErrorKind::IsADirectory.into());
-                }
-                if !found.is_file() {
-                    let what = "a pipe, a socket or a device is in its place";
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-                }
-                let file = File::open(path)?;
-                Ok((file.metadata()?.len(), file))
+                file_only(path, &found)?;
+                let file = waits_for_nobody(OpenOptions::new().read(true)).open(path)?;
+                // What was looked at may be gone, and something else in its place.
+                let found = file.metadata()?;
+                file_only(path, &found)?;
+                Ok((found.len(), file))
             });
             match found {
                 Ok((bytes, file)) => Ok(Some((file, bytes))),
@@ -177,6 +178,31 @@ impl Files {
             }
         })
     }
+}
+
+/// Refuses what is no file, by its name: nothing but taking it away helps.
+fn file_only(path: &Path, found: &fs::Metadata) -> io::Result<()> {
+    let (kind, what) = if found.is_file() {
+        return Ok(());
+    } else if found.is_dir() {
+        (io::ErrorKind::IsADirectory, "a directory")
+    } else {
+        let what = "a pipe, a socket or a device";
+        (io::ErrorKind::Unsupported, what)
+    };
+    let told = format!("{}: {what} is in its place; take it away", path.display());
+    Err(io::Error::new(kind, told))
+}
+
+/// Has opening a pipe wait for nobody, and a terminal become nobody's. It changes nothing of a file.
+#[cfg(unix)]
+fn waits_for_nobody(options: &mut OpenOptions) -> &mut OpenOptions {
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+#[cfg(not(unix))]
+fn waits_for_nobody(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
 }
 
 /// Whether an error says that there is nothing of that name.

@@ -296,3 +296,29 @@ async fn a_pipe_in_an_objects_place_is_refused_and_not_waited_for() {
     let got = tokio::time::timeout(std::time::Duration::from_secs(60), got).await;
     assert!(matches!(got, Ok(Err(StoreError::Refused(_)))), "{got:?}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_pipe_in_a_locks_place_is_refused_and_not_waited_for() {
+    let root = tempfile::tempdir().expect("a directory");
+    let store = DirStore::unsealed_for_development(root.path()).expect("it opens");
+    put_empty(&store, "a/b").await;
+    let locks = fs::read_dir(root.path().join(LOCKS)).expect("it locks");
+    for lock in locks {
+        let path = lock.expect("it lists").path();
+        fs::remove_file(&path).expect("it was there");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+    let name = key("a/b");
+    let put = store.put(&name, Bytes::new(), Condition::None);
+    let put = tokio::time::timeout(std::time::Duration::from_secs(60), put).await;
+    assert!(matches!(put, Ok(Err(StoreError::Refused(_)))), "{put:?}");
+    let names = [name];
+    let deleted = tokio::time::timeout(std::time::Duration::from_secs(60), store.delete(&names));
+    let deleted = deleted.await;
+    assert!(
+        matches!(deleted, Ok(Err(StoreError::Refused(_)))),
+        "{deleted:?}"
+    );
+}
