@@ -356,8 +356,7 @@ impl Shared {
                 continue;
             }
             // Reading takes a while, so not under the lock that every call takes.
-            let now = Instant::now();
-            let steal = if state.wants_steal(now) {
+            let steal = if state.wants_steal(Instant::now()) {
                 drop(state);
                 let steal = read_steal_jiffies();
                 state = self.lock();
@@ -365,7 +364,7 @@ impl Shared {
             } else {
                 None
             };
-            let pause = state.look(now, steal);
+            let pause = state.look(Instant::now(), steal);
             state = self
                 .wake
                 .wait_timeout(state, pause)
@@ -445,10 +444,7 @@ mod tests {
     fn armed(began: Instant, deadline: Duration) -> (Box<VMGlobalDefinition>, RawGlobal, State) {
         let (owner, limit) = cell();
         let mut state = State::default();
-        let mut call = Call::new(limit, began, deadline);
-        // As it stands: what the test did just before is not the call's.
-        call.cpu_counted = call.thread.read();
-        state.calls.push(Some(call));
+        state.calls.push(Some(Call::new(limit, began, deadline)));
         (owner, limit, state)
     }
 
@@ -598,6 +594,26 @@ mod tests {
             call(&mut state).watched.cpu.map(|cpu| cpu >= ms(50)),
             Some(true)
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_call_computes_unseen_after_a_store_call_counts_and_what_the_store_did_does_not() {
+        let now = Instant::now();
+        let (_owner, limit, mut state) = armed(now, ms(60));
+        let thread = call(&mut state).thread;
+        call(&mut state).enter_store(now, Waiting::Free);
+        compute(thread, ms(60));
+        call(&mut state).leave_store(now + ms(5));
+        state.look(now + ms(5_000), None);
+        let left = call(&mut state).left;
+        assert!(left > ms(55), "{left:?}");
+        assert!(!call(&mut state).forgiven_blindly);
+        call(&mut state).enter_store(now + ms(5_000), Waiting::Free);
+        call(&mut state).leave_store(now + ms(5_000));
+        compute(thread, ms(60));
+        state.look(now + ms(5_060), None);
+        assert_eq!(limit.get_i64(), i64::MAX);
     }
 
     #[test]
