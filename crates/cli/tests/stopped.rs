@@ -82,7 +82,7 @@ fn control_z_holds_a_callback_and_fg_lets_it_go_on() {
 fn a_callback_that_is_held_longer_than_its_deadline_is_not_late() {
     let dir = tempfile::tempdir().unwrap();
     slow(&dir.path().join("slow.wasm"), COUNT);
-    let wakes = "wake\n".repeat(300);
+    let wakes = "wake\n".repeat(200);
     std::fs::write(dir.path().join("s"), format!("join 0\n{wakes}")).unwrap();
     let deadline = format!("{}s", DEADLINE.as_secs());
     let mut child = Command::new(env!("CARGO_BIN_EXE_cabinet"))

@@ -12,8 +12,8 @@
 //! A process that is stopped (Ctrl-Z, `SIGSTOP`) and continued finds all its deadlines passed. No guest
 //! is judged by that: of a time in which nobody looked for longer than [`GAP_MAX`] only that counts in
 //! which the call's thread had the CPU. Where the system does not tell that (all but Linux), nothing
-//! of the first such time of a call counts, and all of the others: it costs a guest that computed at
-//! most what was left of its deadline.
+//! of the first such time of a call counts, and all of the others: a guest that computed gains no more
+//! by it than what was left of its deadline.
 //!
 //! Stolen CPU (time the hypervisor gave to others) is sampled when a call is seen a second time and
 //! again when it is killed, so that ordinary calls never cause a read of `/proc/stat`.
