@@ -277,23 +277,16 @@ impl Core {
         self.limit.set_i64(0);
         self.depth.set_i32(0);
         let began = Instant::now();
-        // A deadline past the end of time is no deadline.
-        let until = began
-            .checked_add(deadline)
-            .unwrap_or_else(|| began + Duration::from_secs(u32::MAX.into()));
         // SAFETY: the store is alive until `self` is dropped, and `disarm` below runs on every
         // path: a panic inside `run` is caught.
-        let ticket = unsafe { game.host.watchdog.arm(self.limit, until) };
+        let ticket = unsafe { game.host.watchdog.arm(self.limit, began, deadline) };
         self.shared_mut().io.watch = Some(Watch {
             host: Arc::clone(&game.host),
             ticket,
-            deadline: until,
         });
         let outcome = catch_unwind(AssertUnwindSafe(|| run(self)));
-        let ended = Instant::now();
-        let watched = game.host.watchdog.disarm(ticket, ended);
-        let wall = ended.saturating_duration_since(began);
-        let wall = wall.saturating_sub(watched.stood_still);
+        let watched = game.host.watchdog.disarm(ticket);
+        let wall = watched.wall;
         self.shared_mut().io.watch = None;
         let left = self.fuel.get_i64();
         let fuel = budget.saturating_sub(left).max(0).unsigned_abs();

@@ -559,11 +559,12 @@ impl Room {
 
     fn conclude(&mut self, export: &'static str, ended: Ended) -> Outcome {
         let tally = self.shared().tally;
+        let host_time = tally.host_time.saturating_sub(tally.stood_still);
         let report = CallReport {
             export,
             exit: ended.exit,
-            guest_time: ended.wall.saturating_sub(tally.host_time),
-            host_time: tally.host_time.saturating_sub(tally.turn_wait),
+            guest_time: ended.wall.saturating_sub(host_time),
+            host_time: host_time.saturating_sub(tally.turn_wait),
             io_time: tally.io_time,
             fuel: ended.fuel,
             frames: tally.frames,

@@ -14,7 +14,7 @@ use crate::observe::Observer;
 use crate::player::Player;
 use crate::services::{LogSource, RoomResult, ServiceError, Services};
 use crate::slots::Slots;
-use crate::watchdog::Ticket;
+use crate::watchdog::{Ticket, Waiting};
 
 /// State of a room that host functions change.
 pub(crate) struct Shared {
@@ -63,11 +63,13 @@ pub(crate) struct Tally {
     pub(crate) store_calls: u32,
     /// Waiting for a turn to run, part of `host_time` and nobody's.
     pub(crate) turn_wait: Duration,
+    /// Time in store calls in which the process stood still, likewise.
+    pub(crate) stood_still: Duration,
     /// Waiting for stores that ran down the guest's own deadline.
     pub(crate) charged_wait: Duration,
 }
 
-/// The running callback's deadline, which waiting for stores pushes back.
+/// The running callback's deadline, which does not run down while it waits for stores.
 pub(crate) struct Io {
     pub(crate) ceiling: Duration,
     pub(crate) watch: Option<Watch>,
@@ -77,7 +79,6 @@ pub(crate) struct Io {
 pub(crate) struct Watch {
     pub(crate) host: Arc<HostShared>,
     pub(crate) ticket: Ticket,
-    pub(crate) deadline: Instant,
 }
 
 /// Why a store call did not happen or must end the callback.
@@ -260,25 +261,30 @@ impl Io {
         if left.is_zero() {
             return Err(IoStop::Ceiling);
         }
-        let exempt = tally.store_calls < STORE_CALLS_EXEMPT;
-        if exempt
-            && let Some(watch) = &self.watch
-            && watch.host.watchdog.pause(watch.ticket)
+        let waiting = if tally.store_calls < STORE_CALLS_EXEMPT {
+            Waiting::Free
+        } else {
+            Waiting::Charged
+        };
+        if let Some(watch) = &self.watch
+            && watch.host.watchdog.enter_store(watch.ticket, waiting)
         {
             return Err(IoStop::Late);
         }
         let began = Instant::now();
         let answer = call(services, left);
         let took = began.elapsed();
-        let turn_wait = services.turn_wait();
+        let stood_still = self.watch.as_ref().map_or(Duration::ZERO, |watch| {
+            watch.host.watchdog.leave_store(watch.ticket).min(took)
+        });
+        let took = took - stood_still;
+        let turn_wait = services.turn_wait().min(took);
+        tally.stood_still += stood_still;
         tally.turn_wait += turn_wait;
-        tally.io_time += took.saturating_sub(turn_wait);
+        tally.io_time += took - turn_wait;
         tally.store_calls = tally.store_calls.saturating_add(1);
-        if !exempt {
+        if waiting == Waiting::Charged {
             tally.charged_wait += took;
-        } else if let Some(watch) = &mut self.watch {
-            watch.deadline += took;
-            watch.host.watchdog.resume(watch.ticket, watch.deadline);
         }
         if tally.io_time > self.ceiling {
             return Err(IoStop::Ceiling);
@@ -300,5 +306,61 @@ fn write_log(
             b"guest log output rate-limited",
         ),
         LogVerdict::Drop => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Host, HostOptions};
+    use crate::services::NoServices;
+    use std::ptr::NonNull;
+    use wasmer_vm::VMGlobalDefinition;
+
+    /// Of a store call that counts or not, and in which the process was stopped: what it came to.
+    fn stopped_in_a_store_call(earlier: u32) -> (Result<(), IoStop>, Tally, Duration) {
+        let host = Host::new(HostOptions::default()).unwrap().shared;
+        let mut definition = Box::new(VMGlobalDefinition::new());
+        // SAFETY: the box outlives the watch.
+        let limit = unsafe { RawGlobal::new(NonNull::from(definition.as_mut())) };
+        limit.set_i64(0);
+        let deadline = Duration::from_secs(3_600);
+        // SAFETY: as above.
+        let ticket = unsafe { host.watchdog.arm(limit, Instant::now(), deadline) };
+        let mut io = Io {
+            ceiling: Duration::from_secs(3),
+            watch: Some(Watch {
+                host: Arc::clone(&host),
+                ticket,
+            }),
+        };
+        let mut tally = Tally {
+            store_calls: earlier,
+            ..Tally::default()
+        };
+        let answer = io.call(&mut tally, &mut NoServices, |_, _| {
+            // As if it were stopped: the thread cannot look.
+            host.watchdog
+                .hold(|| std::thread::sleep(Duration::from_secs(4)));
+            Ok(())
+        });
+        let wall = host.watchdog.disarm(ticket).wall;
+        (answer.map(Result::unwrap), tally, wall)
+    }
+
+    #[test]
+    fn a_stop_in_a_store_call_is_nobodys_waiting() {
+        for earlier in [0, STORE_CALLS_EXEMPT] {
+            let (answer, tally, wall) = stopped_in_a_store_call(earlier);
+            assert_eq!(answer, Ok(()));
+            for (name, time) in [
+                ("io", tally.io_time),
+                ("charged", tally.charged_wait),
+                ("wall", wall),
+            ] {
+                assert!(time < Duration::from_secs(2), "{name}: {time:?}");
+            }
+            assert!(tally.stood_still > Duration::from_secs(2));
+        }
     }
 }
