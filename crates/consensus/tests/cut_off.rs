@@ -6,20 +6,36 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cabinet_consensus::config::Compaction;
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::Incarnation;
-use cabinet_consensus::log::MemoryLog;
+use cabinet_consensus::log::{LogStore, MemoryLog};
 use cabinet_consensus::session::{
     GameSession, HostOptions, JoinOptions, ReturnPolicy, SessionConfig, game_host, game_join,
     game_resume,
 };
 use cabinet_consensus::turns::Ruling;
-use common::{Sum, config as usual, peer, port, sum, until};
+use common::{Sum, config as usual, peer, port, until};
 use tokio::time::{sleep, timeout};
 
 type Session = GameSession<Sum>;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn snapped() -> Blueprint<Sum> {
+    Blueprint::with_snapshots(Sum::default)
+}
+
+/// Nothing is kept that a snapshot stands for.
+fn compacts(config: &mut SessionConfig) {
+    config.limits.log_kept_after_snapshot = 0;
+    config.compaction = Some(Compaction {
+        entries: 1,
+        bytes: 1 << 30,
+        age: Duration::from_secs(86_400),
+    });
+}
 
 /// Silence costs nobody its place.
 fn config(nonce: u64) -> SessionConfig {
@@ -49,6 +65,11 @@ struct Estranged {
 
 impl Estranged {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// What cyd is told beside the usual.
+    async fn with(set: impl FnOnce(&mut SessionConfig)) -> Self {
         let net = MemoryFabric::new();
         let names = ["ann", "bob", "cyd", "dan", "fay"];
         let at = names.map(|name| net.join(peer(name)).unwrap());
@@ -63,15 +84,16 @@ impl Estranged {
                 hosts: [peer("ann")].into(),
                 ..JoinOptions::new(Incarnation(1))
             };
-            game_join(port(&at[n]), sum(), options, config)
+            game_join(port(&at[n]), snapped(), options, config)
         };
         let log = MemoryLog::new();
-        let cyds_config = SessionConfig {
+        let mut cyds_config = SessionConfig {
             log: Arc::new(log.clone()),
             ..config(3)
         };
+        set(&mut cyds_config);
         let (ann, bob, cyd) = tokio::join!(
-            game_host(port(&at[0]), sum(), options, config(1)),
+            game_host(port(&at[0]), snapped(), options, config(1)),
             joins(1, config(2)),
             joins(2, cyds_config),
         );
@@ -134,6 +156,16 @@ async fn a_member_that_was_cut_off_votes_for_one_it_never_heard_of_when_its_vote
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_was_restarted_while_it_was_cut_off_finds_those_it_never_heard_of() {
+    comes_back(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_log_begins_after_its_settings_finds_them_by_its_snapshot() {
+    comes_back(true).await;
+}
+
+/// Cyd is restarted while she is cut off, and is needed.
+async fn comes_back(compacted: bool) {
     let Estranged {
         net,
         dan,
@@ -141,14 +173,23 @@ async fn a_member_that_was_restarted_while_it_was_cut_off_finds_those_it_never_h
         cyd,
         cyds,
         log,
-    } = Estranged::new().await;
+    } = Estranged::with(|config| {
+        if compacted {
+            compacts(config);
+        }
+    })
+    .await;
+    if compacted {
+        // No settings are left in it.
+        until("cyd compacts", || log.state().unwrap().first > 5).await;
+    }
     cyd.close().await;
     log.reopen();
     let again = SessionConfig {
         log: Arc::new(log.clone()),
         ..config(13)
     };
-    let cyd = game_resume(port(&cyds), sum(), again).await.unwrap();
+    let cyd = game_resume(port(&cyds), snapped(), again).await.unwrap();
     fay.close().await;
     sleep(Duration::from_secs(2)).await;
     net.heal();

@@ -32,9 +32,11 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The secret of the session that a process founds which drew `nonce`.
-    pub(crate) fn drawn(nonce: u64) -> Self {
-        Self(sha256(format!("cabinet secret\n{nonce}\n").as_bytes()))
+    /// The secret of one session of one game, founded by a process that drew `entropy`.
+    pub(crate) fn drawn(entropy: &[u8], game: &str, session: SessionId) -> Self {
+        let mut text = format!("cabinet secret\n{}:{game}\n{session}\n", game.len()).into_bytes();
+        text.extend_from_slice(entropy);
+        Self(sha256(&text))
     }
 
     /// What stands in settings; `None` where there is none, or what is there cannot be one.
@@ -71,9 +73,26 @@ impl Secret {
     }
 }
 
-/// A number to claim with that says nothing of `nonce`, which a secret is made of.
-pub(crate) fn claim_nonce(nonce: u64) -> u64 {
-    let hash = sha256(format!("cabinet claim\n{nonce}\n").as_bytes());
+/// Which of the numbers that others see a process makes of what it drew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shown {
+    /// It claims to host with this.
+    Claim,
+    /// It opens its client's session with this.
+    Open,
+    /// Its calls are counted from here.
+    Calls,
+}
+
+/// A number for others to see, made of `nonce`: a secret may be made of that too, and is not found
+/// by way of this but by trying every nonce.
+pub(crate) fn shown(nonce: u64, what: Shown) -> u64 {
+    let label = match what {
+        Shown::Claim => "claim",
+        Shown::Open => "open",
+        Shown::Calls => "calls",
+    };
+    let hash = sha256(format!("cabinet {label}\n{nonce}\n").as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     u64::from_be_bytes(first)
@@ -97,9 +116,13 @@ mod tests {
         PeerId::new(name).unwrap()
     }
 
+    fn drawn(nonce: u64) -> Secret {
+        Secret::drawn(&nonce.to_be_bytes(), "sum", SessionId(1))
+    }
+
     #[test]
     fn a_proof_is_of_one_session_one_prover_and_for_one_peer() {
-        let secret = Secret::drawn(7);
+        let secret = drawn(7);
         let (ann, bob, eve) = (peer("ann"), peer("bob"), peer("eve"));
         let proof = secret.prove(SessionId(1), &ann, &bob);
         assert!(secret.proves(SessionId(1), &ann, &bob, &proof));
@@ -110,14 +133,14 @@ mod tests {
         );
         assert!(!secret.proves(SessionId(1), &ann, &eve, &proof), "shown on");
         assert!(!secret.proves(SessionId(1), &eve, &bob, &proof));
-        assert!(!Secret::drawn(8).proves(SessionId(1), &ann, &bob, &proof));
+        assert!(!drawn(8).proves(SessionId(1), &ann, &bob, &proof));
         let run_together = secret.prove(SessionId(1), &peer("an"), &peer("nbob"));
         assert_ne!(run_together, proof);
     }
 
     #[test]
     fn a_secret_has_its_bytes_and_neither_one_more_nor_one_less_is_one() {
-        let secret = Secret::drawn(7);
+        let secret = drawn(7);
         assert_eq!(Secret::from_bytes(&secret.to_bytes()), Some(secret.clone()));
         for len in [0, SECRET_BYTES - 1, SECRET_BYTES + 1] {
             assert_eq!(Secret::from_bytes(&vec![1; len]), None, "{len}");
@@ -126,13 +149,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_with_is_not_what_the_secret_is_made_of() {
-        assert_ne!(claim_nonce(7), 7);
-        assert_ne!(claim_nonce(7), claim_nonce(8));
-        assert!(
-            !Secret::drawn(7)
-                .0
-                .starts_with(&claim_nonce(7).to_be_bytes())
-        );
+    fn a_secret_is_of_one_game_one_session_and_what_was_drawn() {
+        let secrets = [
+            Secret::drawn(b"one", "sum", SessionId(1)),
+            Secret::drawn(b"two", "sum", SessionId(1)),
+            Secret::drawn(b"one", "chess", SessionId(1)),
+            Secret::drawn(b"one", "sum", SessionId(2)),
+        ];
+        for (n, secret) in secrets.iter().enumerate() {
+            assert!(!secrets[..n].contains(secret), "{n}");
+        }
+    }
+
+    #[test]
+    fn what_others_see_is_not_what_the_secret_is_made_of() {
+        let all = [Shown::Claim, Shown::Open, Shown::Calls];
+        for (n, what) in all.into_iter().enumerate() {
+            let seen = shown(7, what);
+            assert_ne!(seen, 7);
+            assert_ne!(seen, shown(8, what));
+            assert!(!drawn(7).0.starts_with(&seen.to_be_bytes()));
+            assert!(all[..n].iter().all(|other| shown(7, *other) != seen));
+        }
     }
 }

@@ -9,30 +9,43 @@
 //!   somebody who is believed said are members;
 //! - while none is heard, also by every other member of the own log, which may have been given a
 //!   vote since, and by who proves that it knows the session's secret;
+//! - who is known by its proof alone speaks Raft and nothing else: it is in no channel, and names
+//!   neither members nor leaders. It is forgotten once a leader is heard, or this node leads;
+//! - a leader is heard in a frame of its own term or a later one, if the own log gives it a vote or
+//!   somebody who is believed named it. This node hears itself while it leads;
 //! - who proves nothing is refused and counted, whatever it says of its log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use prost::Message;
-
 use super::{Node, count, guard};
 use crate::ids::{NodeId, PeerId};
 use crate::lobby::proof::{Proof, Secret};
-use crate::log::RecordKind;
-use crate::raft::wire::Body;
+use crate::raft::wire::{Body, VoteMsg};
 use crate::raft::{Consensus, lock};
-use crate::state::command::{Body as Do, Command};
-
-/// Entries at the beginning of a log that are looked through for the first settings: before them
-/// stand the members and a blank entry of each leader that did not get as far.
-const SETTINGS_WITHIN: u64 = 64;
 
 impl Node {
     /// How long ago a leader was heard. Raft itself goes on naming a leader that fell silent, since
     /// its pre-vote changes nothing.
     pub(crate) fn leader_silent_for(&self) -> Duration {
-        self.clock.now().saturating_sub(*guard(&self.heard))
+        self.clock.now().saturating_sub(self.heard_at())
+    }
+
+    /// When a leader was last heard; when this node started, if none was.
+    pub(crate) fn heard_at(&self) -> Duration {
+        *guard(&self.heard)
+    }
+
+    /// Whether a leader would have been heard by now if there were one and its frames came.
+    fn hears_no_leader(&self) -> bool {
+        !self.engine.leads() && self.leader_silent_for() >= self.timing.election_max() * 3
+    }
+
+    /// This node leads, or did until now: from here on it waits for another leader as any node does.
+    pub(crate) fn hears_itself(&self) {
+        *guard(&self.heard) = self.clock.now();
+        guard(&self.trusted).clear();
+        guard(&self.proved).clear();
     }
 
     /// Whether this peer may say who is a member and who leads: a node of it votes by our own log, or
@@ -46,7 +59,7 @@ impl Node {
     /// Takes frames of these nodes too, which somebody who is believed says are the members. Only
     /// while no leader is heard: otherwise there is nobody else to be told of.
     pub(crate) fn trust(&self, members: Vec<NodeId>) {
-        if self.leader_silent_for() >= self.timing.election_max() * 3 {
+        if self.hears_no_leader() {
             *guard(&self.trusted) = members.into_iter().collect();
         }
     }
@@ -71,16 +84,13 @@ impl Node {
         members.map(peer).collect()
     }
 
-    /// Whether a leader would have been heard by now if there were one and its frames came.
-    fn hears_no_leader(&self) -> bool {
-        self.leader_silent_for() >= self.timing.election_max() * 3
-    }
-
     /// Whether there is anything this node would take from `from`, so that it is worth reading.
-    pub(super) fn may_say_something(&self, from: &NodeId) -> bool {
+    pub(crate) fn may_say_something(&self, from: &NodeId) -> bool {
         let status = self.engine.status();
         let member = status.borrow().membership.contains(from);
-        member || guard(&self.trusted).contains(from)
+        member
+            || guard(&self.trusted).contains(from)
+            || (guard(&self.proved).contains(from) && self.hears_no_leader())
     }
 
     pub(super) fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
@@ -90,33 +100,32 @@ impl Node {
             Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
             _ if status.membership.voters.contains(from) => true,
             _ if guard(&self.trusted).contains(from) => true,
-            // It may have been given a vote, and lead, while this node was cut off.
-            _ => status.membership.contains(from) && !self.engine.leads() && self.hears_no_leader(),
+            // A member may have been given a vote, and lead, while this node was cut off.
+            _ => {
+                let known = status.membership.contains(from) || guard(&self.proved).contains(from);
+                known && self.hears_no_leader()
+            }
         }
     }
 
-    /// A leader speaks, whom this node takes frames from.
-    pub(super) fn hears_leader(&self, leader: &NodeId) {
-        *guard(&self.heard) = self.clock.now();
+    /// Somebody speaks as a leader does, whom this node takes frames from. It is heard as one if it
+    /// has not been replaced, and if more than its proof speaks for it: otherwise who was put out
+    /// could keep this node from everybody else. Who does lead is a voter once its log came.
+    pub(crate) fn hears_leader(&self, leader: &NodeId, vote: Option<&VoteMsg>) {
         let status = self.engine.status();
-        if status.borrow().membership.voters.contains(leader) {
+        let (is_voter, term) = {
+            let status = status.borrow();
+            (status.membership.voters.contains(leader), status.term)
+        };
+        let is_late = vote.is_none_or(|vote| vote.term < term);
+        if is_late || !(is_voter || guard(&self.trusted).contains(leader)) {
+            return;
+        }
+        *guard(&self.heard) = self.clock.now();
+        guard(&self.proved).clear();
+        if is_voter {
             guard(&self.trusted).clear();
         }
-    }
-
-    /// After its vote it must hear the leader it has voted for, whom its log may not call a voter
-    /// yet.
-    pub(super) fn voted_for(&self, node: &NodeId) {
-        let status = self.engine.status();
-        if !status.borrow().membership.voters.contains(node) {
-            self.trust_too(node);
-        }
-    }
-
-    fn trust_too(&self, node: &NodeId) {
-        let mut trusted = guard(&self.trusted);
-        trusted.retain(|known| known.peer != node.peer);
-        trusted.insert(node.clone());
     }
 
     /// What shows `to` that this node was let into the session; `None` before it has the log.
@@ -128,26 +137,32 @@ impl Node {
     /// Whether `from` shows that it was let into the session. Asked only while no leader is heard:
     /// otherwise there is nobody to be told of.
     pub(crate) fn is_proved(&self, from: &PeerId, proof: Option<&Proof>) -> bool {
-        if self.engine.leads() || !self.hears_no_leader() {
-            return false;
-        }
         let (Some(proof), Some(session)) = (proof, self.rpc.session()) else {
             return false;
         };
-        let Some(secret) = self.secret() else {
-            return false;
-        };
-        let proved = secret.proves(session, from, &self.me().peer, proof);
-        if !proved {
-            count(&self.drops.not_member);
-        }
-        proved
+        self.hears_no_leader()
+            && (self.secret())
+                .is_some_and(|secret| secret.proves(session, from, &self.me().peer, proof))
     }
 
-    /// Takes frames of a node too that shows that it was let into the session.
-    pub(crate) fn meet(&self, node: &NodeId, proof: Option<&Proof>) {
-        if self.is_proved(&node.peer, proof) {
-            self.trust_too(node);
+    /// Takes Raft's frames of a node too that has shown that it was let into the session, for as
+    /// long as no leader is heard.
+    pub(crate) fn meet(&self, node: &NodeId) {
+        if self.hears_no_leader() {
+            take_in(&mut guard(&self.proved), node);
+        }
+    }
+
+    /// A claim shows who makes it: whom it names is met, if it is shown to be let in. Counts a proof
+    /// that is none, where one would be taken.
+    pub(crate) fn meet_holder(&self, from: &PeerId, holder: &NodeId, proof: Option<&Proof>) {
+        if proof.is_none() || !self.hears_no_leader() {
+            return;
+        }
+        if holder.peer == *from && self.is_proved(from, proof) {
+            self.meet(holder);
+        } else {
+            count(&self.drops.not_member);
         }
     }
 
@@ -156,30 +171,14 @@ impl Node {
             .settings
             .as_ref()
             .map(|s| s.secret.clone());
-        if let Some(applied) = applied {
-            return applied;
-        }
         // After a restart nothing is applied before a leader says what is committed, and whom to
         // believe that is the question. A log that begins later has its settings in a snapshot.
-        if let Some(known) = self.secret_in_log.get() {
-            return Some(known.clone());
-        }
-        let found = self.look_for_secret()?;
-        Some(self.secret_in_log.get_or_init(|| found).clone())
+        applied.unwrap_or_else(|| guard(&self.secret_in_log).look(&*self.log))
     }
+}
 
-    fn look_for_secret(&self) -> Option<Secret> {
-        for index in 0..SETTINGS_WITHIN {
-            let records = self.log.read(index, index + 1).ok()?;
-            let record = records.first()?;
-            if record.kind != RecordKind::Command {
-                continue;
-            }
-            let command = Command::decode(record.body.clone()).ok()?;
-            if let Some(Do::Configure(configure)) = command.body {
-                return Secret::from_bytes(&configure.secret);
-            }
-        }
-        None
-    }
+/// One life of each peer, the last that was heard of: the set stays as small as the fabric.
+fn take_in(nodes: &mut BTreeSet<NodeId>, node: &NodeId) {
+    nodes.retain(|known| known.peer != node.peer);
+    nodes.insert(node.clone());
 }

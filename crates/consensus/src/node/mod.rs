@@ -9,6 +9,7 @@
 //! - what this node starts ends with it: every task is in one set.
 
 mod answer;
+mod founding;
 mod house;
 mod load;
 mod members;
@@ -22,7 +23,7 @@ mod submit;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -34,7 +35,6 @@ use crate::events::Feed;
 use crate::fabric::{Inbound, Receiver};
 use crate::game::RulesFactory;
 use crate::ids::{ClientId, NodeId, SessionId};
-use crate::lobby::proof::Secret;
 use crate::log::LogStore;
 use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
@@ -47,6 +47,7 @@ pub use propose::ProposeError;
 pub(crate) use reader::{Next, RawEvents};
 pub use reads::ReadError;
 
+use founding::SecretInLog;
 use house::keep_house;
 use load::Load;
 use patience::sweep;
@@ -133,6 +134,7 @@ pub(crate) struct NodeParts {
     pub compaction: Option<Compaction>,
     pub configure: Configure,
     pub clock: Arc<dyn Clock>,
+    /// Tells this process from its earlier selves. Others see it.
     pub nonce: u64,
     /// Members this node was told of before its log names any.
     pub trusted: BTreeSet<NodeId>,
@@ -168,8 +170,11 @@ pub(crate) struct Node {
     heard: Mutex<Duration>,
     /// Nodes that are believed to be members although the log names them nowhere.
     trusted: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that showed that they were let in once, and nothing else says are members. They count
+    /// only while no leader is heard.
+    proved: Mutex<BTreeSet<NodeId>>,
     /// What the log's first settings hold, as far as it was looked for in the log itself.
-    secret_in_log: OnceLock<Secret>,
+    secret_in_log: Mutex<SecretInLog>,
     tasks: Mutex<Option<JoinSet<()>>>,
     /// What the node runs on: who drops a session may be elsewhere.
     runtime: Handle,
@@ -212,7 +217,8 @@ impl Node {
             compaction: parts.compaction,
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
-            secret_in_log: OnceLock::new(),
+            proved: Mutex::default(),
+            secret_in_log: Mutex::default(),
             tasks: Mutex::new(None),
             runtime: Handle::current(),
             closed: AtomicBool::new(false),

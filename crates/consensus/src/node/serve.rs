@@ -10,7 +10,7 @@ use super::answer::submitted;
 use super::{Node, count};
 use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
-use crate::raft::wire::{Body, Frame, Head, ReadAt, Submit, Submitted, all_fields};
+use crate::raft::wire::{Append, Body, Chunk, Frame, Head, ReadAt, Submit, Submitted, all_fields};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
 use crate::state::command::plain::{self, Draft, PlainAct};
@@ -22,14 +22,7 @@ impl Node {
         let answer = match body {
             Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
             Body::Read(_) => Some(Body::ReadAt(self.on_read(&from).await)),
-            request => {
-                let stands = matches!(&request, Body::Vote(ask) if !ask.pre);
-                let answer = self.engine.handle(&from, request).await;
-                if stands && matches!(&answer, Some(Body::Voted(voted)) if voted.granted) {
-                    self.voted_for(&from);
-                }
-                answer
-            }
+            request => self.engine.handle(&from, request).await,
         };
         if let Some(answer) = answer {
             self.rpc.send(&from, id, answer);
@@ -220,8 +213,8 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.overload);
             continue;
         }
-        if matches!(body, Body::Append(_) | Body::Chunk(_)) {
-            node.hears_leader(&from);
+        if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
+            node.hears_leader(&from, vote.as_ref());
         }
         serving.push(node.answer(from, id, body));
     }

@@ -81,23 +81,16 @@ impl Shared {
     }
 }
 
-/// Where the ids of a life's calls begin: as far from those of any other life as chance puts it.
-fn first_id(life: u64) -> u64 {
-    let mixed = life.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 impl Rpc {
-    /// `life` tells this process from its earlier selves, under whose calls late answers come.
-    pub(crate) fn new(links: Links, me: NodeId, life: u64) -> Self {
+    /// The ids of calls begin at `first`: as far from those of this node's earlier processes, under
+    /// whose calls late answers come, as chance puts it.
+    pub(crate) fn new(links: Links, me: NodeId, first: u64) -> Self {
         Self(Arc::new(Shared {
             links,
             me,
             session: Mutex::new(None),
             pending: Mutex::default(),
-            next: AtomicU64::new(first_id(life)),
+            next: AtomicU64::new(first),
         }))
     }
 

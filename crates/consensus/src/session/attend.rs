@@ -5,7 +5,8 @@
 //! - what is under way is a future of this task: it ends with it, and nothing is left behind;
 //! - at most one change and one proposal of admission are under way;
 //! - what becomes of this node is believed of a voter it knows, of the node that such a voter says
-//!   leads, and, while it hears no leader, of who proves that it was let into the session.
+//!   leads, and, while it hears no leader, of who proves that it was let into the session. Who only
+//!   proves that speaks for itself: it names no leader and no other member.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +40,14 @@ pub struct Rival {
     pub term: u64,
 }
 
+/// The leader of the latest term that was spoken of.
+pub(crate) struct Vouched {
+    term: u64,
+    leader: NodeId,
+    /// When it was said: it is forgotten when a leader is heard after that.
+    at: Duration,
+}
+
 pub(crate) struct Attendant {
     pub node: Arc<Node>,
     pub links: Links,
@@ -57,9 +66,9 @@ pub(crate) struct Attendant {
     /// What presence was last made of.
     pub attended: Option<(SeatTable, BTreeSet<NodeId>)>,
     pub leaving: Arc<AtomicBool>,
-    /// Who leads in the latest term that a voter known here spoke of: a node that was away may know
-    /// none of those that lead now.
-    pub vouched: Option<(u64, NodeId)>,
+    /// Whom a voter known here called the leader: a node that was away may know none of those that
+    /// lead now.
+    pub vouched: Option<Vouched>,
     /// Whether this node is a member and hears a leader.
     pub settled: bool,
 }
@@ -110,6 +119,9 @@ pub(crate) async fn attend(
         }
         this.note_presence();
         let leads = status.role == Role::Leader;
+        if leads || led {
+            this.node.hears_itself();
+        }
         let hears = leads || this.node.leader_silent_for() < this.silence;
         let leader = status.leader.clone().filter(|_| hears);
         this.claim.follow(status.term, leader);
@@ -305,9 +317,10 @@ impl Attendant {
             }
             Ok(LobbyMsg::Claim(claim)) => {
                 if claim.session == self.session {
-                    self.node.meet(&claim.holder, claim.proof.as_ref());
+                    let proof = claim.proof.as_ref();
+                    self.node.meet_holder(&from, &claim.holder, proof);
                 }
-                self.note_leader(&from, &claim);
+                self.note_leader(&from, &claim, now);
                 let actions = self.claim.heard_claim(&from, &claim, now);
                 self.act_on_claim(actions);
             }
@@ -346,21 +359,34 @@ impl Attendant {
         self.attended = Some((seats, heard));
     }
 
-    fn note_leader(&mut self, from: &PeerId, claim: &Claim) {
+    fn note_leader(&mut self, from: &PeerId, claim: &Claim, now: Duration) {
         let Some(leader) = &claim.leader else {
             return;
         };
-        let newer = (self.vouched.as_ref()).is_none_or(|(term, _)| *term <= claim.term);
-        if newer && claim.session == self.session && self.node.believes(from) {
-            self.vouched = Some((claim.term, leader.clone()));
+        let newer = (self.vouched()).is_none_or(|known| known.term <= claim.term);
+        let may_be = claim.session == self.session && self.node.engine.may_be_in(claim.term);
+        if newer && may_be && self.node.believes(from) {
+            self.vouched = Some(Vouched {
+                term: claim.term,
+                leader: leader.clone(),
+                at: now,
+            });
         }
     }
 
+    /// What was vouched for since a leader was last heard.
+    fn vouched(&self) -> Option<&Vouched> {
+        let heard_at = self.node.heard_at();
+        self.vouched.as_ref().filter(|known| known.at >= heard_at)
+    }
+
     fn heard_answer(&self, from: &PeerId, answer: Answer) {
-        let leads = (self.vouched.as_ref()).is_some_and(|(_, leader)| leader.peer == *from);
-        let proved =
-            || answer.session == self.session && self.node.is_proved(from, answer.proof.as_ref());
-        if !leads && !self.node.believes(from) && !proved() {
+        let leads = (self.vouched()).is_some_and(|known| known.leader.peer == *from);
+        let believed = leads || self.node.believes(from);
+        let proved = !believed
+            && answer.session == self.session
+            && self.node.is_proved(from, answer.proof.as_ref());
+        if !believed && !proved {
             if !self.node.knows(from) {
                 self.node.count_not_member(1);
             }
@@ -370,7 +396,12 @@ impl Attendant {
             return;
         }
         if answer.verdict == Verdict::Welcome {
-            self.node.trust(answer.members);
+            if believed {
+                self.node.trust(answer.members);
+            } else {
+                let own = answer.members.iter().filter(|node| node.peer == *from);
+                own.for_each(|node| self.node.meet(node));
+            }
             self.refused.set_if_new(None);
         } else if let Some(why) = answer.verdict.no_place() {
             self.refused.set_if_new(Some(why));

@@ -293,7 +293,7 @@ pub(crate) async fn host<G: Game>(
         spectators_max: options.spectators_max,
         seated: vec![(&me).into()],
         witness: options.witness,
-        ..config.settings(session)
+        ..config.settings(port.links.game(), session)
     };
     let identity = LogIdentity {
         owner: LogOwner {

@@ -13,7 +13,7 @@ use super::{OpenError, SessionConfig};
 use crate::fabric::{Links, Port};
 use crate::ids::{NodeId, SessionId};
 use crate::lobby::claim::{ClaimAction, HostClaim};
-use crate::lobby::proof::claim_nonce;
+use crate::lobby::proof::{Shown, shown};
 use crate::lobby::wire::{self, LobbyMsg};
 
 /// A claim that somebody may wait for: taken back when it is dropped before a session was founded
@@ -62,7 +62,7 @@ pub(super) async fn claim(
     let mut peers = links.peers();
     let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
     host.lowest_id_hosts = lowest_id_hosts;
-    let mut actions = host.claim(session, claim_nonce(config.nonce), clock.now());
+    let mut actions = host.claim(session, shown(config.nonce, Shown::Claim), clock.now());
     loop {
         for action in std::mem::take(&mut actions) {
             match action {

@@ -140,7 +140,7 @@ pub(crate) async fn serve<G: Game>(
         seats: options.seats,
         spectators_max: options.spectators_max,
         core: voters.iter().map(Into::into).collect(),
-        ..config.settings(session)
+        ..config.settings(port.links.game(), session)
     };
     let owner = LogOwner {
         node: NodeId::new(local, Incarnation(0)),

@@ -16,6 +16,8 @@ mod channels;
 mod claiming;
 mod core;
 mod entering;
+#[cfg(test)]
+mod gate;
 mod identity;
 mod leaving;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::events::Feed;
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::lobby::claim::HostClaim;
+use crate::lobby::proof::{Shown, shown};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
 use crate::raft::{Engine, Nobody, ObserverRef, Parts, StartError};
@@ -73,7 +74,8 @@ pub(super) async fn open<G: Game>(
     } = identity;
     let (links, incoming) = port.split();
     let feed = Feed::new(config.events, 0);
-    let rpc = Rpc::new(links.clone(), me.clone(), config.nonce);
+    let first = shown(config.nonce, Shown::Calls);
+    let rpc = Rpc::new(links.clone(), me.clone(), first);
     let rules = blueprint.rules();
     let parts = Parts {
         me,
@@ -98,7 +100,7 @@ pub(super) async fn open<G: Game>(
         compaction: config.compaction,
         configure,
         clock: config.clock.clone(),
-        nonce: config.nonce,
+        nonce: shown(config.nonce, Shown::Open),
         trusted,
         log: config.log,
         engine,

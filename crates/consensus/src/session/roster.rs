@@ -52,7 +52,7 @@ pub(crate) async fn game_node_with<G: Game>(
     let configure = Configure {
         seats: u32::try_from(voters.len()).unwrap_or(seats::SEATS_MAX),
         seated: voters.iter().map(Into::into).collect(),
-        ..config.settings(session)
+        ..config.settings(port.links.game(), session)
     };
     let owner = LogOwner {
         node: NodeId::new(local, Incarnation(0)),

@@ -8,7 +8,7 @@ use super::{AdmissionTiming, Clock, Identity, OpenError};
 use crate::config::{self, Compaction, ConfigError, Limits, Timing};
 use crate::events::FeedLimits;
 use crate::game::{Blueprint, Game};
-use crate::ids::SessionId;
+use crate::ids::{GameId, SessionId};
 use crate::lobby::proof::Secret;
 use crate::log::{LogStore, MemoryLog};
 use crate::state::command::Configure;
@@ -37,9 +37,15 @@ pub struct SessionConfig {
     /// How patient admission is, where this node leads.
     pub admission: AdmissionTiming,
     /// A number this process drew from the system's entropy: it tells the process from its earlier
-    /// selves under a durable identity, and where this node founds the game, what only its members
-    /// know is made of it. Whoever can guess it passes for one to a member that is cut off.
+    /// selves. Without a [`secret`](Self::secret) it guards more than that: where this node founds
+    /// the game, what only members know is made of it, and who guesses it passes for a member that
+    /// came while a node was cut off. Numbers made of it are seen by others, so it can be found by
+    /// trying all 64 bits; one that was counted, or made of a clock, by trying a few.
     pub nonce: u64,
+    /// What members know each other by that never met, where this node founds the game: 32 bytes from
+    /// the system's entropy, of which a secret for each session is made. `None` makes it of
+    /// [`nonce`](Self::nonce). Others need not be given the same: the log brings it.
+    pub secret: Option<[u8; 32]>,
     /// The monotonic clock turn deadlines go by.
     pub clock: Arc<dyn Clock>,
 }
@@ -56,8 +62,9 @@ impl fmt::Debug for SessionConfig {
 }
 
 impl SessionConfig {
-    /// A game in memory, at Raft's usual times, by the clock given. `nonce` must differ from run to
-    /// run.
+    /// A game in memory, at Raft's usual times, by the clock given. `nonce` must be drawn from the
+    /// system's entropy: it must differ from run to run, and nobody may guess it, see
+    /// [`Self::nonce`].
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, nonce: u64) -> Self {
         Self {
@@ -71,18 +78,21 @@ impl SessionConfig {
             events: FeedLimits::default(),
             admission: AdmissionTiming::default(),
             nonce,
+            secret: None,
             clock,
         }
     }
 
     /// What every game this peer starts has in common.
-    pub(super) fn settings(&self, session: SessionId) -> Configure {
+    pub(super) fn settings(&self, game: &GameId, session: SessionId) -> Configure {
+        let nonce = self.nonce.to_be_bytes();
+        let entropy = self.secret.as_ref().map_or(&nonce[..], |secret| secret);
         Configure {
             session: session.to_bytes(),
             session_ttl_ms: u64::try_from(self.client_ttl.as_millis()).unwrap_or(u64::MAX),
             hash_every: self.hash_every,
             outcome_bytes_max: self.limits.outcome_bytes_max as u64,
-            secret: Secret::drawn(self.nonce).to_bytes(),
+            secret: Secret::drawn(entropy, game.as_str(), session).to_bytes(),
             ..Configure::default()
         }
     }

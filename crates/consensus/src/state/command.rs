@@ -6,6 +6,8 @@
 
 pub(crate) mod plain;
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -106,6 +108,7 @@ pub(crate) struct Open {
 
 /// The session's own settings: the first entry of a game. Later ones are ignored.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct Configure {
     /// 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
@@ -135,6 +138,15 @@ pub(crate) struct Configure {
     /// What only those know that were given the log: 32 bytes, or none.
     #[prost(bytes = "bytes", tag = "10")]
     pub secret: Bytes,
+}
+
+impl fmt::Debug for Configure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configure")
+            .field("session", &self.session)
+            .field("seats", &self.seats)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a peer wants to be.
@@ -197,5 +209,25 @@ impl Command {
 
     pub(crate) fn to_bytes(&self) -> Bytes {
         self.encode_to_vec().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_in_no_command_that_is_shown() {
+        let secret = Bytes::from_static(b"an open secret, of 32 bytes, sir");
+        let configure = Configure {
+            secret: secret.clone(),
+            seats: 77,
+            ..Configure::default()
+        };
+        let shown = format!("{:?}", Command::new(0, Body::Configure(configure)));
+        assert!(shown.contains("77"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+        let numbers = format!("{:?}", secret.to_vec());
+        assert!(!shown.contains(numbers.trim_matches(['[', ']'])), "{shown}");
     }
 }

@@ -1,6 +1,8 @@
 //! The replicated state as bytes: one protobuf message with every list in order, so that equal
 //! states have equal bytes.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes};
 use prost::Message;
 
@@ -63,6 +65,7 @@ struct OwnerMsg {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 struct SettingsMsg {
     #[prost(bytes = "bytes", tag = "1")]
     session: Bytes,
@@ -74,6 +77,12 @@ struct SettingsMsg {
     outcome_bytes_max: u64,
     #[prost(bytes = "bytes", tag = "5")]
     secret: Bytes,
+}
+
+impl fmt::Debug for SettingsMsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SettingsMsg").finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -22,6 +22,18 @@ pub(super) struct Mirror {
     decided: BTreeSet<u64>,
 }
 
+/// What an error says of a key that may have been proposed before.
+fn outcome_of(error: &ProposeError) -> ReplyOutcome<Ledger> {
+    match error {
+        ProposeError::NotAppended { .. } | ProposeError::Overloaded | ProposeError::Closed => {
+            ReplyOutcome::NotAppended
+        }
+        ProposeError::Forgotten { .. } => ReplyOutcome::GivenUp,
+        // Most say why this attempt came to nothing, and nothing of one before it.
+        _ => ReplyOutcome::Unknown,
+    }
+}
+
 /// What a client was answered.
 pub(super) enum Answer {
     Decided(u64, Ruling<Ledger>),
@@ -64,10 +76,7 @@ impl Mirror {
         let outcome = match answer {
             Answer::Decided(index, ruling) => ReplyOutcome::Decided { index, ruling },
             Answer::Error(TurnError::Malformed { .. }) => return,
-            Answer::Error(TurnError::Propose(ProposeError::Unknown { .. })) => {
-                ReplyOutcome::Unknown
-            }
-            Answer::Error(_) => ReplyOutcome::NotAppended,
+            Answer::Error(TurnError::Propose(error)) => outcome_of(&error),
         };
         let others = self.others(serial);
         let notices = self.view.on_reply(&self.key(serial), outcome);

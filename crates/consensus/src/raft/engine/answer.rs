@@ -25,6 +25,11 @@ impl Engine {
         self.terms.admit(from, ask)
     }
 
+    /// Whether another node may be in this term.
+    pub(crate) fn may_be_in(&self, term: u64) -> bool {
+        self.terms.believe(term)
+    }
+
     pub(super) async fn on_append(
         &self,
         from: &NodeId,
