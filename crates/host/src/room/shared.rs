@@ -314,19 +314,11 @@ mod tests {
     use super::*;
     use crate::host::{Host, HostOptions};
     use crate::services::NoServices;
-    use std::ptr::NonNull;
-    use wasmer_vm::VMGlobalDefinition;
 
     /// Of a store call that counts or not, and in which the process was stopped: what it came to.
     fn stopped_in_a_store_call(earlier: u32) -> (Result<(), IoStop>, Tally, Duration) {
         let host = Host::new(HostOptions::default()).unwrap().shared;
-        let mut definition = Box::new(VMGlobalDefinition::new());
-        // SAFETY: the box outlives the watch.
-        let limit = unsafe { RawGlobal::new(NonNull::from(definition.as_mut())) };
-        limit.set_i64(0);
-        let deadline = Duration::from_secs(3_600);
-        // SAFETY: as above.
-        let ticket = unsafe { host.watchdog.arm(limit, Instant::now(), deadline) };
+        let ticket = host.watchdog.arm_nothing(Duration::from_secs(3_600));
         let mut io = Io {
             ceiling: Duration::from_secs(3),
             watch: Some(Watch {
