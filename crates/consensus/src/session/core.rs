@@ -15,13 +15,13 @@ use super::asking::Asking;
 use super::bootstrap::{JoinError, JoinOptions};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
-use super::opening::{Hooks, Member, open, places_fit};
+use super::opening::{Founding, Hooks, Member, found, open, places_fit};
 use super::{GameSession, OpenError, SessionConfig};
 use crate::config;
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
-use crate::raft::{Consensus, lock};
+use crate::raft::lock;
 use crate::state::command::{Configure, Kind};
 use crate::state::seats::{self, Place};
 
@@ -142,25 +142,13 @@ pub(crate) async fn serve<G: Game>(
         core: voters.iter().map(Into::into).collect(),
         ..config.settings(port.links.game(), session)
     };
-    let owner = LogOwner {
-        node: NodeId::new(local, Incarnation(0)),
-        game: port.links.game().clone(),
-        session,
-    };
-    identity::is_own_or_new(&*config.log, &owner)?;
-    let identity = LogIdentity {
-        owner,
+    let founding = Founding {
         kind: Kind::Witness,
+        session,
         configure,
-        trusted: BTreeSet::new(),
+        voters,
     };
-    let member = Member { identity, hooks };
-    let game = open(port, blueprint, member, config).await?;
-    if let Err(why) = game.node.engine.initialize(voters).await {
-        game.close().await;
-        return Err(OpenError::Start(why.to_string()));
-    }
-    Ok(game)
+    found(port, blueprint, founding, config, hooks).await
 }
 
 /// Joins a game whose votes are on `core`, as a player without a vote, in the seat it had if it had

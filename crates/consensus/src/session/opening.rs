@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 
-use super::identity::{LogIdentity, LogOwner};
+use super::identity::{self, LogIdentity, LogOwner};
 use super::{GameSession, OpenError, Presence, SessionConfig, attend, channels};
 use crate::config::Limits;
 use crate::events::Feed;
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
+use crate::ids::{Incarnation, NodeId, SessionId};
 use crate::lobby::claim::HostClaim;
 use crate::lobby::proof::{Shown, shown};
 use crate::node::{Node, NodeParts};
 use crate::raft::rpc::Rpc;
-use crate::raft::{Engine, Nobody, ObserverRef, Parts, StartError};
+use crate::raft::{Consensus, Engine, Nobody, ObserverRef, Parts, StartError};
+use crate::state::command::{Configure, Kind};
 use crate::state::{Planted, Replica, seats};
 use crate::watch;
 
@@ -46,6 +48,43 @@ pub(super) fn places_fit(seats: usize, spectators: u32) -> Result<(), OpenError>
         return Err(OpenError::Gallery { len, max });
     }
     Ok(())
+}
+
+/// A session that begins with the voters it always has.
+pub(super) struct Founding {
+    pub kind: Kind,
+    pub session: SessionId,
+    pub configure: Configure,
+    pub voters: BTreeSet<NodeId>,
+}
+
+/// Opens a session that each of its first nodes founds alike, in its first life.
+pub(super) async fn found<G: Game>(
+    port: Port,
+    blueprint: Blueprint<G>,
+    founding: Founding,
+    config: SessionConfig,
+    hooks: Hooks,
+) -> Result<GameSession<G>, OpenError> {
+    let owner = LogOwner {
+        node: NodeId::new(port.links.local().clone(), Incarnation(0)),
+        game: port.links.game().clone(),
+        session: founding.session,
+    };
+    identity::is_own_or_new(&*config.log, &owner)?;
+    let identity = LogIdentity {
+        owner,
+        kind: founding.kind,
+        configure: founding.configure,
+        trusted: BTreeSet::new(),
+    };
+    let member = Member { identity, hooks };
+    let opened = open(port, blueprint, member, config).await?;
+    if let Err(why) = opened.node.engine.initialize(founding.voters).await {
+        opened.close().await;
+        return Err(OpenError::Start(why.to_string()));
+    }
+    Ok(opened)
 }
 
 /// What a node is to be in a session.

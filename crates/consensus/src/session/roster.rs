@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::identity::{self, LogIdentity, LogOwner};
-use super::opening::{Hooks, Member, open, places_fit};
+use super::opening::{Founding, Hooks, found, places_fit};
 use super::{GameSession, OpenError, SessionConfig};
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NodeId, PeerId, SessionId};
-use crate::raft::Consensus;
 use crate::state::command::{Configure, Kind};
 use crate::state::seats;
 
@@ -54,26 +52,13 @@ pub(crate) async fn game_node_with<G: Game>(
         seated: voters.iter().map(Into::into).collect(),
         ..config.settings(port.links.game(), session)
     };
-    let owner = LogOwner {
-        node: NodeId::new(local, Incarnation(0)),
-        game: port.links.game().clone(),
-        session,
-    };
-    identity::is_own_or_new(&*config.log, &owner)?;
-    let identity = LogIdentity {
-        owner,
+    let founding = Founding {
         kind: Kind::Player,
+        session,
         configure,
-        trusted: BTreeSet::new(),
+        voters,
     };
-    let member = Member { identity, hooks };
-    let opened = open(port, blueprint, member, config).await?;
-    let begun = opened.node.engine.initialize(voters).await;
-    if let Err(why) = begun {
-        opened.close().await;
-        return Err(OpenError::Start(why.to_string()));
-    }
-    Ok(opened)
+    found(port, blueprint, founding, config, hooks).await
 }
 
 /// The session every peer with the same game and roster is in.
