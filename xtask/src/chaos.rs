@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: what is stored, under a store that fails and processes that are killed.
+//! `cargo xtask chaos`: what is stored, under a store that fails and processes that are killed; and
+//! turns, when the leader is killed.
 //!
 //! Many more seeds and kills than the tests of every day. Exit code 0: no promise was broken; 1: one
 //! was, or a test failed; 2: something could not be run.
@@ -18,6 +19,19 @@ pub struct Args {
 enum What {
     /// Rooms in a vault: simulated seed by seed, then written by processes that are killed.
     Durability(Durability),
+    /// Turns of three processes over TLS: kill -9 of whoever leads, and how long the next turn then
+    /// takes. Before that the bugs planted in the simulator are looked for.
+    Turns(Turns),
+}
+
+#[derive(Debug, clap::Args)]
+struct Turns {
+    /// How many leaders to kill, 1 or more.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    kills: u64,
+    /// Plant no bugs.
+    #[arg(long)]
+    no_planted: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,12 +64,41 @@ impl Durability {
 
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
-    let What::Durability(durability) = &args.what;
-    let mut worst = simulate(durability);
-    if let Some(kills) = durability.kills() {
-        worst = worst.max(kill(kills));
-    }
+    let worst = match &args.what {
+        What::Durability(durability) => {
+            let mut worst = simulate(durability);
+            if let Some(kills) = durability.kills() {
+                worst = worst.max(kill(kills));
+            }
+            worst
+        }
+        What::Turns(turns) => {
+            let mut worst = Ran::Well;
+            if !turns.no_planted {
+                worst = worst.max(consensus(&[], "sim_planted", ""));
+            }
+            let envs = [
+                ("CABINET_KILLS", &*turns.kills.to_string()),
+                // Said here and not in a test of every day, which judges no time.
+                ("CABINET_JUDGE_FAIL_OVER", "1"),
+            ];
+            let test = "three_processes_lose_no_turn_when_the_leader_is_killed";
+            worst.max(consensus(&envs, "kill_turns", test))
+        }
+    };
     worst.exit_code()
+}
+
+fn consensus(envs: &[(&str, &str)], target: &str, test: &str) -> Ran {
+    let package = ["--package", "cabinet-consensus"];
+    let features = ["--features", "tls,testkit"];
+    let mut command = vec!["test"];
+    command.extend(package.into_iter().chain(features));
+    command.extend(["--test", target, "--", "--nocapture"]);
+    if !test.is_empty() {
+        command.push(test);
+    }
+    run::cargo(envs, &command)
 }
 
 fn simulate(asked: &Durability) -> Ran {

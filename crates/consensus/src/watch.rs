@@ -103,6 +103,11 @@ impl<T> Sender<T> {
         self.0.read()
     }
 
+    /// How often the value was changed: what was read after this is at least as new.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version.load(Ordering::SeqCst)
+    }
+
     /// A watcher that has seen the present value.
     pub fn subscribe(&self) -> Watch<T> {
         self.0.receivers.fetch_add(1, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 //! one machine, and for the benches that leave the network out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -104,6 +105,7 @@ impl MemoryFabric {
         Ok(Arc::new(MemoryPeer {
             local: peer,
             joining,
+            left: AtomicBool::new(false),
             board,
             peers: watch,
             members: self.members.clone(),
@@ -144,6 +146,8 @@ fn announce(network: &Network) {
 pub struct MemoryPeer {
     local: PeerId,
     joining: u64,
+    /// It is no member of the network any more.
+    left: AtomicBool,
     board: Switchboard,
     peers: Watch<Peers>,
     members: Members,
@@ -153,18 +157,15 @@ impl MemoryPeer {
     /// Disconnects this peer: its games' incoming streams end.
     pub fn leave(&self) {
         let mut network = lock(&self.members);
+        let member = network.members.get(&self.local);
         // The name may be another's by now.
-        if self.is_member(&network) {
+        if member.is_some_and(|member| member.joining == self.joining) {
             network.members.remove(&self.local);
             announce(&network);
         }
+        self.left.store(true, Ordering::Relaxed);
         drop(network);
         self.board.close();
-    }
-
-    fn is_member(&self, network: &Network) -> bool {
-        let member = network.members.get(&self.local);
-        member.is_some_and(|member| member.joining == self.joining)
     }
 
     /// What happened to the frames that reached this peer.
@@ -198,7 +199,8 @@ impl Fabric for MemoryPeer {
         }
         let board = {
             let network = read(&self.members);
-            if !self.is_member(&network) {
+            // Set with the lock held that is held here.
+            if self.left.load(Ordering::Relaxed) {
                 return Err(SendError::Closed);
             }
             match network.members.get(to) {

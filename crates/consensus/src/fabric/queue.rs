@@ -5,7 +5,7 @@
 //! sink, on the thread that pushes, and no task is woken for it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -25,12 +25,13 @@ struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
     closed: bool,
-    /// What is pushed goes to the sink, and nothing waits in `items`.
-    diverted: bool,
 }
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    /// What is pushed goes to the sink, and nothing waits in `items`. Set and cleared with the lock
+    /// of `state` held.
+    diverted: AtomicBool,
     /// Read while it runs, so that who drops the reading half waits for it: the thread that pushes,
     /// which may hold locks of a fabric, never has the last handle to what the sink owns.
     sink: RwLock<Option<Sink<T>>>,
@@ -79,8 +80,8 @@ pub(crate) fn queue<T>(
             items: VecDeque::new(),
             bytes: 0,
             closed: false,
-            diverted: false,
         }),
+        diverted: AtomicBool::new(false),
         sink: RwLock::default(),
         ready: Notify::new(),
         dropped: AtomicU64::new(0),
@@ -100,16 +101,14 @@ impl<T> Clone for Pusher<T> {
 impl<T> Pusher<T> {
     /// Adds an item that weighs `bytes`. Answers what became of it.
     pub(crate) fn push(&self, item: T, bytes: usize) -> Pushed {
+        if self.0.diverted.load(Ordering::Acquire) {
+            return self.divert(item);
+        }
         let mut state = self.0.lock();
-        if state.diverted {
+        // It may have been diverted while this waited for the lock.
+        if self.0.diverted.load(Ordering::Relaxed) {
             drop(state);
-            let sink = self.0.sink.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(sink) = &*sink else {
-                self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                return Pushed::new(false, 1);
-            };
-            sink(item);
-            return Pushed::new(true, 0);
+            return self.divert(item);
         }
         let mut dropped = 0;
         let pushed = loop {
@@ -135,18 +134,30 @@ impl<T> Pusher<T> {
             state.items.push_back((item, bytes));
         }
         drop(state);
-        self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+        if dropped > 0 {
+            self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
         if pushed.taken {
             self.0.ready.notify_one();
         }
         pushed
     }
 
+    fn divert(&self, item: T) -> Pushed {
+        let sink = self.0.sink.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(sink) = &*sink else {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return Pushed::new(false, 1);
+        };
+        sink(item);
+        Pushed::new(true, 0)
+    }
+
     /// Ends the queue: its reader gets what is in it and then `None`.
     pub(crate) fn close(&self) {
         let mut state = self.0.lock();
         state.closed = true;
-        state.diverted = false;
+        self.0.diverted.store(false, Ordering::Release);
         drop(state);
         self.0.ready.notify_one();
     }
@@ -199,7 +210,7 @@ impl<T> Receiver<T> {
                 if state.items.is_empty() {
                     let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);
                     *place = Some(Box::new(sink));
-                    state.diverted = !state.closed;
+                    self.0.diverted.store(!state.closed, Ordering::Release);
                     break;
                 }
                 state.bytes = 0;
@@ -217,7 +228,7 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = true;
-        state.diverted = false;
+        self.0.diverted.store(false, Ordering::Release);
         state.bytes = 0;
         let items = std::mem::take(&mut state.items);
         drop(state);

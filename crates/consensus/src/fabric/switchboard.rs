@@ -65,6 +65,18 @@ struct Counters {
 }
 
 impl Counters {
+    fn add(&self, more: LaneStats) {
+        for (counter, more) in [
+            (&self.delivered, more.delivered),
+            (&self.bytes, more.bytes),
+            (&self.dropped, more.dropped),
+        ] {
+            if more > 0 {
+                counter.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn read(&self) -> LaneStats {
         LaneStats {
             delivered: self.delivered.load(Ordering::Relaxed),
@@ -175,24 +187,40 @@ impl Switchboard {
 
     /// Puts a frame that arrived where it belongs. Answers whether anybody got it.
     pub fn deliver(&self, game: &GameId, lane: Lane, inbound: Inbound) -> bool {
+        self.deliver_all(game, lane, [inbound]) == 1
+    }
+
+    /// Puts frames that arrived together where they belong, in their order. Answers how many of
+    /// them somebody got.
+    pub fn deliver_all(
+        &self,
+        game: &GameId,
+        lane: Lane,
+        frames: impl IntoIterator<Item = Inbound>,
+    ) -> u64 {
         let at = usize::from(lane.number() - 1);
         let lane = {
             let state = self.0.read();
             state.games.get(game).map(|open| open.lanes[at].clone())
         };
+        let frames = frames.into_iter();
         let Some(lane) = lane else {
-            self.0.unknown_game.fetch_add(1, Ordering::Relaxed);
-            return false;
+            let unknown = frames.count() as u64;
+            self.0.unknown_game.fetch_add(unknown, Ordering::Relaxed);
+            return 0;
         };
-        let counters = &self.0.counters[at];
-        let bytes = inbound.frame.len();
-        let Pushed { taken, dropped } = lane.push(inbound, bytes);
-        counters.dropped.fetch_add(dropped, Ordering::Relaxed);
-        if taken {
-            counters.delivered.fetch_add(1, Ordering::Relaxed);
-            counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let mut of_all = LaneStats::default();
+        for inbound in frames {
+            let bytes = inbound.frame.len();
+            let Pushed { taken, dropped } = lane.push(inbound, bytes);
+            of_all.dropped += dropped;
+            if taken {
+                of_all.delivered += 1;
+                of_all.bytes += bytes as u64;
+            }
         }
-        taken
+        self.0.counters[at].add(of_all);
+        of_all.delivered
     }
 
     /// Ends every game's incoming stream; no game can be opened any more.

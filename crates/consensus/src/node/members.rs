@@ -16,13 +16,14 @@
 //! - who proves nothing is refused and counted, whatever it says of its log.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::{Node, count, guard};
 use crate::ids::{NodeId, PeerId};
 use crate::lobby::proof::{Proof, Secret};
 use crate::raft::wire::{Body, VoteMsg};
-use crate::raft::{Consensus, lock};
+use crate::raft::{Consensus, Membership, lock};
 
 impl Node {
     /// How long ago a leader was heard. Raft itself goes on naming a leader that fell silent, since
@@ -44,7 +45,7 @@ impl Node {
     /// This node leads, or did until now: from here on it waits for another leader as any node does.
     pub(crate) fn hears_itself(&self) {
         *guard(&self.heard) = self.clock.now();
-        guard(&self.trusted).clear();
+        self.set_trusted(BTreeSet::new());
         guard(&self.proved).clear();
     }
 
@@ -60,28 +61,39 @@ impl Node {
     /// while no leader is heard: otherwise there is nobody else to be told of.
     pub(crate) fn trust(&self, members: Vec<NodeId>) {
         if self.hears_no_leader() {
-            *guard(&self.trusted) = members.into_iter().collect();
+            self.set_trusted(members.into_iter().collect());
         }
+    }
+
+    fn set_trusted(&self, nodes: BTreeSet<NodeId>) {
+        *guard(&self.trusted) = nodes;
+        // After the change: who looked before it kept what it found before this.
+        *guard(&self.company) = Company::default();
     }
 
     /// Whether a node of this peer is a member, by our own log or by who welcomed this node.
     pub(crate) fn knows(&self, peer: &PeerId) -> bool {
-        let membership = self.engine.status().borrow().membership.clone();
-        let members = membership.voters.iter().chain(&membership.learners);
-        let is_theirs = |node: &NodeId| node.peer == *peer;
-        members.into_iter().any(is_theirs) || guard(&self.trusted).iter().any(is_theirs)
+        self.company().known.binary_search(peer).is_ok()
     }
 
-    /// The peers that are members, this one among them: by our own log, or, before it names any, by
-    /// who welcomed this node.
-    pub(crate) fn members(&self) -> BTreeSet<PeerId> {
-        let membership = self.engine.status().borrow().membership.clone();
-        let peer = |node: &NodeId| node.peer.clone();
-        if membership.voters.is_empty() {
-            return guard(&self.trusted).iter().map(peer).collect();
+    /// The peers that are members, this one among them, in order and each once: by our own log, or,
+    /// before it names any, by who welcomed this node.
+    pub(crate) fn members(&self) -> Arc<[PeerId]> {
+        self.company().members.clone()
+    }
+
+    /// What [`Company`] says now. Found anew when the status or the trusted changed: every app frame
+    /// that comes or goes asks.
+    fn company(&self) -> MutexGuard<'_, Company> {
+        let mut company = guard(&self.company);
+        let status = self.engine.present();
+        // Read before the status itself, which may then be newer, and is looked at again.
+        let version = status.version();
+        if company.of != Some(version) {
+            let membership = status.borrow().membership.clone();
+            *company = Company::new(version, &membership, &guard(&self.trusted));
         }
-        let members = membership.voters.iter().chain(&membership.learners);
-        members.map(peer).collect()
+        company
     }
 
     /// Whether there is anything this node would take from `from`, so that it is worth reading.
@@ -123,8 +135,8 @@ impl Node {
         }
         *guard(&self.heard) = self.clock.now();
         guard(&self.proved).clear();
-        if is_voter {
-            guard(&self.trusted).clear();
+        if is_voter && !guard(&self.trusted).is_empty() {
+            self.set_trusted(BTreeSet::new());
         }
     }
 
@@ -174,6 +186,35 @@ impl Node {
         // After a restart nothing is applied before a leader says what is committed, and whom to
         // believe that is the question. A log that begins later has its settings in a snapshot.
         applied.unwrap_or_else(|| guard(&self.secret_in_log).look(&*self.log))
+    }
+}
+
+/// The peers of the members, as of one version of the status.
+#[derive(Default)]
+pub(super) struct Company {
+    of: Option<u64>,
+    /// By the log, or else by who welcomed this node.
+    members: Arc<[PeerId]>,
+    /// By either.
+    known: Arc<[PeerId]>,
+}
+
+impl Company {
+    fn new(version: u64, membership: &Membership, trusted: &BTreeSet<NodeId>) -> Self {
+        let peers = |nodes: &mut dyn Iterator<Item = &NodeId>| {
+            let peers: BTreeSet<_> = nodes.map(|node| node.peer.clone()).collect();
+            peers.into_iter().collect::<Arc<[_]>>()
+        };
+        let logged = membership.voters.iter().chain(&membership.learners);
+        let members = match membership.voters.is_empty() {
+            true => peers(&mut trusted.iter()),
+            false => peers(&mut logged.clone()),
+        };
+        Self {
+            of: Some(version),
+            members,
+            known: peers(&mut logged.chain(trusted)),
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub use reads::ReadError;
 use founding::SecretInLog;
 use house::keep_house;
 use load::Load;
+use members::Company;
 use patience::sweep;
 use propose::ClientState;
 pub(crate) use propose::Reserved;
@@ -170,6 +171,8 @@ pub(crate) struct Node {
     heard: Mutex<Duration>,
     /// Nodes that are believed to be members although the log names them nowhere.
     trusted: Mutex<BTreeSet<NodeId>>,
+    /// The peers of both, as they were found last.
+    company: Mutex<Company>,
     /// Nodes that showed that they were let in once, and nothing else says are members. They count
     /// only while no leader is heard.
     proved: Mutex<BTreeSet<NodeId>>,
@@ -217,6 +220,7 @@ impl Node {
             compaction: parts.compaction,
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
+            company: Mutex::default(),
             proved: Mutex::default(),
             secret_in_log: Mutex::default(),
             tasks: Mutex::new(None),

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::fabric::{FRAME_BYTES_MAX, Inbound, Lane, Links, Overflow, Receiver, SendError};
 use crate::fabric::{Pusher, queue};
@@ -74,7 +74,8 @@ struct Open {
 
 #[derive(Default)]
 struct State {
-    open: BTreeMap<String, Open>,
+    /// By the bytes of their names: a frame's is looked up as it came.
+    open: BTreeMap<Box<[u8]>, Open>,
     closed: bool,
 }
 
@@ -121,7 +122,7 @@ impl Channels {
             return Err(ChannelError::Closed);
         }
         let max = self.0.channels_max;
-        if !state.open.contains_key(name) {
+        if !state.open.contains_key(name.as_bytes()) {
             if state.open.len() >= max {
                 return Err(ChannelError::TooMany { max });
             }
@@ -133,9 +134,9 @@ impl Channels {
                 not_sent: Arc::default(),
                 users: 0,
             };
-            state.open.insert(name.to_owned(), opened);
+            state.open.insert(name.as_bytes().into(), opened);
         }
-        let Some(open) = state.open.get_mut(name) else {
+        let Some(open) = state.open.get_mut(name.as_bytes()) else {
             unreachable!("it was there, or has just been opened")
         };
         open.users += 1;
@@ -166,26 +167,19 @@ impl Channels {
 
     /// Puts a frame that arrived into its channel.
     fn deliver(&self, inbound: Inbound) {
-        let Inbound { from, frame } = inbound;
+        let Inbound { from, mut frame } = inbound;
         let named = frame.first().map(|len| usize::from(*len));
-        let name = named
-            .filter(|len| *len > 0 && frame.len() > *len)
-            .and_then(|len| std::str::from_utf8(&frame[1..=len]).ok());
+        let name = named.and_then(|len| frame.get(1..=len));
         let state = self.lock();
+        // No channel has a name that is empty or no text.
         let Some((name, channel)) = name.and_then(|name| Some((name, state.open.get(name)?)))
         else {
             self.0.unknown.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let payload = frame.slice(1 + name.len()..);
-        let bytes = payload.len();
-        channel.push.push(
-            Inbound {
-                from,
-                frame: payload,
-            },
-            bytes,
-        );
+        frame.advance(1 + name.len());
+        let bytes = frame.len();
+        channel.push.push(Inbound { from, frame }, bytes);
     }
 
     /// Frames for channels nobody has open here.
@@ -212,12 +206,12 @@ struct User {
 impl Drop for User {
     fn drop(&mut self) {
         let mut state = self.channels.lock();
-        let Some(open) = state.open.get_mut(&*self.name) else {
+        let Some(open) = state.open.get_mut(self.name.as_bytes()) else {
             return;
         };
         open.users -= 1;
         if open.users == 0 {
-            state.open.remove(&*self.name);
+            state.open.remove(self.name.as_bytes());
         }
     }
 }
@@ -275,11 +269,17 @@ impl AppChannel {
     pub fn broadcast(&self, payload: &[u8]) -> Result<usize, ChannelSendError> {
         let frame = self.frame(payload)?;
         let Shared { node, links, .. } = &*self.0.user.channels.0;
-        let mut members = node.members();
-        members.remove(links.local());
-        let took = |peer: &&PeerId| links.send(peer, Lane::App, frame.clone()).is_ok();
-        let sent = members.iter().filter(took).count();
-        self.count_not_sent((members.len() - sent) as u64);
+        let mut sent = 0;
+        let mut not_sent = 0;
+        for peer in &*node.members() {
+            if peer != links.local() {
+                match links.send(peer, Lane::App, frame.clone()) {
+                    Ok(()) => sent += 1,
+                    Err(_) => not_sent += 1,
+                }
+            }
+        }
+        self.count_not_sent(not_sent);
         Ok(sent)
     }
 
@@ -291,7 +291,7 @@ impl AppChannel {
     pub fn send_to(&self, to: &PeerId, payload: &[u8]) -> Result<(), ChannelSendError> {
         let frame = self.frame(payload)?;
         let Shared { node, links, .. } = &*self.0.user.channels.0;
-        if to != links.local() && !node.members().contains(to) {
+        if to != links.local() && node.members().binary_search(to).is_err() {
             return Err(ChannelSendError::NotMember(to.clone()));
         }
         let sent = links.send(to, Lane::App, frame);
@@ -300,7 +300,9 @@ impl AppChannel {
     }
 
     fn count_not_sent(&self, frames: u64) {
-        self.0.not_sent.fetch_add(frames, Ordering::Relaxed);
+        if frames > 0 {
+            self.0.not_sent.fetch_add(frames, Ordering::Relaxed);
+        }
     }
 
     /// Takes what arrives, until it is dropped. A channel has one reader at a time; frames that
@@ -313,7 +315,7 @@ impl AppChannel {
         let User { channels, name } = &self.0.user;
         let mut state = channels.lock();
         // The channel is open: this handle is one of its users.
-        let open = state.open.get_mut(&**name);
+        let open = state.open.get_mut(name.as_bytes());
         let taken = open.and_then(|open| {
             let receiver = open.reader.take()?;
             open.users += 1;
@@ -379,7 +381,7 @@ impl ChannelReader {
 impl Drop for ChannelReader {
     fn drop(&mut self) {
         let mut state = self.user.channels.lock();
-        if let Some(open) = state.open.get_mut(&*self.user.name) {
+        if let Some(open) = state.open.get_mut(self.user.name.as_bytes()) {
             open.reader = self.receiver.take();
         }
     }

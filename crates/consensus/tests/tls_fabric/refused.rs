@@ -144,13 +144,30 @@ async fn an_oversize_frame_closes_its_connection_and_is_counted() {
 }
 
 #[tokio::test]
+async fn the_most_frames_share_a_header_and_come_apart_in_order() {
+    let authority = Authority::new();
+    let ann = authority.start("ann").await;
+    let mut incoming = opened(&ann, "chess");
+    let mut raw = Raw::greeted(&authority, ann.address(), "bob", 1).await;
+    let payloads: Vec<Vec<u8>> = (0..64).map(|n| vec![n; usize::from(n)]).collect();
+    raw.write(&framed(&packed("chess", 2, payloads.clone())))
+        .await;
+    for payload in payloads {
+        let got = in_time("a frame", incoming.lobby.recv()).await.unwrap();
+        assert_eq!(got.frame, payload);
+    }
+    counted(&ann, "each", |s| s.lobby.received == 64).await;
+    assert_eq!(ann.delivery().lobby.delivered, 64);
+}
+
+#[tokio::test]
 async fn frames_that_make_no_sense_close_their_connection_and_are_counted() {
     let authority = Authority::new();
     let ann = authority.start("ann").await;
     let mut incoming = opened(&ann, "chess");
     let mut garbage = 24_u32.to_le_bytes().to_vec();
     garbage.extend([0xff; 24]);
-    let cases: [(u32, Vec<u8>); 7] = [
+    let cases: [(u32, Vec<u8>); 8] = [
         (1, garbage),
         (1, framed(&Wire::default())),
         // A lane of the other connection, and no lane at all.
@@ -159,6 +176,8 @@ async fn frames_that_make_no_sense_close_their_connection_and_are_counted() {
         (2, framed(&data("chess", 2, vec![1]))),
         (2, framed(&data("chess", 9, vec![1]))),
         (1, framed(&hello("bob", 1))),
+        // One more frame than may share a header.
+        (1, framed(&packed("chess", 1, vec![vec![1]; 65]))),
     ];
     for (n, (kind, bytes)) in (1..).zip(cases) {
         let mut raw = Raw::greeted(&authority, ann.address(), "bob", kind).await;
@@ -173,13 +192,13 @@ async fn frames_that_make_no_sense_close_their_connection_and_are_counted() {
         .unwrap();
     raw.write(&framed(&data("chess", 1, vec![1]))).await;
     raw.ended().await;
-    counted(&ann, "Data before Hello", |s| s.malformed == 8).await;
+    counted(&ann, "Data before Hello", |s| s.malformed == 9).await;
     // A version that is not ours.
     let mut raw = Raw::dial(ann.address(), Some(&issued), &TLS13)
         .await
         .unwrap();
     let mut wire = hello("bob", 1);
-    wire.hello.as_mut().unwrap().version = 2;
+    wire.hello.as_mut().unwrap().version = 1;
     raw.write(&framed(&wire)).await;
     raw.ended().await;
     counted(&ann, "a version", |s| s.refused == 1).await;

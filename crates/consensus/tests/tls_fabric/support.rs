@@ -189,8 +189,8 @@ pub struct DataWire {
     pub game: String,
     #[prost(uint32, tag = "2")]
     pub lane: u32,
-    #[prost(bytes = "vec", tag = "3")]
-    pub payload: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub payloads: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -217,7 +217,7 @@ pub fn framed(wire: &Wire) -> Vec<u8> {
 pub fn hello(name: &str, kind: u32) -> Wire {
     Wire {
         hello: Some(HelloWire {
-            version: 1,
+            version: 2,
             peer: name.into(),
             kind,
             nonce: 7,
@@ -227,11 +227,16 @@ pub fn hello(name: &str, kind: u32) -> Wire {
 }
 
 pub fn data(game: &str, lane: u32, payload: Vec<u8>) -> Wire {
+    packed(game, lane, vec![payload])
+}
+
+/// Frames of one game that share a header.
+pub fn packed(game: &str, lane: u32, payloads: Vec<Vec<u8>>) -> Wire {
     Wire {
         data: Some(DataWire {
             game: game.into(),
             lane,
-            payload,
+            payloads,
         }),
         ..Wire::default()
     }

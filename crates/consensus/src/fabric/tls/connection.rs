@@ -18,9 +18,9 @@ use tokio_rustls::TlsStream;
 
 use super::Shared;
 use super::arbiter::Kind;
-use super::frame::{Bye, Decoder, Frame, FrameError};
+use super::frame::{Bye, Decoder, Frame, FrameError, encode_data};
 use super::idle::{Idle, Silence};
-use super::outbound::Parcel;
+use super::outbound::{Parcel, packs};
 use super::registry::Ticket;
 use crate::fabric::{Inbound, Lane};
 
@@ -149,7 +149,7 @@ fn on_frame(line: &Line, frame: Frame) -> Result<(), End> {
         Frame::Data {
             game,
             lane,
-            payload,
+            payloads,
         } => {
             let belongs = match lane {
                 Lane::Raft | Lane::Lobby => Kind::Control,
@@ -158,14 +158,15 @@ fn on_frame(line: &Line, frame: Frame) -> Result<(), End> {
             if ticket.kind != belongs {
                 return Err(End::OutOfPlace);
             }
-            shared.counts.lane(lane).received.add(1);
-            let inbound = Inbound {
+            let received = &shared.counts.lane(lane).received;
+            received.add(payloads.len() as u64);
+            let frames = payloads.into_iter().map(|frame| Inbound {
                 from: ticket.peer.clone(),
-                frame: payload,
-            };
+                frame,
+            });
             let passed = ticket.gate.pass(ticket.connection, || {
-                // Whether anybody took it is in the switchboard's own counters.
-                shared.board.deliver(&game, lane, inbound);
+                // Whether anybody took them is in the switchboard's own counters.
+                shared.board.deliver_all(&game, lane, frames);
             });
             if passed { Ok(()) } else { Err(End::Stopped) }
         }
@@ -207,20 +208,14 @@ async fn write(
             .outbound
             .take(ticket.connection, BATCH_BYTES, &mut batch);
         let emptied = batch.is_empty();
-        for Parcel {
-            game,
-            lane,
-            payload,
-        } in batch.drain(..)
-        {
-            shared.counts.lane(lane).sent.add(1);
-            let frame = Frame::Data {
-                game,
-                lane,
-                payload,
-            };
-            frame.encode(&mut bytes);
+        for pack in packs(&batch) {
+            // A pack is never empty.
+            let Parcel { game, lane, .. } = &pack[0];
+            shared.counts.lane(*lane).sent.add(pack.len() as u64);
+            let payloads = pack.iter().map(|parcel| &parcel.payload);
+            encode_data(game, *lane, payloads, &mut bytes);
         }
+        batch.clear();
         let stopping = *stop.borrow();
         let stopping = stopping.or(ended.then_some(Bye::Closing));
         let stopping = stopping.filter(|_| emptied);

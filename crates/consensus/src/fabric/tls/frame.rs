@@ -4,19 +4,25 @@
 //! - a length is compared with the limit before anything is reserved for it;
 //! - a [`Frame`] holds checked names and a known lane and kind: what is none of that is a
 //!   [`FrameError`];
+//! - frames of one game and lane that leave together share one header, at most [`PACKED_MAX`] of
+//!   them, so that a burst of small ones costs each end one look at it;
 //! - bytes that arrive before a Hello are held to [`HELLO_BYTES_MAX`].
 //!
 //! The bytes are in `docs/FORMATS.md`, "Frames between machines". No I/O here.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, key_len, skip_field,
+};
+use prost::{DecodeError, Message};
 
 use super::arbiter::Kind;
 use crate::fabric::{FRAME_BYTES_MAX, Lane};
 use crate::ids::{GameId, PeerId};
 
 /// The version this code speaks, in its Hello.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Longest frame before a connection has said Hello, in bytes without the length.
 pub(super) const HELLO_BYTES_MAX: usize = 512;
 /// Longest frame afterwards: the largest payload, and a game's longest name with the tags.
@@ -25,12 +31,17 @@ pub(super) const WIRE_BYTES_MAX: usize = FRAME_BYTES_MAX + 512;
 pub(super) const LENGTH_BYTES: usize = 4;
 /// Bytes read at once when no long frame is under way.
 const READ_BYTES: usize = 64 << 10;
+/// Most payloads in one frame.
+pub(super) const PACKED_MAX: usize = 64;
+/// Payloads that leave together share a frame while they have no more bytes than this.
+pub(super) const PACKED_BYTES_MAX: usize = 64 << 10;
 /// A shorter payload is copied, so that it does not keep [`READ_BYTES`] alive in a queue.
 const SHARED_BYTES_MIN: usize = 16 << 10;
 
+/// What is in an envelope beside data, which is read and written by hand: see [`encode_data`].
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Body", tags = "1, 3, 4, 5")]
     body: Option<Body>,
 }
 
@@ -38,8 +49,6 @@ struct Envelope {
 enum Body {
     #[prost(message, tag = "1")]
     Hello(HelloBody),
-    #[prost(message, tag = "2")]
-    Data(DataBody),
     #[prost(fixed64, tag = "3")]
     Ping(u64),
     #[prost(fixed64, tag = "4")]
@@ -60,14 +69,15 @@ struct HelloBody {
     nonce: u64,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct DataBody {
-    #[prost(string, tag = "1")]
-    game: String,
-    #[prost(uint32, tag = "2")]
-    lane: u32,
-    #[prost(bytes = "bytes", tag = "3")]
-    payload: Bytes,
+/// Tags of data.
+mod data {
+    /// The field of the envelope that it is.
+    pub(super) const TAG: u32 = 2;
+    /// That field's key: its tag, and that a length follows.
+    pub(super) const KEY: u8 = 2 << 3 | 2;
+    pub(super) const GAME: u32 = 1;
+    pub(super) const LANE: u32 = 2;
+    pub(super) const PAYLOAD: u32 = 3;
 }
 
 /// Why a connection ends, as its end says.
@@ -126,7 +136,7 @@ pub(super) enum Frame {
     Data {
         game: GameId,
         lane: Lane,
-        payload: Bytes,
+        payloads: Vec<Bytes>,
     },
     Ping(u64),
     Pong(u64),
@@ -157,27 +167,22 @@ impl Frame {
             Self::Data {
                 game,
                 lane,
-                payload,
-            } => Body::Data(DataBody {
-                game: game.as_str().to_owned(),
-                lane: lane.number().into(),
-                payload,
-            }),
+                payloads,
+            } => return encode_data(&game, lane, payloads.iter(), to),
             Self::Ping(number) => Body::Ping(number),
             Self::Pong(number) => Body::Pong(number),
             Self::Bye(bye) => Body::Bye(bye.number()),
         };
         let envelope = Envelope { body: Some(body) };
-        let len = envelope.encoded_len();
-        debug_assert!(len <= WIRE_BYTES_MAX, "senders check their payload");
-        to.reserve(LENGTH_BYTES + len);
-        to.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
+        put_length(envelope.encoded_len(), to);
         envelope.encode_raw(to);
     }
 
     fn parse(bytes: Bytes) -> Result<Self, FrameError> {
-        let envelope =
-            Envelope::decode(bytes).map_err(|_| FrameError::Malformed("not a message of ours"))?;
+        if bytes.first() == Some(&data::KEY) {
+            return decode_data(bytes);
+        }
+        let envelope = Envelope::decode(bytes).map_err(undecodable)?;
         let body = envelope
             .body
             .ok_or(FrameError::Malformed("a message of no known type"))?;
@@ -196,35 +201,111 @@ impl Frame {
                     nonce: hello.nonce,
                 }))
             }
-            Body::Data(data) => {
-                let game = GameId::new(&data.game)
-                    .map_err(|_| FrameError::Malformed("a game id that is none"))?;
-                let lane = u8::try_from(data.lane)
-                    .ok()
-                    .and_then(Lane::from_number)
-                    .ok_or(FrameError::Malformed("an unknown lane"))?;
-                if data.payload.len() > FRAME_BYTES_MAX {
-                    return Err(FrameError::Oversize {
-                        len: data.payload.len(),
-                        max: FRAME_BYTES_MAX,
-                    });
-                }
-                let payload = if data.payload.len() < SHARED_BYTES_MIN {
-                    Bytes::copy_from_slice(&data.payload)
-                } else {
-                    data.payload
-                };
-                Ok(Self::Data {
-                    game,
-                    lane,
-                    payload,
-                })
-            }
             Body::Ping(number) => Ok(Self::Ping(number)),
             Body::Pong(number) => Ok(Self::Pong(number)),
             Body::Bye(number) => Ok(Self::Bye(Bye::from_number(number))),
         }
     }
+}
+
+/// Appends length and frame of a game's payloads on one lane. By hand, with prost's own fields: many
+/// small ones go through here, and neither end copies them or allocates for their header.
+pub(super) fn encode_data<'a>(
+    game: &GameId,
+    lane: Lane,
+    payloads: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
+    to: &mut BytesMut,
+) {
+    debug_assert!(payloads.len() <= PACKED_MAX, "senders count");
+    let name = game.as_str().as_bytes();
+    let lane = u64::from(lane.number());
+    let sized = |tag, len: usize| key_len(tag) + encoded_len_varint(len as u64) + len;
+    let len = sized(data::GAME, name.len())
+        + key_len(data::LANE)
+        + encoded_len_varint(lane)
+        + payloads
+            .clone()
+            .map(|p| sized(data::PAYLOAD, p.len()))
+            .sum::<usize>();
+    put_length(sized(data::TAG, len), to);
+    let put_key = |tag, len: usize, to: &mut BytesMut| {
+        encode_key(tag, WireType::LengthDelimited, to);
+        encode_varint(len as u64, to);
+    };
+    put_key(data::TAG, len, to);
+    put_key(data::GAME, name.len(), to);
+    to.put_slice(name);
+    encode_key(data::LANE, WireType::Varint, to);
+    encode_varint(lane, to);
+    for payload in payloads {
+        put_key(data::PAYLOAD, payload.len(), to);
+        to.put_slice(payload);
+    }
+}
+
+fn put_length(len: usize, to: &mut BytesMut) {
+    debug_assert!(len <= WIRE_BYTES_MAX, "senders check their payload");
+    to.reserve(LENGTH_BYTES + len);
+    to.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
+}
+
+/// An envelope that holds data and nothing else.
+fn decode_data(mut from: Bytes) -> Result<Frame, FrameError> {
+    decode_key(&mut from).map_err(undecodable)?;
+    let mut fields = sized(&mut from)?;
+    if !from.is_empty() {
+        return Err(FrameError::Malformed("data beside something else"));
+    }
+    let (mut game, mut lane, mut payloads) = (None, None, Vec::new());
+    while !fields.is_empty() {
+        match decode_key(&mut fields).map_err(undecodable)? {
+            (data::GAME, WireType::LengthDelimited) => {
+                let name = sized(&mut fields)?;
+                let name = std::str::from_utf8(&name).ok();
+                game = name.and_then(|name| GameId::new(name).ok());
+            }
+            (data::LANE, WireType::Varint) => {
+                let number = decode_varint(&mut fields).map_err(undecodable)?;
+                lane = u8::try_from(number).ok().and_then(Lane::from_number);
+            }
+            (data::PAYLOAD, WireType::LengthDelimited) => {
+                let payload = sized(&mut fields)?;
+                let len = payload.len();
+                if len > FRAME_BYTES_MAX {
+                    let max = FRAME_BYTES_MAX;
+                    return Err(FrameError::Oversize { len, max });
+                }
+                if payloads.len() >= PACKED_MAX {
+                    return Err(FrameError::Malformed("too many payloads"));
+                }
+                payloads.push(match len < SHARED_BYTES_MIN {
+                    true => Bytes::copy_from_slice(&payload),
+                    false => payload,
+                });
+            }
+            (tag, wire) => {
+                skip_field(wire, tag, &mut fields, DecodeContext::default()).map_err(undecodable)?
+            }
+        }
+    }
+    Ok(Frame::Data {
+        game: game.ok_or(FrameError::Malformed("a game id that is none"))?,
+        lane: lane.ok_or(FrameError::Malformed("an unknown lane"))?,
+        payloads,
+    })
+}
+
+/// The bytes of a field that begins with its length.
+fn sized(from: &mut Bytes) -> Result<Bytes, FrameError> {
+    let len = decode_varint(from).map_err(undecodable)?;
+    match usize::try_from(len) {
+        Ok(len) if len <= from.len() => Ok(from.split_to(len)),
+        _ => Err(FrameError::Malformed("a field longer than its frame")),
+    }
+}
+
+fn undecodable(_: DecodeError) -> FrameError {
+    FrameError::Malformed("not a message of ours")
 }
 
 /// Frames out of a stream of bytes.
@@ -302,7 +383,7 @@ mod tests {
         Frame::Data {
             game: GameId::new(game).unwrap(),
             lane: Lane::Raft,
-            payload: vec![7; len].into(),
+            payloads: vec![vec![7; len].into()],
         }
     }
 
@@ -364,12 +445,14 @@ mod tests {
             let body = Envelope { body: Some(body) }.encode_to_vec();
             Frame::parse(body.into())
         };
+        // What a prost message of the documented fields makes is what is read here.
         let data = |game: &str, lane| {
-            encode(Body::Data(DataBody {
+            let body = AsDocumented {
                 game: game.into(),
                 lane,
-                payload: Bytes::new(),
-            }))
+                payloads: vec![Bytes::new()],
+            };
+            Frame::parse(Documented { data: Some(body) }.encode_to_vec().into())
         };
         let hello = |version, peer: &str, kind| {
             encode(Body::Hello(HelloBody {
@@ -379,22 +462,113 @@ mod tests {
                 nonce: 1,
             }))
         };
-        assert!(data("chess", 3).is_ok() && hello(1, "ann", 2).is_ok());
+        assert!(data("chess", 3).is_ok() && hello(VERSION, "ann", 2).is_ok());
         for bad in [
             data("chess", 0),
             data("chess", 4),
             data("chess", 257),
             data("", 1),
             data(&"g".repeat(NAME_BYTES_MAX + 1), 1),
-            hello(1, "ann", 0),
-            hello(1, "ann", 3),
-            hello(1, "", 1),
-            hello(1, &"p".repeat(PEER_ID_BYTES_MAX + 1), 1),
+            hello(VERSION, "ann", 0),
+            hello(VERSION, "ann", 3),
+            hello(VERSION, "", 1),
+            hello(VERSION, &"p".repeat(PEER_ID_BYTES_MAX + 1), 1),
             Frame::parse(Bytes::new()),
         ] {
             assert!(matches!(bad, Err(FrameError::Malformed(_))), "{bad:?}");
         }
-        assert_eq!(hello(2, "ann", 1), Err(FrameError::Version(2)));
+        for other in [1, VERSION + 1] {
+            assert_eq!(hello(other, "ann", 1), Err(FrameError::Version(other)));
+        }
+    }
+
+    /// An envelope with data, as `docs/FORMATS.md` has it.
+    #[derive(Clone, PartialEq, Message)]
+    struct Documented {
+        #[prost(message, optional, tag = "2")]
+        data: Option<AsDocumented>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct AsDocumented {
+        #[prost(string, tag = "1")]
+        game: String,
+        #[prost(uint32, tag = "2")]
+        lane: u32,
+        #[prost(bytes = "bytes", repeated, tag = "3")]
+        payloads: Vec<Bytes>,
+    }
+
+    #[test]
+    fn the_most_payloads_share_a_frame_and_one_more_does_not() {
+        let packed = |count| {
+            let data = AsDocumented {
+                game: "chess".into(),
+                lane: 3,
+                payloads: vec![Bytes::new(); count],
+            };
+            Frame::parse(Documented { data: Some(data) }.encode_to_vec().into())
+        };
+        let Ok(Frame::Data { payloads, .. }) = packed(PACKED_MAX) else {
+            panic!("at the limit");
+        };
+        assert_eq!(payloads.len(), PACKED_MAX);
+        let too_many = Err(FrameError::Malformed("too many payloads"));
+        assert_eq!(packed(PACKED_MAX + 1), too_many);
+        assert!(matches!(packed(0), Ok(Frame::Data { payloads, .. }) if payloads.is_empty()));
+    }
+
+    #[test]
+    fn data_beside_another_field_or_with_a_length_beyond_its_end_is_refused() {
+        let whole = Documented {
+            data: Some(AsDocumented {
+                game: "chess".into(),
+                lane: 1,
+                payloads: vec![Bytes::from_static(b"move")],
+            }),
+        }
+        .encode_to_vec();
+        assert!(Frame::parse(whole.clone().into()).is_ok());
+        let ping = Envelope {
+            body: Some(Body::Ping(7)),
+        };
+        let after = [whole.clone(), ping.encode_to_vec()].concat();
+        let before = [ping.encode_to_vec(), whole.clone()].concat();
+        // The last payload's length is the byte before its four.
+        let mut long = whole.clone();
+        long[whole.len() - 5] += 1;
+        // A field of a later version inside is passed over.
+        let mut later = whole.clone();
+        later[1] += 2;
+        later.extend([9 << 3, 1]);
+        assert_eq!(Frame::parse(later.into()), Frame::parse(whole.into()));
+        for bad in [after, long] {
+            let parsed = Frame::parse(bad.into());
+            assert!(
+                matches!(parsed, Err(FrameError::Malformed(_))),
+                "{parsed:?}"
+            );
+        }
+        // Data that does not come first is a field nobody knows.
+        assert_eq!(Frame::parse(before.into()), Ok(Frame::Ping(7)));
+    }
+
+    proptest! {
+        #[test]
+        fn data_is_encoded_as_prost_encodes_what_is_documented(
+            game in "[^\\p{Cc}]{1,60}",
+            lane in 0_usize..3,
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..PACKED_MAX),
+        ) {
+            let payloads: Vec<Bytes> = payloads.into_iter().map(Bytes::from).collect();
+            let lane = Lane::ALL[lane];
+            let mut ours = BytesMut::new();
+            encode_data(&GameId::new(&game).unwrap(), lane, payloads.iter(), &mut ours);
+            let data = AsDocumented { game, lane: lane.number().into(), payloads };
+            let theirs = Documented { data: Some(data) }.encode_to_vec();
+            prop_assert_eq!(ours.get_u32_le() as usize, theirs.len());
+            prop_assert_eq!(&ours[..], &theirs[..]);
+        }
     }
 
     fn any_frame() -> impl Strategy<Value = Frame> {
@@ -409,12 +583,12 @@ mod tests {
             (
                 "[^\\p{Cc}]{1,60}",
                 0_usize..3,
-                prop::collection::vec(any::<u8>(), 0..40_000)
+                prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20_000), 0..3)
             )
-                .prop_map(|(game, lane, payload)| Frame::Data {
+                .prop_map(|(game, lane, payloads)| Frame::Data {
                     game: GameId::new(game).unwrap(),
                     lane: Lane::ALL[lane],
-                    payload: payload.into(),
+                    payloads: payloads.into_iter().map(Bytes::from).collect(),
                 }),
             any::<u64>().prop_map(Frame::Ping),
             any::<u64>().prop_map(Frame::Pong),

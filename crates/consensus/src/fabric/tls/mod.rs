@@ -305,7 +305,9 @@ impl Fabric for TlsFabric {
             lane,
             payload: frame,
         });
-        shared.counts.lane(lane).dropped.add(pushed.dropped);
+        if pushed.dropped > 0 {
+            shared.counts.lane(lane).dropped.add(pushed.dropped);
+        }
         if pushed.taken {
             Ok(())
         } else {

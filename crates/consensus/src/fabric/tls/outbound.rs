@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::frame::{PACKED_BYTES_MAX, PACKED_MAX};
 use crate::fabric::{Lane, QueueLimits};
 use crate::ids::GameId;
 
@@ -43,6 +44,28 @@ struct State {
     lanes: [Waiting; 3],
     attached: u64,
     ready: Arc<Notify>,
+}
+
+/// What of `parcels` shares a frame, in order: neighbours of one game and lane, up to
+/// [`PACKED_MAX`] and about [`PACKED_BYTES_MAX`].
+pub(super) fn packs(parcels: &[Parcel]) -> impl Iterator<Item = &[Parcel]> {
+    let mut rest = parcels;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        let mut bytes = 0_usize;
+        let mut fits = |parcel: &Parcel| {
+            bytes += parcel.payload.len();
+            bytes <= PACKED_BYTES_MAX && parcel.lane == first.lane && parcel.game == first.game
+        };
+        let many = rest
+            .iter()
+            .take(PACKED_MAX)
+            .take_while(|parcel| fits(parcel))
+            .count();
+        let (pack, after) = rest.split_at(many.max(1));
+        rest = after;
+        Some(pack)
+    })
 }
 
 /// The queue.
@@ -147,6 +170,34 @@ mod tests {
             frames_max,
             bytes_max,
         }
+    }
+
+    #[test]
+    fn neighbours_of_one_game_and_lane_share_a_frame_up_to_its_limits() {
+        let of = |name: &str, lane, len| Parcel {
+            game: GameId::new(name).unwrap(),
+            ..parcel(lane, 1, len)
+        };
+        let sizes = |parcels: &[Parcel]| packs(parcels).map(<[_]>::len).collect::<Vec<_>>();
+        assert!(sizes(&[]).is_empty());
+        let small = |n| vec![parcel(Lane::App, 1, 1); n];
+        assert_eq!(sizes(&small(PACKED_MAX)), [PACKED_MAX]);
+        assert_eq!(sizes(&small(PACKED_MAX + 1)), [PACKED_MAX, 1]);
+        let (half, more) = (PACKED_BYTES_MAX / 2, PACKED_BYTES_MAX / 2 + 1);
+        let pair = |len| [parcel(Lane::App, 1, half), parcel(Lane::App, 2, len)];
+        assert_eq!(sizes(&pair(half)), [2]);
+        assert_eq!(sizes(&pair(more)), [1, 1]);
+        let long = [parcel(Lane::Raft, 1, 4 << 20), parcel(Lane::Raft, 2, 1)];
+        assert_eq!(sizes(&long), [1, 1]);
+        let mixed = [
+            of("chess", Lane::Raft, 1),
+            of("chess", Lane::Lobby, 1),
+            of("go", Lane::Lobby, 1),
+            of("go", Lane::Lobby, 0),
+            of("chess", Lane::Lobby, 1),
+        ];
+        assert_eq!(sizes(&mixed), [1, 1, 2, 1]);
+        assert_eq!(packs(&mixed).collect::<Vec<_>>().concat(), mixed);
     }
 
     fn drain(outbound: &Outbound, connection: u64) -> Vec<(Lane, u8)> {

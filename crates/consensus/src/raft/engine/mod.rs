@@ -362,6 +362,13 @@ fn change_error(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeError
     }
 }
 
+impl Engine {
+    /// The status as it is, for who only looks: nobody is subscribed for it.
+    pub(crate) fn present(&self) -> &watch::Sender<RaftStatus> {
+        &self.status
+    }
+}
+
 impl Consensus for Engine {
     fn status(&self) -> Watch<RaftStatus> {
         self.status.subscribe()
