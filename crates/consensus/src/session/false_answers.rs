@@ -1,6 +1,5 @@
 //! A spectator whose answers to the leader are lies, in a game that goes on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
