@@ -56,12 +56,17 @@ async fn a_player_that_lost_its_log_is_told_so_at_once_and_comes_in_in_a_later_l
         let begun = tokio::time::Instant::now();
         let again = game_join(port(&at), sum(), joins(1), config(4)).await;
         assert_eq!(again.err(), Some(JoinError::LogLost));
-        assert!(begun.elapsed() < joins(1).within, "it is told, not left waiting");
+        assert!(
+            begun.elapsed() < joins(1).within,
+            "it is told, not left waiting"
+        );
         for session in [&ann, &bob] {
             assert_eq!(session.node().status().borrow().stopped, None);
             assert!(session.sequencer().propose(&1).await.is_ok());
         }
-        let later = game_join(port(&at), sum(), joins(2), config(5)).await.unwrap();
+        let later = game_join(port(&at), sum(), joins(2), config(5))
+            .await
+            .unwrap();
         let seated = later.sequencer().propose(&1).await.unwrap();
         assert!(seated.is_accepted());
         assert_eq!(later.seats().players().count(), 3);
