@@ -46,10 +46,11 @@ async fn a_player_that_lost_its_log_is_told_so_at_once_and_comes_in_in_a_later_l
         // The leader has heard from cyd, or another leads since and has not.
         let heir = if leads { &cyd } else { &ann };
         if ann.node().leader().as_ref() != Some(heir.node().id()) {
+            let to = heir.node().id().clone();
             let former = [&ann, &bob, &cyd].map(GameSession::node);
             let former = former.iter().find(|n| n.leader().as_ref() == Some(n.id()));
-            let handed = former.unwrap().transfer(heir.node().id(), joins(1).within);
-            assert_eq!(handed.await, Ok(()));
+            let handed = former.unwrap().transfer(&to, joins(1).within).await;
+            assert_eq!(handed, Ok(()));
         }
         cyd.close().await;
         drop(cyd);

@@ -188,7 +188,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 fn messages() -> impl Strategy<Value = LobbyMsg> {
-    let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<[bool; 2]>());
+    let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<[bool; 3]>());
     let leader = proptest::option::of(nodes());
     let proof = any::<Option<[u8; 32]>>();
     let claim = (
