@@ -13,6 +13,7 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend};
 
+use super::answered::{Answered, SENT_AGAIN_MAX};
 use super::inbound::Terms;
 use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
@@ -30,6 +31,7 @@ pub struct Network {
     pub chunk_timeout: Duration,
     pub refusals: Refusals,
     pub terms: Terms,
+    pub answered: Answered,
 }
 
 /// The way to one node.
@@ -87,8 +89,10 @@ impl Way {
     /// The vote another node answers with. A node takes the term of one that is later than its own.
     fn answered(&self, msg: Option<VoteMsg>) -> Result<Vote, Malformed> {
         let vote = vote(msg)?;
-        let believed = self.network.terms.believe(vote.leader_id.term);
-        believed.then_some(vote).ok_or(Malformed)
+        if self.network.terms.believe(vote.leader_id.term) {
+            return Ok(vote);
+        }
+        Err(self.network.answered.refuse())
     }
 
     async fn ask_vote(
@@ -123,7 +127,9 @@ impl Way {
         let mut offset = 0usize;
         // Who has refused a snapshot before is asked before it is sent any of this one.
         let mut asks = self.network.refusals.concerns(&self.to);
+        let mut sent_again = 0;
         loop {
+            let asked_only = asks;
             let chunk_bytes = if std::mem::take(&mut asks) {
                 0
             } else {
@@ -148,13 +154,23 @@ impl Way {
                 }));
             }
             if let Some(msg) = chunked.vote {
-                return Ok(SnapshotResponse::new(self.answered(Some(msg))?));
+                let vote = self.answered(Some(msg))?;
+                let answered = &self.network.answered;
+                let vote = answered.to_snapshot(&self.to, leader, through, vote)?;
+                return Ok(SnapshotResponse::new(vote));
             }
-            // The receiver says where to go on: from the start, when it has lost what it had.
-            offset = usize::try_from(chunked.next)
-                .ok()
-                .filter(|next| *next <= snapshot.len())
-                .ok_or(Malformed)?;
+            // The receiver says where to go on: from the start, when it has lost what it had. It
+            // would never end with one that loses it always.
+            let next = usize::try_from(chunked.next).ok();
+            let next = next.filter(|next| *next <= snapshot.len());
+            let next = next.ok_or_else(|| self.network.answered.refuse())?;
+            if next <= offset && !asked_only {
+                sent_again += 1;
+                if sent_again > SENT_AGAIN_MAX {
+                    return Err(self.network.answered.refuse().into());
+                }
+            }
+            offset = next;
         }
     }
 }
@@ -178,13 +194,15 @@ impl RaftNetworkV2<Types> for Way {
             let Body::Appended(appended) = self.call(append, timeout).await? else {
                 return Err(Unanswered::Malformed);
             };
-            Ok(match appended.outcome {
+            let answered = &self.network.answered;
+            let answer = match appended.outcome {
                 0 => AppendEntriesResponse::Success,
                 1 => AppendEntriesResponse::PartialSuccess(appended.through.map(id_of)),
                 2 => AppendEntriesResponse::Conflict,
                 3 => AppendEntriesResponse::HigherVote(self.answered(appended.vote)?),
-                _ => return Err(Unanswered::Malformed),
-            })
+                _ => return Err(answered.refuse().into()),
+            };
+            Ok(answered.to_append(&self.to, &rpc, answer)?)
         };
         let answered = answered.await;
         answered.map_err(|error| self.error(RPCTypes::AppendEntries, timeout, error))
@@ -306,6 +324,7 @@ mod tests {
                 chunk_timeout: Duration::from_secs(1),
                 refusals: Refusals::new(),
                 terms: Terms::new(3),
+                answered: Answered::default(),
             };
             let way = Way {
                 network,
