@@ -8,11 +8,14 @@
 //!
 //! The bytes are in `docs/FORMATS.md`, "Frames between machines". No I/O here.
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::arbiter::Kind;
 use crate::fabric::{FRAME_BYTES_MAX, Lane};
+use crate::hidden::Hidden;
 use crate::ids::{GameId, PeerId};
 
 /// The version this code speaks, in its Hello.
@@ -61,6 +64,7 @@ struct HelloBody {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 struct DataBody {
     #[prost(string, tag = "1")]
     game: String,
@@ -68,6 +72,16 @@ struct DataBody {
     lane: u32,
     #[prost(bytes = "bytes", tag = "3")]
     payload: Bytes,
+}
+
+impl fmt::Debug for DataBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataBody")
+            .field("game", &self.game)
+            .field("lane", &self.lane)
+            .field("payload", &Hidden(self.payload.len()))
+            .finish()
+    }
 }
 
 /// Why a connection ends, as its end says.
@@ -120,7 +134,7 @@ pub(super) struct Hello {
 }
 
 /// A frame whose fields were checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     Hello(Hello),
     Data {
@@ -131,6 +145,27 @@ pub(super) enum Frame {
     Ping(u64),
     Pong(u64),
     Bye(Bye),
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello(hello) => f.debug_tuple("Hello").field(hello).finish(),
+            Self::Data {
+                game,
+                lane,
+                payload,
+            } => f
+                .debug_struct("Data")
+                .field("game", game)
+                .field("lane", lane)
+                .field("payload", &Hidden(payload.len()))
+                .finish(),
+            Self::Ping(nonce) => f.debug_tuple("Ping").field(nonce).finish(),
+            Self::Pong(nonce) => f.debug_tuple("Pong").field(nonce).finish(),
+            Self::Bye(bye) => f.debug_tuple("Bye").field(bye).finish(),
+        }
+    }
 }
 
 /// Bytes that are no frame: the connection they came on is closed.
@@ -290,6 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
     use crate::ids::{NAME_BYTES_MAX, PEER_ID_BYTES_MAX};
 
     fn decoder() -> Decoder {
@@ -304,6 +340,29 @@ mod tests {
             lane: Lane::Raft,
             payload: vec![7; len].into(),
         }
+    }
+
+    #[test]
+    fn what_a_frame_carries_is_shown_by_its_length() {
+        let payload = Bytes::from_static(SECRET);
+        let frame = Frame::Data {
+            game: GameId::new("chess").unwrap(),
+            lane: Lane::Raft,
+            payload: payload.clone(),
+        };
+        hides_it(&frame);
+        let shown = format!("{frame:?}");
+        assert!(
+            shown.contains("chess") && shown.contains("32 bytes"),
+            "{shown}"
+        );
+        let body = DataBody {
+            payload,
+            ..DataBody::default()
+        };
+        hides_it(&Envelope {
+            body: Some(Body::Data(body)),
+        });
     }
 
     fn bytes_of(frame: Frame) -> BytesMut {
