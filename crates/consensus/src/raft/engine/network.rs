@@ -14,6 +14,7 @@ use openraft::raft::{
 use openraft::{EmptyNode, OptionalSend};
 
 use super::inbound::Terms;
+use super::quorum::Hush;
 use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
 use crate::game::Malformed;
@@ -30,6 +31,7 @@ pub struct Network {
     pub chunk_timeout: Duration,
     pub refusals: Refusals,
     pub terms: Terms,
+    pub hush: Hush,
 }
 
 /// The way to one node.
@@ -59,6 +61,8 @@ enum Unanswered {
     TooLarge(SnapshotTooLarge),
     #[error("the snapshot is not wanted any more")]
     Cancelled,
+    #[error("no majority answers, so nothing is sent")]
+    NoQuorum,
 }
 
 impl From<Malformed> for Unanswered {
@@ -70,6 +74,12 @@ impl From<Malformed> for Unanswered {
 impl Way {
     async fn call(&self, body: Body, timeout: Duration) -> Result<Body, Unanswered> {
         Ok(self.network.caller.call(&self.to, body, timeout).await?)
+    }
+
+    /// Entries and snapshots wait for a majority to answer.
+    fn may_send(&self) -> Result<(), Unanswered> {
+        let silent = self.network.hush.is_on();
+        (!silent).then_some(()).ok_or(Unanswered::NoQuorum)
     }
 
     fn error(&self, action: RPCTypes, timeout: Duration, error: Unanswered) -> RPCError<Types> {
@@ -124,6 +134,7 @@ impl Way {
         // Who has refused a snapshot before is asked before it is sent any of this one.
         let mut asks = self.network.refusals.concerns(&self.to);
         loop {
+            self.may_send()?;
             let chunk_bytes = if std::mem::take(&mut asks) {
                 0
             } else {
@@ -175,6 +186,9 @@ impl RaftNetworkV2<Types> for Way {
             commit: rpc.leader_commit.as_ref().map(at),
         });
         let answered = async {
+            if !rpc.entries.is_empty() {
+                self.may_send()?;
+            }
             let Body::Appended(appended) = self.call(append, timeout).await? else {
                 return Err(Unanswered::Malformed);
             };
@@ -265,13 +279,17 @@ impl RaftNetworkV2<Types> for Way {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
+    use openraft::EntryPayload;
 
     use super::super::inbound::TERM_JUMP_MAX;
+    use super::super::types::{Entry, Meta};
     use super::*;
     use crate::ids::{Incarnation, PeerId};
-    use crate::raft::wire::Voted;
+    use crate::raft::wire::{Appended, At, Voted};
 
     /// Votes for nobody, and says it is in this term.
     struct InTerm(u64);
@@ -295,6 +313,77 @@ mod tests {
         }
     }
 
+    /// Takes every append, and counts what it is asked.
+    #[derive(Default)]
+    struct Takes(AtomicUsize);
+
+    impl Caller for Takes {
+        fn call(
+            &self,
+            _: &NodeId,
+            _: Body,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Body, CallError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            futures_util::future::ready(Ok(Body::Appended(Appended::default()))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hushed_leader_sends_heartbeats_and_neither_entries_nor_snapshots() {
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        let takes = Arc::new(Takes::default());
+        let hush = Hush::default();
+        let network = Network {
+            me: node("ann"),
+            caller: takes.clone(),
+            chunk_bytes: 1,
+            chunk_timeout: Duration::from_secs(1),
+            refusals: Refusals::new(),
+            terms: Terms::new(3),
+            hush: hush.clone(),
+        };
+        let mut way = Way {
+            network,
+            to: node("bob"),
+        };
+        let vote = Vote::new_committed(3, node("ann"));
+        let id = id_of(At { index: 1, term: 3 });
+        let append = |entries| AppendEntriesRequest::<Types> {
+            vote: vote.clone(),
+            prev_log_id: None,
+            entries,
+            leader_commit: None,
+        };
+        let entry = Entry {
+            log_id: id,
+            payload: EntryPayload::Blank,
+        };
+        let snapshot = Snapshot {
+            meta: Meta {
+                last_log_id: Some(id),
+                ..Meta::default()
+            },
+            snapshot: Bytes::new(),
+        };
+        for (hushed, sent) in [(true, 1), (false, 4)] {
+            hush.set(hushed);
+            let option = || RPCOption::new(Duration::from_secs(1));
+            let heartbeat = way.append_entries(append(vec![]), option()).await;
+            assert!(heartbeat.is_ok());
+            let entries = way.append_entries(append(vec![entry.clone()]), option());
+            let entries = entries.await;
+            assert_eq!(entries.is_err(), hushed);
+            if hushed {
+                assert!(matches!(entries, Err(RPCError::Unreachable(_))));
+            }
+            let never = std::future::pending();
+            let snapshot = way.full_snapshot(vote.clone(), snapshot.clone(), never, option());
+            assert!(snapshot.await.is_err(), "not this answer either");
+            assert_eq!(takes.0.load(Ordering::Relaxed), sent, "{hushed}");
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_carries_the_term_as_far_as_a_request_may_and_no_further() {
         let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
@@ -306,6 +395,7 @@ mod tests {
                 chunk_timeout: Duration::from_secs(1),
                 refusals: Refusals::new(),
                 terms: Terms::new(3),
+                hush: Hush::default(),
             };
             let way = Way {
                 network,
