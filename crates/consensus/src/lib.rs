@@ -11,6 +11,7 @@ pub mod config;
 mod events;
 pub mod fabric;
 pub mod game;
+mod hidden;
 pub mod ids;
 pub(crate) mod lobby;
 pub mod log;

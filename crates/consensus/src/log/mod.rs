@@ -16,8 +16,12 @@
 pub mod durable;
 mod memory;
 
+use std::fmt;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+use crate::hidden::Hidden;
 
 pub use durable::DurableLog;
 pub use memory::MemoryLog;
@@ -63,7 +67,7 @@ pub struct Position {
 }
 
 /// One entry of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it stands.
     pub at: Position,
@@ -73,8 +77,18 @@ pub struct Record {
     pub body: Bytes,
 }
 
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("at", &self.at)
+            .field("kind", &self.kind)
+            .field("body", &Hidden(self.body.len()))
+            .finish()
+    }
+}
+
 /// A state that stands for every entry through a position.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredSnapshot {
     /// The last entry the state contains.
     pub through: Position,
@@ -82,6 +96,16 @@ pub struct StoredSnapshot {
     pub membership: Bytes,
     /// The state.
     pub state: Bytes,
+}
+
+impl fmt::Debug for StoredSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSnapshot")
+            .field("through", &self.through)
+            .field("membership", &Hidden(self.membership.len()))
+            .field("state", &Hidden(self.state.len()))
+            .finish()
+    }
 }
 
 impl StoredSnapshot {
@@ -92,7 +116,7 @@ impl StoredSnapshot {
 }
 
 /// What a store holds when it is opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct LogState {
     /// Whose log this is, as `session` encodes it.
     pub identity: Option<Bytes>,
@@ -104,6 +128,21 @@ pub struct LogState {
     pub purged: Option<Position>,
     /// The last entry: of the log, or what was purged if the log is empty.
     pub last: Option<Position>,
+}
+
+impl fmt::Debug for LogState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogState")
+            .field(
+                "identity",
+                &self.identity.as_ref().map(|held| Hidden(held.len())),
+            )
+            .field("vote", &self.vote.as_ref().map(|held| Hidden(held.len())))
+            .field("first", &self.first)
+            .field("purged", &self.purged)
+            .field("last", &self.last)
+            .finish()
+    }
 }
 
 impl LogState {
@@ -264,4 +303,45 @@ pub trait LogStore: Send + Sync + 'static {
     /// Writes what is pending and releases files and threads. Later calls answer
     /// [`LogError::Closed`].
     fn close(&self) -> BoxFuture<'static, Result<(), LogError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
+
+    #[test]
+    fn what_a_log_holds_is_shown_by_its_place_and_its_length() {
+        let held = Bytes::from_static(SECRET);
+        let at = Position { index: 77, term: 3 };
+        let record = Record {
+            at,
+            kind: RecordKind::Command,
+            body: held.clone(),
+        };
+        let snapshot = StoredSnapshot {
+            through: at,
+            membership: held.clone(),
+            state: held.clone(),
+        };
+        let state = LogState {
+            identity: Some(held.clone()),
+            vote: Some(held),
+            last: Some(at),
+            ..LogState::default()
+        };
+        hides_it(&record);
+        hides_it(&snapshot);
+        hides_it(&state);
+        for shown in [
+            format!("{record:?}"),
+            format!("{snapshot:?}"),
+            format!("{state:?}"),
+        ] {
+            assert!(
+                shown.contains("77") && shown.contains("32 bytes"),
+                "{shown}"
+            );
+        }
+    }
 }

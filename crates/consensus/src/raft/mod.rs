@@ -85,8 +85,8 @@ pub enum Role {
     /// voted for it.
     Leader,
     /// Leads as far as it knows, and no majority has answered for longer than that: it decides
-    /// nothing, and the others may follow another. [`Waiting`](crate::session::Waiting) says who
-    /// does not answer.
+    /// nothing, says next to nothing, and the others may follow another.
+    /// [`Waiting`](crate::session::Waiting) says who does not answer.
     StaleLeader,
     /// Votes and follows.
     Follower,

@@ -4,10 +4,13 @@
 //! the frame only adds which life of that peer it is. Its [`Head`] is read first: what a stranger
 //! sends is not looked into, and what anybody sends is counted before it takes memory.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use crate::hidden::Hidden;
 use crate::ids::NodeId;
 use crate::log::Position;
 use crate::state::command::NodeMsg;
@@ -131,6 +134,7 @@ impl From<At> for Position {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct EntryMsg {
     #[prost(message, optional, tag = "1")]
     pub at: Option<At>,
@@ -138,6 +142,16 @@ pub(crate) struct EntryMsg {
     pub kind: u32,
     #[prost(bytes = "bytes", tag = "3")]
     pub body: Bytes,
+}
+
+impl fmt::Debug for EntryMsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntryMsg")
+            .field("at", &self.at)
+            .field("kind", &self.kind)
+            .field("body", &Hidden(self.body.len()))
+            .finish()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -206,6 +220,7 @@ pub(crate) struct Voted {
 
 /// A piece of a snapshot. The last one ends at `total`.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct Chunk {
     #[prost(message, optional, tag = "1")]
     pub vote: Option<VoteMsg>,
@@ -219,6 +234,19 @@ pub(crate) struct Chunk {
     pub total: u64,
     #[prost(bytes = "bytes", tag = "6")]
     pub data: Bytes,
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("vote", &self.vote)
+            .field("through", &self.through)
+            .field("membership", &self.membership)
+            .field("offset", &self.offset)
+            .field("total", &self.total)
+            .field("data", &Hidden(self.data.len()))
+            .finish()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -255,9 +283,18 @@ pub(crate) struct Transferred {
 
 /// A command to be stamped and appended by the leader.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct Submit {
     #[prost(bytes = "bytes", tag = "1")]
     pub command: Bytes,
+}
+
+impl fmt::Debug for Submit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submit")
+            .field("command", &Hidden(self.command.len()))
+            .finish()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -362,6 +399,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
     use crate::ids::SessionId;
 
     fn encoded(body: Body) -> Bytes {
@@ -400,6 +438,44 @@ mod tests {
         assert!(Frame::is_bounded(&members(NODES_MAX - 11, 10)));
         assert!(!Frame::is_bounded(&members(NODES_MAX - 11, 11)));
         assert!(!Frame::is_bounded(&members(NODES_MAX - 10, 10)));
+    }
+
+    #[test]
+    fn a_frame_shows_neither_entries_nor_snapshots_nor_commands() {
+        let held = Bytes::from_static(SECRET);
+        let at = Some(At { index: 77, term: 3 });
+        let entry = EntryMsg {
+            at,
+            kind: 1,
+            body: held.clone(),
+        };
+        hides_it(&entry);
+        let node = NodeId::new(
+            crate::ids::PeerId::new("ann").unwrap(),
+            crate::ids::Incarnation(3),
+        );
+        for body in [
+            Body::Append(Append {
+                previous: at,
+                entries: vec![entry],
+                ..Append::default()
+            }),
+            Body::Chunk(Chunk {
+                through: at,
+                data: held.clone(),
+                ..Chunk::default()
+            }),
+            Body::Submit(Submit { command: held }),
+        ] {
+            hides_it(&body);
+            let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, 77, body);
+            hides_it(&frame);
+            let shown = format!("{frame:?}");
+            assert!(
+                shown.contains("77") && shown.contains("32 bytes"),
+                "{shown}"
+            );
+        }
     }
 
     proptest! {

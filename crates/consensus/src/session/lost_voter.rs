@@ -87,12 +87,20 @@ async fn a_change_whose_voter_is_lost_before_it_commits_waits_for_that_voter_and
         assert_eq!(view.membership().joint, [before.clone(), after.clone()]);
         assert!(!view.status().borrow().membership_committed);
     }
-    let why = Waiting::ForChange {
-        before,
-        after,
-        missing: vec![bn.clone()],
+    let why_as = |missing| Waiting::ForChange {
+        before: before.clone(),
+        after: after.clone(),
+        missing,
     };
+    let why = why_as(vec![bn.clone()]);
+    let why_there = why_as(vec![]);
     assert_eq!(a.waiting(SILENT), why, "the leader names who it waits for");
+    // Ann speaks by turns, and cyd does not take her silence for an end.
+    for _ in 0..200 {
+        assert_eq!(c.waiting(SILENT), why_there, "a follower knows it too");
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    assert_eq!(c.waiting(SOON * 10), Waiting::No, "it has not been so long");
 
     // It cannot be finished, nor another begun in its place, however long that is tried.
     for change in [Change::FinishJoint, Change::Promote(cn.clone())] {
@@ -114,6 +122,7 @@ async fn a_change_whose_voter_is_lost_before_it_commits_waits_for_that_voter_and
     // Nobody else can lead: cyd stands, and her own log asks for bob as well.
     net.cut(&peer("ann"), &peer("cyd"));
     tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(c.waiting(SILENT), Waiting::ForLeader, "she hears nobody");
     net.heal();
     net.cut(&peer("ann"), &peer("bob"));
     net.cut(&peer("cyd"), &peer("bob"));
@@ -130,5 +139,7 @@ async fn a_change_whose_voter_is_lost_before_it_commits_waits_for_that_voter_and
     let mut status = b.status();
     let ended = status.wait_for(|now| now.membership_committed && !now.membership.is_joint());
     tokio::time::timeout(SOON, ended).await.unwrap().unwrap();
-    assert_eq!(a.waiting(SILENT), Waiting::No);
+    for view in [&a, &b, &c] {
+        assert_eq!(view.waiting(SILENT), Waiting::No);
+    }
 }

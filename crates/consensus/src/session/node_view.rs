@@ -31,15 +31,17 @@ pub enum Waiting {
         /// Who does not answer.
         missing: Vec<NodeId>,
     },
-    /// This node leads, and a change of voters is under way, which needs a majority of the voters
-    /// before it and of those after it. It can neither be finished nor undone while so many are
-    /// silent: bring back one of them with its log.
+    /// A change of voters is under way, which needs a majority of the voters before it and of those
+    /// after it, and they do not answer whoever leads. It can neither be finished nor undone while so
+    /// many are silent: bring back one of them with its log. A node that follows says so of a change
+    /// that has been in its log for longer than a node may be silent, and is not known to be
+    /// committed, while it hears the leader; only the leader knows who is missing.
     ForChange {
         /// Who voted before.
         before: BTreeSet<NodeId>,
         /// Who is to vote after it.
         after: BTreeSet<NodeId>,
-        /// Who of both does not answer.
+        /// Who of both does not answer; empty where this node does not lead.
         missing: Vec<NodeId>,
     },
     /// This node has no place in the game any more, and whoever leads gives it none: see
@@ -202,18 +204,7 @@ impl NodeView {
             return Waiting::ForPlace(why);
         }
         if status.leader.as_ref() != Some(self.id()) {
-            // Raft goes on naming a leader that fell silent.
-            let heard = self.node.leader_silent_for() <= silent;
-            let Some(leader) = status.leader.filter(|_| heard) else {
-                return Waiting::ForLeader;
-            };
-            return match status.snapshots_refused.get(&leader) {
-                Some(too_large) => Waiting::ForSnapshot {
-                    from: leader,
-                    too_large: *too_large,
-                },
-                None => Waiting::No,
-            };
+            return self.follower_waits_for(&status, silent);
         }
         let numbers = self.node.numbers();
         let alive = |voter: &NodeId| {
@@ -246,6 +237,40 @@ impl NodeView {
         match self.committed_from() {
             Some(_) => Waiting::No,
             None => Waiting::ForFirstCommit,
+        }
+    }
+
+    fn follower_waits_for(&self, status: &RaftStatus, silent: Duration) -> Waiting {
+        let Some(leader) = &status.leader else {
+            return Waiting::ForLeader;
+        };
+        // Raft goes on naming a leader that fell silent.
+        let silence = self.node.leader_silent_for();
+        let is_heard = silence <= silent;
+        if let Some(too_large) = status.snapshots_refused.get(leader)
+            && is_heard
+        {
+            return Waiting::ForSnapshot {
+                from: leader.clone(),
+                too_large: *too_large,
+            };
+        }
+        let leads_still = is_heard || silence <= self.node.engine.leader_silent_at_most();
+        let pending = self.node.engine.change_pending();
+        if let [before, .., after] = &status.membership.joint[..]
+            && pending.is_some_and(|pending| pending > silent)
+            && leads_still
+        {
+            return Waiting::ForChange {
+                before: before.clone(),
+                after: after.clone(),
+                missing: Vec::new(),
+            };
+        }
+        if is_heard {
+            Waiting::No
+        } else {
+            Waiting::ForLeader
         }
     }
 

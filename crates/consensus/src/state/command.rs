@@ -11,6 +11,7 @@ use std::fmt;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::hidden::Hidden;
 use crate::ids::{Incarnation, NodeId, PeerId};
 
 /// A node, on the wire and in the log.
@@ -75,6 +76,7 @@ pub(crate) enum Body {
 
 /// An action of the game.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct Act {
     #[prost(string, tag = "1")]
     pub client: String,
@@ -91,6 +93,19 @@ pub(crate) struct Act {
     /// The peer the action came from, as the leader verified it.
     #[prost(string, tag = "6")]
     pub owner: String,
+}
+
+impl fmt::Debug for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Act")
+            .field("client", &self.client)
+            .field("session", &self.session)
+            .field("serial", &self.serial)
+            .field("expected_turn", &self.expected_turn)
+            .field("action", &Hidden(self.action.len()))
+            .field("owner", &self.owner)
+            .finish()
+    }
 }
 
 /// Begins or continues a client's session.
@@ -215,19 +230,34 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
 
     #[test]
-    fn a_secret_is_in_no_command_that_is_shown() {
-        let secret = Bytes::from_static(b"an open secret, of 32 bytes, sir");
+    fn neither_a_secret_nor_an_action_is_in_a_command_that_is_shown() {
         let configure = Configure {
-            secret: secret.clone(),
+            secret: Bytes::from_static(SECRET),
             seats: 77,
             ..Configure::default()
         };
-        let shown = format!("{:?}", Command::new(0, Body::Configure(configure)));
-        assert!(shown.contains("77"), "{shown}");
-        assert!(!shown.contains("secret"), "{shown}");
-        let numbers = format!("{:?}", secret.to_vec());
-        assert!(!shown.contains(numbers.trim_matches(['[', ']'])), "{shown}");
+        let act = Act {
+            serial: 77,
+            action: Bytes::from_static(SECRET),
+            ..Act::default()
+        };
+        for body in [Body::Configure(configure), Body::Act(act)] {
+            let command = Command::new(0, body);
+            hides_it(&command);
+            let shown = format!("{command:?}");
+            assert!(shown.contains("77"), "{shown}");
+        }
+        let act = plain::PlainAct {
+            client: "ann",
+            session: 1,
+            serial: 77,
+            expected_turn: None,
+            action: SECRET,
+            owner: "ann",
+        };
+        hides_it(&act);
     }
 }

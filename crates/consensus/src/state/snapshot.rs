@@ -15,10 +15,12 @@ use super::sessions::{
 use super::votes::POINTS_MAX;
 use super::{Deadline, Replica, Settings};
 use crate::game::Malformed;
+use crate::hidden::Hidden;
 use crate::ids::{ClientId, PeerId, SessionId};
 use crate::lobby::proof::Secret;
 
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 struct StateMsg {
     #[prost(uint64, tag = "1")]
     now_ms: u64,
@@ -40,6 +42,17 @@ struct StateMsg {
     ended: Vec<EndedMsg>,
     #[prost(message, repeated, tag = "10")]
     owners: Vec<OwnerMsg>,
+}
+
+impl fmt::Debug for StateMsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateMsg")
+            .field("now_ms", &self.now_ms)
+            .field("turn", &self.turn)
+            .field("settings", &self.settings)
+            .field("game", &self.game.as_ref().map(|game| Hidden(game.len())))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A session that ended.
@@ -497,6 +510,28 @@ fn sessions(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
+
+    #[test]
+    fn a_state_shows_neither_the_secret_nor_the_game() {
+        let settings = SettingsMsg {
+            secret: Bytes::from_static(SECRET),
+            ..SettingsMsg::default()
+        };
+        hides_it(&settings);
+        let state = StateMsg {
+            turn: 77,
+            settings: Some(settings),
+            game: Some(Bytes::from_static(SECRET)),
+            ..StateMsg::default()
+        };
+        hides_it(&state);
+        let shown = format!("{state:?}");
+        assert!(
+            shown.contains("77") && shown.contains("32 bytes"),
+            "{shown}"
+        );
+    }
 
     fn is_read(highest: u64, serials: &[u64]) -> bool {
         let result = |serial: &u64| KeptMsg {

@@ -150,6 +150,8 @@ pub struct Counters {
     pub partitions: u64,
     /// Links that were cut in one direction.
     pub one_way: u64,
+    /// Leaders that were cut off from everybody but one.
+    pub left_with_one: u64,
     /// Frames lost on links that were cut.
     pub cut_frames: u64,
     /// Frames lost elsewhere.
@@ -238,7 +240,7 @@ pub struct Counters {
 
 impl Counters {
     /// How many counts there are.
-    pub const LEN: usize = 47;
+    pub const LEN: usize = 48;
 
     /// Each count with its name.
     #[must_use]
@@ -249,6 +251,7 @@ impl Counters {
             ("restart", self.restarts),
             ("partition", self.partitions),
             ("one-way partition", self.one_way),
+            ("leader that only one hears", self.left_with_one),
             ("frame cut off", self.cut_frames),
             ("frame lost", self.lost_frames),
             ("frame repeated", self.repeated_frames),

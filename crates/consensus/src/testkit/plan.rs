@@ -28,6 +28,8 @@ pub enum What {
     Isolate(usize),
     /// Whoever leads neither sends nor hears.
     IsolateLeader,
+    /// Whoever leads neither sends to nor hears anybody but this node.
+    LeaveLeader(usize),
     /// A sync of this node's disk takes this many milliseconds.
     SlowDisk(usize, u64),
     /// So many frames in a thousand are lost.
@@ -94,7 +96,8 @@ fn fault(dice: &mut Dice, nodes: usize) -> (What, u64, u64) {
         6 => (What::PowerCut(dice.next()), 20, 100),
         7 => (What::OneWay(node, other), 50, 400),
         8 => (What::Isolate(node), 50, 700),
-        9..=10 => (What::IsolateLeader, 50, 500),
+        9 => (What::IsolateLeader, 50, 500),
+        10 => (What::LeaveLeader(other), 50, 1000),
         11..=12 => (What::SlowDisk(node, dice.range(5, 60)), 100, 500),
         13 => (What::Loss(dice.range(20, 250)), 50, 400),
         14 => (What::SlowNet(dice.range(2, 25)), 50, 300),

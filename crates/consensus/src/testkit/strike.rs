@@ -26,9 +26,10 @@ impl Run {
         *all = (*all).max(until + EXCUSED_MS);
     }
 
-    fn isolate(&mut self, node: usize, until: u64) {
+    /// Cuts a node off from everybody but `kept`.
+    fn isolate(&mut self, node: usize, kept: Option<usize>, until: u64) {
         for other in 0..self.machines.len() {
-            if other != node {
+            if other != node && Some(other) != kept {
                 for (from, to) in [(node, other), (other, node)] {
                     self.net.cut(from, to, true);
                     self.undo.push((until, Undo::Heal(from, to)));
@@ -61,10 +62,16 @@ impl Run {
                 self.excuse(to, until);
                 self.world.facts().counters.one_way += 1;
             }
-            What::Isolate(node) => self.isolate(node, until),
+            What::Isolate(node) => self.isolate(node, None, until),
             What::IsolateLeader => {
                 if let Some(node) = self.leader() {
-                    self.isolate(node, until);
+                    self.isolate(node, None, until);
+                }
+            }
+            What::LeaveLeader(kept) => {
+                if let Some(node) = self.leader().filter(|node| *node != kept) {
+                    self.isolate(node, Some(kept), until);
+                    self.world.facts().counters.left_with_one += 1;
                 }
             }
             What::SlowDisk(node, ms) => {

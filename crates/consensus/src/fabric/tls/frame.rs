@@ -10,6 +10,8 @@
 //!
 //! The bytes are in `docs/FORMATS.md`, "Frames between machines". No I/O here.
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
@@ -19,6 +21,7 @@ use prost::{DecodeError, Message};
 
 use super::arbiter::Kind;
 use crate::fabric::{FRAME_BYTES_MAX, Lane};
+use crate::hidden::Hidden;
 use crate::ids::{GameId, PeerId};
 
 /// The version this code speaks, in its Hello.
@@ -130,7 +133,7 @@ pub(super) struct Hello {
 }
 
 /// A frame whose fields were checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     Hello(Hello),
     Data {
@@ -141,6 +144,29 @@ pub(super) enum Frame {
     Ping(u64),
     Pong(u64),
     Bye(Bye),
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello(hello) => f.debug_tuple("Hello").field(hello).finish(),
+            Self::Data {
+                game,
+                lane,
+                payloads,
+            } => {
+                let hidden: Vec<_> = payloads.iter().map(|p| Hidden(p.len())).collect();
+                f.debug_struct("Data")
+                    .field("game", game)
+                    .field("lane", lane)
+                    .field("payloads", &hidden)
+                    .finish()
+            }
+            Self::Ping(nonce) => f.debug_tuple("Ping").field(nonce).finish(),
+            Self::Pong(nonce) => f.debug_tuple("Pong").field(nonce).finish(),
+            Self::Bye(bye) => f.debug_tuple("Bye").field(bye).finish(),
+        }
+    }
 }
 
 /// Bytes that are no frame: the connection they came on is closed.
@@ -371,6 +397,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
     use crate::ids::{NAME_BYTES_MAX, PEER_ID_BYTES_MAX};
 
     fn decoder() -> Decoder {
@@ -385,6 +412,21 @@ mod tests {
             lane: Lane::Raft,
             payloads: vec![vec![7; len].into()],
         }
+    }
+
+    #[test]
+    fn what_a_frame_carries_is_shown_by_its_length() {
+        let frame = Frame::Data {
+            game: GameId::new("chess").unwrap(),
+            lane: Lane::Raft,
+            payloads: vec![Bytes::from_static(SECRET)],
+        };
+        hides_it(&frame);
+        let shown = format!("{frame:?}");
+        assert!(
+            shown.contains("chess") && shown.contains("32 bytes"),
+            "{shown}"
+        );
     }
 
     fn bytes_of(frame: Frame) -> BytesMut {

@@ -7,6 +7,7 @@
 //! - only the connection attached last takes frames, so one that was replaced writes none.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,14 +15,25 @@ use tokio::sync::Notify;
 
 use super::frame::{PACKED_BYTES_MAX, PACKED_MAX};
 use crate::fabric::{Lane, QueueLimits};
+use crate::hidden::Hidden;
 use crate::ids::GameId;
 
 /// A frame on its way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Parcel {
     pub(super) game: GameId,
     pub(super) lane: Lane,
     pub(super) payload: Bytes,
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parcel")
+            .field("game", &self.game)
+            .field("lane", &self.lane)
+            .field("payload", &Hidden(self.payload.len()))
+            .finish()
+    }
 }
 
 /// What became of a frame that was pushed.
@@ -156,6 +168,7 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
 
     fn parcel(lane: Lane, n: u8, len: usize) -> Parcel {
         Parcel {
@@ -163,6 +176,17 @@ mod tests {
             lane,
             payload: vec![n; len].into(),
         }
+    }
+
+    #[test]
+    fn a_parcel_is_shown_by_its_length() {
+        let parcel = Parcel {
+            payload: Bytes::from_static(SECRET),
+            ..parcel(Lane::Raft, 1, 1)
+        };
+        hides_it(&parcel);
+        let shown = format!("{parcel:?}");
+        assert!(shown.contains("32 bytes"), "{shown}");
     }
 
     fn limits(frames_max: usize, bytes_max: usize) -> QueueLimits {

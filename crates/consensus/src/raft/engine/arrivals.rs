@@ -10,10 +10,12 @@
 //! No clock here: each event says what time it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::hidden::Hidden;
 use crate::ids::NodeId;
 use crate::log::Position;
 
@@ -31,7 +33,7 @@ pub(super) struct Transfer {
 }
 
 /// What became of a piece.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum Piece {
     /// The next one must begin here.
     Next(u64),
@@ -41,13 +43,33 @@ pub(super) enum Piece {
     TooLarge,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Next(at) => f.debug_tuple("Next").field(at).finish(),
+            Self::Whole(data) => f.debug_tuple("Whole").field(&Hidden(data.len())).finish(),
+            Self::TooLarge => f.write_str("TooLarge"),
+        }
+    }
+}
+
 struct Arriving {
     transfer: Transfer,
     data: BytesMut,
     last: Duration,
     /// Whether the sender was a member by our own log when a piece of it came.
     was_member: bool,
+}
+
+impl fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arriving")
+            .field("transfer", &self.transfer)
+            .field("data", &Hidden(self.data.len()))
+            .field("last", &self.last)
+            .field("was_member", &self.was_member)
+            .finish()
+    }
 }
 
 /// The halves of one node.
@@ -155,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hidden::tests::{SECRET, hides_it};
     use crate::ids::{Incarnation, PeerId};
 
     const IDLE_MAX: Duration = Duration::from_millis(100);
@@ -199,6 +222,17 @@ mod tests {
             Piece::Whole(Bytes::from_static(b"abcde"))
         );
         assert_eq!(arrivals.held(), (0, 0));
+    }
+
+    #[test]
+    fn what_arrived_is_shown_by_its_length() {
+        let mut arrivals = Arrivals::new(100, IDLE_MAX);
+        let whole = transfer(1, SECRET.len() as u64);
+        let next = arrivals.take(&node(1), whole, 0, &SECRET[..20], true, ms(0));
+        assert_eq!(next, Piece::Next(20));
+        hides_it(&arrivals);
+        assert!(format!("{arrivals:?}").contains("20 bytes"));
+        hides_it(&arrivals.take(&node(1), whole, 20, &SECRET[20..], true, ms(0)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - a status, a trace and the halves of snapshots that arrive change in one place, in one order;
-//! - a leader that no majority has answered within the lease is not called one.
+//! - a leader that no majority has answered within the lease is not called one, and is hushed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use openraft_rt::watch::WatchReceiver as _;
 use super::super::{ChangeError, Progress, RaftNumbers, RaftStatus, Role, Tracer};
 use super::answered::Answered;
 use super::arrivals::Arrivals;
+use super::quorum::{Heard, Hush, Pending};
 use super::refusals::Refusals;
 use super::{Raft, machine, stopped, types};
 use crate::log::LogStore;
@@ -30,6 +31,7 @@ pub(super) struct Told {
     pub(super) traced: watch::Sender<u64>,
     /// The term this node leads in and the first entry of it, once one of that term is committed.
     term_start: Arc<Mutex<Option<(u64, u64)>>>,
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl Told {
@@ -40,6 +42,7 @@ impl Told {
             tracer: Arc::default(),
             traced: watch::channel(0).0,
             term_start: Arc::default(),
+            pending: Arc::default(),
         }
     }
 
@@ -47,9 +50,20 @@ impl Told {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the members have been in the log without being known to be committed.
+    pub(super) fn change_pending(&self, now: Duration) -> Option<Duration> {
+        self.pending().since(now)
+    }
+
     pub(super) fn look(&self, at: Duration, raft: &Raft, status: &RaftStatus) {
         let from = self.committed_from(raft).map(|index| index + 1);
         let numbers = numbers_of(raft, &self.too_large);
+        let committed = status.membership_committed;
+        self.pending().look(at, status.membership_index, committed);
         let mut tracer = self.tracer();
         if tracer.look(at, status, &numbers, from) {
             self.traced.set(tracer.last());
@@ -156,6 +170,7 @@ pub(super) struct Follow {
     pub(super) again: Duration,
     pub(super) lease: Duration,
     pub(super) led: Led,
+    pub(super) hush: Hush,
     pub(super) told: Told,
 }
 
@@ -165,6 +180,7 @@ impl Follow {
         let mut refused = self.refusals.changes();
         loop {
             let status = self.led.status_of(&self.raft, &self.refusals, self.lease);
+            self.hush.set(status.role == Role::StaleLeader);
             self.refusals.keep_to(&status);
             self.answered.keep_to(&status.membership);
             self.arrivals
@@ -219,12 +235,12 @@ impl Led {
                 let (_, since) = *self
                     .0
                     .insert(led.unwrap_or_else(|| (term, tokio::time::Instant::now())));
-                let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-                let confirmed = acked.is_some_and(|ago| ago <= lease)
-                    || since.elapsed() <= lease
-                    // Nobody else has a say.
-                    || (!membership.is_joint() && membership.voters.iter().eq([&metrics.id]));
-                if confirmed {
+                let heard = Heard {
+                    acked: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()),
+                    led: since.elapsed(),
+                    alone: !membership.is_joint() && membership.voters.iter().eq([&metrics.id]),
+                };
+                if heard.is_confirmed(lease) {
                     Role::Leader
                 } else {
                     Role::StaleLeader

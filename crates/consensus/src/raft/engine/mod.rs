@@ -4,8 +4,9 @@
 //! - pre-vote is off, and a network that lacks it grants: it is on, and ours asks;
 //! - a leader that restarts takes its term up again, and may have lost unsynced entries of it: that
 //!   is off, it stands for election like any other;
-//! - a leader cut off stays one: ours is [`Role::StaleLeader`] once no majority has answered within
-//!   the upper election timeout, and callers put their own deadline on a submit;
+//! - a leader cut off stays one, and goes on speaking: ours is [`Role::StaleLeader`] once no majority
+//!   has answered within the upper election timeout, says next to nothing from then on (`quorum`),
+//!   and callers put their own deadline on a submit;
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
 //!   the learner acknowledged instead;
 //! - a leader that hands over refuses everything from then on, and nothing but another leader ends
@@ -21,6 +22,7 @@ mod follow;
 mod inbound;
 mod machine;
 mod network;
+mod quorum;
 mod refusals;
 mod runtime;
 mod store;
@@ -63,6 +65,7 @@ use arrivals::Arrivals;
 use follow::{Follow, Led, Told, numbers_of, still_so};
 use inbound::Terms;
 pub(crate) use machine::{Shared as SharedReplica, lock};
+use quorum::Hush;
 use refusals::Refusals;
 pub use runtime::seeded as simulated;
 use types::{Opaque, Types};
@@ -146,6 +149,7 @@ pub(crate) struct Engine {
     lease: Duration,
     /// Held while a node is taken out: leadership that is handed to it meanwhile would be nobody's.
     removing: Arc<tokio::sync::Mutex<()>>,
+    silent_at_most: Duration,
     /// Every task of ours. Dropped with the engine, they are aborted.
     tasks: Mutex<JoinSet<()>>,
     told: Told,
@@ -180,6 +184,7 @@ impl Engine {
             // A leader that comes back may have lost entries it had sent and not synced: taking its
             // term up again, it would write others in their place.
             enable_leader_restore: Some(false),
+            quorum_loss_probe_interval: Some(quorum::probe_ms(&timing)),
             backoff: format!(
                 "{}ms ..{}ms",
                 timing.heartbeat_ms.max(1),
@@ -235,6 +240,7 @@ impl Engine {
         let arrivals = Arrivals::new(bytes_max, chunk_timeout * 4);
         let arrivals = Arc::new(Mutex::new(arrivals));
         let began = tokio::time::Instant::now();
+        let hush = Hush::default();
         let network = network::Network {
             me: parts.me.clone(),
             caller: parts.caller,
@@ -243,6 +249,7 @@ impl Engine {
             refusals: refusals.clone(),
             terms: terms.clone(),
             answered: answered.clone(),
+            hush: hush.clone(),
         };
         let store = store::Store {
             log: parts.log.clone(),
@@ -269,6 +276,7 @@ impl Engine {
             again: timing.heartbeat(),
             lease: timing.election_max(),
             led,
+            hush,
             told: told.clone(),
         };
         tasks.spawn(follow.run());
@@ -292,6 +300,7 @@ impl Engine {
             heartbeat: timing.heartbeat(),
             lease: timing.election_max(),
             removing: Arc::default(),
+            silent_at_most: quorum::silent_at_most(&timing),
             tasks: Mutex::new(tasks),
             told,
         };
@@ -316,6 +325,18 @@ impl Engine {
     /// Answers of other nodes that could not be true.
     pub(crate) fn false_answers(&self) -> u64 {
         self.answered.refused()
+    }
+
+    /// How long the members have been in this node's log without being known to be committed; `None`
+    /// when they are.
+    pub(crate) fn change_pending(&self) -> Option<Duration> {
+        self.told.change_pending(self.began.elapsed())
+    }
+
+    /// The longest a leader that still leads says nothing to who can hear it: without a majority it
+    /// speaks by turns.
+    pub(crate) fn leader_silent_at_most(&self) -> Duration {
+        self.silent_at_most
     }
 
     /// What the node did from an entry of its trace on.

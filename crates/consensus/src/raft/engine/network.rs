@@ -15,6 +15,7 @@ use openraft::{EmptyNode, OptionalSend};
 
 use super::answered::{Answered, SENT_AGAIN_MAX};
 use super::inbound::Terms;
+use super::quorum::Hush;
 use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
 use crate::game::Malformed;
@@ -32,6 +33,7 @@ pub struct Network {
     pub refusals: Refusals,
     pub terms: Terms,
     pub answered: Answered,
+    pub hush: Hush,
 }
 
 /// The way to one node.
@@ -61,6 +63,8 @@ enum Unanswered {
     TooLarge(SnapshotTooLarge),
     #[error("the snapshot is not wanted any more")]
     Cancelled,
+    #[error("no majority answers, so nothing is sent")]
+    NoQuorum,
 }
 
 impl From<Malformed> for Unanswered {
@@ -72,6 +76,12 @@ impl From<Malformed> for Unanswered {
 impl Way {
     async fn call(&self, body: Body, timeout: Duration) -> Result<Body, Unanswered> {
         Ok(self.network.caller.call(&self.to, body, timeout).await?)
+    }
+
+    /// Entries and snapshots wait for a majority to answer.
+    fn may_send(&self) -> Result<(), Unanswered> {
+        let silent = self.network.hush.is_on();
+        (!silent).then_some(()).ok_or(Unanswered::NoQuorum)
     }
 
     fn error(&self, action: RPCTypes, timeout: Duration, error: Unanswered) -> RPCError<Types> {
@@ -130,6 +140,7 @@ impl Way {
         let mut sent_again = 0;
         loop {
             let asked_only = asks;
+            self.may_send()?;
             let chunk_bytes = if std::mem::take(&mut asks) {
                 0
             } else {
@@ -191,6 +202,9 @@ impl RaftNetworkV2<Types> for Way {
             commit: rpc.leader_commit.as_ref().map(at),
         });
         let answered = async {
+            if !rpc.entries.is_empty() {
+                self.may_send()?;
+            }
             let Body::Appended(appended) = self.call(append, timeout).await? else {
                 return Err(Unanswered::Malformed);
             };
@@ -283,13 +297,17 @@ impl RaftNetworkV2<Types> for Way {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
+    use openraft::EntryPayload;
 
     use super::super::inbound::TERM_JUMP_MAX;
+    use super::super::types::{Entry, Meta};
     use super::*;
     use crate::ids::{Incarnation, PeerId};
-    use crate::raft::wire::Voted;
+    use crate::raft::wire::{Appended, At, Voted};
 
     /// Votes for nobody, and says it is in this term.
     struct InTerm(u64);
@@ -313,6 +331,77 @@ mod tests {
         }
     }
 
+    /// Takes every append, and counts what it is asked.
+    #[derive(Default)]
+    struct Takes(AtomicUsize);
+
+    impl Caller for Takes {
+        fn call(
+            &self,
+            _: &NodeId,
+            _: Body,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Body, CallError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            futures_util::future::ready(Ok(Body::Appended(Appended::default()))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hushed_leader_sends_heartbeats_and_neither_entries_nor_snapshots() {
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        let takes = Arc::new(Takes::default());
+        let hush = Hush::default();
+        let network = Network {
+            me: node("ann"),
+            caller: takes.clone(),
+            chunk_bytes: 1,
+            chunk_timeout: Duration::from_secs(1),
+            refusals: Refusals::new(),
+            terms: Terms::new(3),
+            hush: hush.clone(),
+        };
+        let mut way = Way {
+            network,
+            to: node("bob"),
+        };
+        let vote = Vote::new_committed(3, node("ann"));
+        let id = id_of(At { index: 1, term: 3 });
+        let append = |entries| AppendEntriesRequest::<Types> {
+            vote: vote.clone(),
+            prev_log_id: None,
+            entries,
+            leader_commit: None,
+        };
+        let entry = Entry {
+            log_id: id,
+            payload: EntryPayload::Blank,
+        };
+        let snapshot = Snapshot {
+            meta: Meta {
+                last_log_id: Some(id),
+                ..Meta::default()
+            },
+            snapshot: Bytes::new(),
+        };
+        for (hushed, sent) in [(true, 1), (false, 4)] {
+            hush.set(hushed);
+            let option = || RPCOption::new(Duration::from_secs(1));
+            let heartbeat = way.append_entries(append(vec![]), option()).await;
+            assert!(heartbeat.is_ok());
+            let entries = way.append_entries(append(vec![entry.clone()]), option());
+            let entries = entries.await;
+            assert_eq!(entries.is_err(), hushed);
+            if hushed {
+                assert!(matches!(entries, Err(RPCError::Unreachable(_))));
+            }
+            let never = std::future::pending();
+            let snapshot = way.full_snapshot(vote.clone(), snapshot.clone(), never, option());
+            assert!(snapshot.await.is_err(), "not this answer either");
+            assert_eq!(takes.0.load(Ordering::Relaxed), sent, "{hushed}");
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_carries_the_term_as_far_as_a_request_may_and_no_further() {
         let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
@@ -325,6 +414,7 @@ mod tests {
                 refusals: Refusals::new(),
                 terms: Terms::new(3),
                 answered: Answered::default(),
+                hush: Hush::default(),
             };
             let way = Way {
                 network,

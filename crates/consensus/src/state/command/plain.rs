@@ -6,13 +6,16 @@
 //! - what is read is what `Command` reads. Anything that is not laid out as it writes it is left to
 //!   `Command`: [`read`] answers `None`.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::{Act, Body, Command};
+use crate::hidden::Hidden;
 
 /// An action where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlainAct<'a> {
     pub client: &'a str,
     pub session: u64,
@@ -20,6 +23,19 @@ pub(crate) struct PlainAct<'a> {
     pub expected_turn: Option<u64>,
     pub action: &'a [u8],
     pub owner: &'a str,
+}
+
+impl fmt::Debug for PlainAct<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainAct")
+            .field("client", &self.client)
+            .field("session", &self.session)
+            .field("serial", &self.serial)
+            .field("expected_turn", &self.expected_turn)
+            .field("action", &Hidden(self.action.len()))
+            .field("owner", &self.owner)
+            .finish()
+    }
 }
 
 /// A command that gets its stamp when it is written down, each time another one.
