@@ -19,7 +19,7 @@ pub struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     from: u64,
-    /// Which scenario: mixed, roster, hosted, three, five or long.
+    /// Which scenario: mixed, roster, hosted, estranged, three, five or long.
     #[arg(long, default_value = "mixed")]
     scenario: String,
     /// A bug to plant, to see that it is found; a name there is not lists them.

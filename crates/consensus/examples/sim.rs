@@ -42,12 +42,16 @@ fn asked() -> Result<Asked, String> {
                 "mixed" => asked.scenario.setting = Setting::Mixed,
                 "roster" => asked.scenario.setting = Setting::Roster,
                 "hosted" => asked.scenario.setting = Setting::Hosted,
+                "estranged" => asked.scenario.setting = Setting::Estranged,
                 "three" | "five" => {
                     asked.scenario.setting = Setting::Roster;
                     asked.scenario.nodes = Some(if value == "three" { 3 } else { 5 });
                 }
                 "long" => asked.scenario.chaos_ms = 20_000,
-                _ => return Err("scenarios: mixed, roster, hosted, three, five, long".to_owned()),
+                _ => {
+                    let all = "mixed, roster, hosted, estranged, three, five, long";
+                    return Err(format!("scenarios: {all}"));
+                }
             },
             "--plant" => {
                 let found = Plant::ALL.iter().find(|(name, _)| *name == value);

@@ -83,3 +83,25 @@ fn a_speculative_sequencer_that_matches_by_value_is_found() {
     let invariants = ["SpeculativePlayer"];
     found(Plant::MatchByValue, Setting::Roster, &invariants);
 }
+
+#[test]
+fn a_proof_that_is_believed_beside_a_leader_is_found() {
+    let invariants = ["LeaderCompleteness", "StateMachineSafety", "LogMatching"];
+    let plant = Plant::ProofBelievedWhileLed;
+    found(plant, Setting::Estranged, &invariants);
+}
+
+#[test]
+fn a_proof_that_nobody_takes_is_found() {
+    found(Plant::ProofNeverTaken, Setting::Estranged, &["Progress"]);
+}
+
+#[test]
+fn an_app_frame_that_is_passed_on_is_found() {
+    found(Plant::AppRelay, Setting::Mixed, &["AppChannels"]);
+}
+
+#[test]
+fn an_app_frame_in_another_channel_is_found() {
+    found(Plant::WrongChannel, Setting::Mixed, &["AppChannels"]);
+}

@@ -162,6 +162,12 @@ impl<T> Pusher<T> {
         self.0.ready.notify_one();
     }
 
+    /// Items that wait for the reader.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().items.len()
+    }
+
     /// Items given up so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)

@@ -42,6 +42,17 @@ impl Node {
         !self.engine.leads() && self.leader_silent_for() >= self.timing.election_max() * 3
     }
 
+    /// Whether a proof is looked at.
+    fn takes_proofs(&self) -> bool {
+        (self.hears_no_leader() || self.planted.proof_while_led) && !self.planted.no_proofs
+    }
+
+    /// What Raft asked so far, answered for no more than its asker's proof.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn heard_by_proof(&self) -> u64 {
+        self.by_proof.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// This node leads, or did until now: from here on it waits for another leader as any node does.
     pub(crate) fn hears_itself(&self) {
         *guard(&self.heard) = self.clock.now();
@@ -102,9 +113,11 @@ impl Node {
         let member = status.borrow().membership.contains(from);
         member
             || guard(&self.trusted).contains(from)
-            || (guard(&self.proved).contains(from) && self.hears_no_leader())
+            || (guard(&self.proved).contains(from) && self.takes_proofs())
     }
 
+    /// Whether this node answers what Raft asks in `from`'s name. Counts what it does for a proof
+    /// alone.
     pub(super) fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
         let status = self.engine.status();
         let status = status.borrow();
@@ -114,8 +127,14 @@ impl Node {
             _ if guard(&self.trusted).contains(from) => true,
             // A member may have been given a vote, and lead, while this node was cut off.
             _ => {
-                let known = status.membership.contains(from) || guard(&self.proved).contains(from);
-                known && self.hears_no_leader()
+                if status.membership.contains(from) && self.hears_no_leader() {
+                    return true;
+                }
+                let by_proof = guard(&self.proved).contains(from) && self.takes_proofs();
+                if by_proof {
+                    count(&self.by_proof);
+                }
+                by_proof
             }
         }
     }
@@ -152,7 +171,7 @@ impl Node {
         let (Some(proof), Some(session)) = (proof, self.rpc.session()) else {
             return false;
         };
-        self.hears_no_leader()
+        self.takes_proofs()
             && (self.secret())
                 .is_some_and(|secret| secret.proves(session, from, &self.me().peer, proof))
     }
@@ -160,7 +179,7 @@ impl Node {
     /// Takes Raft's frames of a node too that has shown that it was let into the session, for as
     /// long as no leader is heard.
     pub(crate) fn meet(&self, node: &NodeId) {
-        if self.hears_no_leader() {
+        if self.takes_proofs() {
             take_in(&mut guard(&self.proved), node);
         }
     }
@@ -168,7 +187,7 @@ impl Node {
     /// A claim shows who makes it: whom it names is met, if it is shown to be let in. Counts a proof
     /// that is none, where one would be taken.
     pub(crate) fn meet_holder(&self, from: &PeerId, holder: &NodeId, proof: Option<&Proof>) {
-        if proof.is_none() || !self.hears_no_leader() {
+        if proof.is_none() || !self.takes_proofs() {
             return;
         }
         if holder.peer == *from && self.is_proved(from, proof) {

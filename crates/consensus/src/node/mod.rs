@@ -40,6 +40,7 @@ use crate::log::LogStore;
 use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
 use crate::raft::{SharedReplica, lock};
+use crate::state::Planted;
 use crate::state::command::{Configure, NodeMsg};
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
@@ -179,6 +180,9 @@ pub(crate) struct Node {
     /// Nodes that showed that they were let in once, and nothing else says are members. They count
     /// only while no leader is heard.
     proved: Mutex<BTreeSet<NodeId>>,
+    /// What Raft asked, answered for a proof alone.
+    by_proof: AtomicU64,
+    planted: Planted,
     /// What the log's first settings hold, as far as it was looked for in the log itself.
     secret_in_log: Mutex<SecretInLog>,
     tasks: Mutex<Option<JoinSet<()>>>,
@@ -201,6 +205,7 @@ impl Node {
             Identity::Automatic => ClientId::new(format!("{AUTOMATIC}{me}"))
                 .unwrap_or_else(|_| unreachable!("a node's name fits a client's")),
         };
+        let planted = lock(parts.engine.replica()).planted;
         let node = Arc::new(Self {
             replica: parts.engine.replica().clone(),
             engine: parts.engine,
@@ -225,6 +230,8 @@ impl Node {
             trusted: Mutex::new(parts.trusted),
             company: Mutex::default(),
             proved: Mutex::default(),
+            by_proof: AtomicU64::new(0),
+            planted,
             secret_in_log: Mutex::default(),
             tasks: Mutex::new(None),
             runtime: Handle::current(),

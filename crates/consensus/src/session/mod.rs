@@ -194,6 +194,12 @@ impl<G: Game> GameSession<G> {
         self.channels.unknown()
     }
 
+    /// App frames of peers that are no members, as far as this node knew.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn turned_away_app_frames(&self) -> u64 {
+        self.channels.turned_away()
+    }
+
     /// Connected peers, and how the fabric verified each.
     #[must_use]
     pub fn principals(&self) -> Watch<Peers> {

@@ -140,6 +140,14 @@ pub(crate) struct Planted {
     pub lowest_id_hosts: bool,
     /// A learner gets its vote whatever it has of the log.
     pub promote_at_once: bool,
+    /// A proof counts also while a leader is heard.
+    pub proof_while_led: bool,
+    /// No proof counts.
+    pub no_proofs: bool,
+    /// What is heard on an app channel is passed on.
+    pub relays: bool,
+    /// An app frame goes to the first channel there is.
+    pub any_channel: bool,
 }
 
 /// The index a game sees: entries count from 1.

@@ -174,7 +174,7 @@ impl<G: Game> Cluster<G> {
             .collect::<Result<_, NameError>>()
             .map_err(set_up)?;
         let (world, begun) = runtime.block_on(async { (World::new(nodes), Instant::now()) });
-        let net = SimNet::new(Dice::new(seed, 3), names.clone());
+        let net = SimNet::new(Dice::new(seed, 3), names.clone(), None);
         net.heal();
         let place = |name| Place {
             name,
@@ -217,7 +217,7 @@ impl<G: Game> Cluster<G> {
         let arrive = move || {
             let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             now_ms.store(now, Ordering::Relaxed);
-            net.pump(now, |_, _, _, _| ());
+            net.pump(now, |_| ());
         };
         let last = arrive.clone();
         let pump = async move {

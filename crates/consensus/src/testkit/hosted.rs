@@ -68,7 +68,7 @@ pub(super) fn cast(seed: u64) -> Vec<Part> {
     parts
 }
 
-fn shuffle(parts: &mut [Part], dice: &mut Dice) {
+pub(super) fn shuffle(parts: &mut [Part], dice: &mut Dice) {
     for n in (1..parts.len()).rev() {
         parts.swap(n, dice.range(0, n as u64 + 1) as usize);
     }
@@ -148,7 +148,12 @@ impl Run {
             .chain(&members.learners)
             .all(|node| self.place_of(node).is_some());
         let well = settled
-            && free == 0
+            && free
+                == self
+                    .machines
+                    .iter()
+                    .filter(|machine| machine.for_good)
+                    .count()
             && members.voters == voters
             && members.learners == learners
             && lives;

@@ -8,8 +8,11 @@ use std::time::Duration;
 use super::Plant;
 use super::client::Life;
 use super::dice::Dice;
+use super::estranged;
 use super::game::Ledger;
-use super::machine::{Entry, Machine, Passing, Refused, Running, Skewed, Wish};
+use super::machine::{
+    EVICT_AFTER_MS, Entry, Machine, Passing, Refused, Running, SEATS, Skewed, Wish,
+};
 use super::mirror::Mirror;
 use super::player::Player;
 use super::run::{EXCUSED_MS, NAMES, Run};
@@ -33,6 +36,10 @@ impl Run {
             absolute_voters: plant == Plant::AbsoluteVoterSets,
             lowest_id_hosts: plant == Plant::LowestIdHost,
             promote_at_once: plant == Plant::PromotionWithoutCatchUp,
+            proof_while_led: plant == Plant::ProofBelievedWhileLed,
+            no_proofs: plant == Plant::ProofNeverTaken,
+            relays: plant == Plant::AppRelay,
+            any_channel: plant == Plant::WrongChannel,
         }
     }
 
@@ -74,6 +81,13 @@ impl Run {
             nonce,
             automatic: machine.client.style.automatic,
             early_log: self.scenario.plant == Plant::ReplyBeforeFsync,
+            seats: if self.script.is_some() {
+                estranged::SEATS
+            } else {
+                SEATS
+            },
+            // Whoever is cut off keeps its place, for the script's sake.
+            evict_after: (self.script.is_none()).then_some(Duration::from_millis(EVICT_AFTER_MS)),
             return_at: match self.seed % 8 {
                 7 => ReturnPolicy::FullMembership,
                 _ => ReturnPolicy::Quorum,
@@ -92,7 +106,7 @@ impl Run {
         });
         let mut facts = self.world.facts();
         facts.lobby.begins(&id, kind);
-        facts.talk.noise.remove(&node);
+        facts.books.begins(node);
         facts.counters.restarts += u64::from(lives > 1);
         facts.note(node, 11, &[lives]);
     }
@@ -125,13 +139,15 @@ impl Run {
             Ok(session) => {
                 watcher.open.store(true, Ordering::Relaxed);
                 match self.takes_part(node, &session, &watcher, seed) {
-                    Ok(noise) => {
+                    Ok((talk, noise)) => {
                         self.machines[node].running = Some(Running {
                             session: Arc::new(session),
                             peer,
                             watcher,
                             clock,
+                            talk,
                             noise,
+                            since_ms: self.world.facts().at_ms(),
                         });
                     }
                     Err(why) => {
@@ -171,15 +187,15 @@ impl Run {
         machine.back_at = Some(now + again_ms);
     }
 
-    /// Gives a process that is in the game its client and its talkers. Answers the channel that
-    /// nobody reads.
+    /// Gives a process that is in the game its client and its talkers. Answers the channel that is
+    /// read, and the one that is not.
     fn takes_part(
         &mut self,
         node: usize,
         session: &GameSession<Ledger>,
         watcher: &Arc<Watcher>,
         seed: u64,
-    ) -> Result<AppChannel, String> {
+    ) -> Result<(AppChannel, AppChannel), String> {
         let machine = &mut self.machines[node];
         let plays = machine.wish.kind() == Kind::Player;
         let style = machine.client.style;
@@ -224,8 +240,10 @@ impl Run {
             let flood = talker.clone().flood(noise.clone(), from_ms);
             machine.tasks.spawn(flood);
         }
-        machine.tasks.spawn(talker.speak(talk, Dice::new(seed, 8)));
-        Ok(noise)
+        machine
+            .tasks
+            .spawn(talker.speak(talk.clone(), Dice::new(seed, 8)));
+        Ok((talk, noise))
     }
 
     /// Whether a peer may come back as another node: a server's vote is in the first entry, and a
@@ -258,6 +276,9 @@ impl Run {
     pub(super) fn crash(&mut self, node: usize, seed: u64, back_at: u64) {
         if !self.may_stop(node) {
             return;
+        }
+        if let Some(running) = &self.machines[node].running {
+            self.closes_books(node, running);
         }
         let machine = &mut self.machines[node];
         let stopped = match (machine.running.take(), machine.entering.take()) {
@@ -313,6 +334,9 @@ impl Run {
             return;
         }
         let seed = self.dice.next();
+        if let Some(running) = &self.machines[node].running {
+            self.closes_books(node, running);
+        }
         let machine = &mut self.machines[node];
         let Some(running) = machine.running.take() else {
             return;
@@ -345,7 +369,7 @@ impl Run {
             machine.disk = SimDisk::new();
             machine.incarnation += 1;
             machine.wish = machine.wish.again();
-            machine.back_at = Some(back_at.max(now + 20));
+            machine.back_at = (!machine.for_good).then(|| back_at.max(now + 20));
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::client::{Client, Slot};
 use super::early::EarlyLog;
 use super::game::Ledger;
+use super::ledger::WAITING_MAX;
 use super::net::SimPeer;
-use super::talk::WAITING_MAX;
 use super::world::Watcher;
 use crate::config::{Compaction, Limits, Timing};
 use crate::events::FeedLimits;
@@ -152,6 +152,9 @@ pub(super) struct Entry {
     pub nonce: u64,
     pub automatic: bool,
     pub early_log: bool,
+    /// Of a game that is hosted.
+    pub seats: u32,
+    pub evict_after: Option<Duration>,
     pub return_at: ReturnPolicy,
     pub hooks: Hooks,
 }
@@ -208,7 +211,7 @@ impl Entry {
             },
             admission: AdmissionTiming {
                 alive_within: Duration::from_millis(150),
-                evict_after: Some(Duration::from_millis(EVICT_AFTER_MS)),
+                evict_after: self.evict_after,
                 admit_within: Duration::from_millis(ADMIT_WITHIN_MS),
             },
             ..SessionConfig::new(Arc::new(self.clock), self.nonce)
@@ -234,7 +237,7 @@ impl Entry {
             Wish::Serve => {
                 let options = CoreOptions {
                     core: ServerCore::new(self.servers).map_err(never)?,
-                    seats: SEATS,
+                    seats: self.seats,
                     spectators_max: GALLERY,
                 };
                 serve(port, blueprint, options, config, self.hooks)
@@ -249,7 +252,7 @@ impl Entry {
                     spectators_max: GALLERY,
                     claim_wait: Duration::from_millis(300),
                     return_at: self.return_at,
-                    ..HostOptions::new(SEATS, incarnation)
+                    ..HostOptions::new(self.seats, incarnation)
                 };
                 Ok(host(port, blueprint, options, config, self.hooks).await?)
             }
@@ -270,8 +273,11 @@ pub(super) struct Running {
     pub peer: Arc<SimPeer>,
     pub watcher: Arc<Watcher>,
     pub clock: Skewed,
-    /// The channel that nobody reads.
+    /// The channel that everybody reads, and the one that nobody does.
+    pub talk: AppChannel,
     pub noise: AppChannel,
+    /// When it came in.
+    pub since_ms: u64,
 }
 
 /// A process on its way into the game, or out of it.
@@ -295,6 +301,8 @@ pub(super) struct Machine {
     pub entering: Option<Passing<Result<GameSession<Ledger>, Refused>>>,
     pub leaving: Option<(Passing<bool>, u64)>,
     pub back_at: Option<u64>,
+    /// Whether its peer left and does not come back.
+    pub for_good: bool,
     pub permille: u32,
     pub tasks: JoinSet<()>,
 }

@@ -23,8 +23,9 @@
 //! - `SpeculativeView`: what a player is shown is the agreed state and its own undecided actions;
 //! - `SpeculativePlayer`: so it is at a `SpeculativeSequencer`, which tells of each action what became
 //!   of it, and in the end has nothing pending;
-//! - `AppChannels`: what is heard on a channel was said to who hears it, by the member it is from,
-//!   and of what nobody reads as much waits as may;
+//! - `AppChannels`: what is heard on a channel was said there to who hears it, byte for byte, by the
+//!   member it is from, and as often as it came; every frame is accounted for, from who sent it to
+//!   who heard, lost, dropped or refused it; and of what nobody reads the latest waits;
 //! - `OneHost`: nobody founds a session where one is;
 //! - `AdditiveMembership`: a change of members is about one node;
 //! - `CaughtUp`: who gets a vote has the log as it was when it became a learner;
@@ -38,8 +39,10 @@ mod client;
 mod cluster;
 mod dice;
 mod early;
+mod estranged;
 mod game;
 mod hosted;
+mod ledger;
 mod lives;
 mod lobby;
 mod machine;
@@ -81,11 +84,19 @@ pub enum Plant {
     PromotionWithoutCatchUp,
     /// A player's view takes an event for its own by the action's value.
     MatchByValue,
+    /// Who proves that it was let in once is heard also where a leader is.
+    ProofBelievedWhileLed,
+    /// No proof is believed: who is cut off from all it knew does not come back.
+    ProofNeverTaken,
+    /// A node passes on what it hears on a channel.
+    AppRelay,
+    /// A frame goes to the first channel that is open, whichever it names.
+    WrongChannel,
 }
 
 impl Plant {
     /// Every bug, and the name it goes by.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("high-water-sessions", Self::HighWaterSessions),
         ("timer-per-node", Self::TimerPerNode),
         ("reply-before-fsync", Self::ReplyBeforeFsync),
@@ -94,13 +105,17 @@ impl Plant {
         ("lowest-id-host", Self::LowestIdHost),
         ("promotion-without-catch-up", Self::PromotionWithoutCatchUp),
         ("match-by-value", Self::MatchByValue),
+        ("proof-believed-while-led", Self::ProofBelievedWhileLed),
+        ("proof-never-taken", Self::ProofNeverTaken),
+        ("app-relay", Self::AppRelay),
+        ("wrong-channel", Self::WrongChannel),
     ];
 }
 
 /// How the nodes come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Setting {
-    /// By the roster in three seeds of four, in the fourth hosted.
+    /// By the roster in eleven seeds of sixteen, in four hosted, in one estranged.
     #[default]
     Mixed,
     /// Everybody knows everybody.
@@ -108,6 +123,8 @@ pub enum Setting {
     /// One hosts, others join and watch, leave, are put out and come back as new lives. In one seed
     /// of four servers vote, and nobody hosts.
     Hosted,
+    /// One hosts, and a member is cut off while all the others go and new ones come.
+    Estranged,
 }
 
 /// What kind of run.
@@ -214,6 +231,10 @@ pub struct Counters {
     pub app_to_one: u64,
     /// Frames of a channel nobody reads that had to go.
     pub app_dropped: u64,
+    /// Frames of app channels that a node refused, for their sender was no member it knew.
+    pub app_turned_away: u64,
+    /// Lives that accounted for every app frame that came to them.
+    pub app_books: u64,
     /// Nodes that flooded such a channel through the recovery.
     pub floods: u64,
     /// Frames of app channels by peers that never were members.
@@ -236,11 +257,17 @@ pub struct Counters {
     pub disks_lost: u64,
     /// Peers that left.
     pub leaves: u64,
+    /// What Raft asks, answered for no more than a proof that the asker was let in.
+    pub heard_by_proof: u64,
+    /// Members that were cut off until all they had known were gone, and came back.
+    pub estranged: u64,
+    /// Proofs that somebody who had left showed to who heard a leader.
+    pub shown_while_led: u64,
 }
 
 impl Counters {
     /// How many counts there are.
-    pub const LEN: usize = 48;
+    pub const LEN: usize = 53;
 
     /// Each count with its name.
     #[must_use]
@@ -283,6 +310,8 @@ impl Counters {
             ("app frame heard", self.app_heard),
             ("app frame to one", self.app_to_one),
             ("app frame dropped", self.app_dropped),
+            ("app frame turned away", self.app_turned_away),
+            ("app books closed", self.app_books),
             ("flooded channel", self.floods),
             ("stranger on a channel", self.strangers),
             ("no member to tell", self.no_member_to_tell),
@@ -294,6 +323,9 @@ impl Counters {
             ("place taken over", self.takeovers),
             ("disk lost", self.disks_lost),
             ("leave", self.leaves),
+            ("heard by its proof alone", self.heard_by_proof),
+            ("back among strangers", self.estranged),
+            ("proof shown to who is led", self.shown_while_led),
         ]
     }
 }

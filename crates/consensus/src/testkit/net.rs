@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::dice::Dice;
+use super::ledger::Fate;
+use super::world::World;
 use crate::fabric::{
     Fabric, Inbound, Incoming, Lane, Peers, PortError, Principal, SendError, Switchboard,
 };
@@ -32,6 +34,8 @@ struct State {
     /// Who is at each place now.
     boards: Vec<Option<Switchboard>>,
     names: Vec<PeerId>,
+    /// Who keeps the books of the app channels.
+    world: Option<World>,
     cut: BTreeSet<(usize, usize)>,
     loss: u64,
     extra_ms: u64,
@@ -53,12 +57,22 @@ pub(super) struct NetCounts {
     pub overtaken: u64,
 }
 
+/// A frame that arrives.
+pub(super) struct Arrival<'a> {
+    pub from: usize,
+    pub to: usize,
+    pub lane: Lane,
+    pub frame: &'a Bytes,
+    /// Whether there was anybody to take it.
+    pub taken: bool,
+}
+
 /// The network; clones are the same one.
 #[derive(Clone)]
 pub(super) struct SimNet(Arc<Mutex<State>>);
 
 impl SimNet {
-    pub(super) fn new(dice: Dice, names: Vec<PeerId>) -> Self {
+    pub(super) fn new(dice: Dice, names: Vec<PeerId>, world: Option<World>) -> Self {
         Self(Arc::new(Mutex::new(State {
             dice,
             now_ms: 0,
@@ -66,6 +80,7 @@ impl SimNet {
             flying: BTreeMap::new(),
             boards: names.iter().map(|_| None).collect(),
             names,
+            world,
             cut: BTreeSet::new(),
             loss: 0,
             extra_ms: 0,
@@ -153,9 +168,22 @@ impl SimNet {
         self.lock().calm = false;
     }
 
-    /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame to whom, on which lane,
-    /// and whether anybody took it.
-    pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(usize, Lane, &Bytes, bool)) {
+    /// Frames of a lane that are on their way.
+    pub(super) fn flying(&self, lane: Lane) -> u64 {
+        let state = self.lock();
+        let flying = state.flying.values().filter(|frame| frame.lane == lane);
+        flying.count() as u64
+    }
+
+    /// Delivers a frame at once, past everything the network does to others.
+    pub(super) fn slip(&self, to: usize, game: &GameId, lane: Lane, inbound: Inbound) {
+        if let Some(board) = &self.lock().boards[to] {
+            board.deliver(game, lane, inbound);
+        }
+    }
+
+    /// Delivers what has arrived by `now_ms`, and tells `seen` of each frame.
+    pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(&Arrival<'_>)) {
         let mut state = self.lock();
         state.now_ms = now_ms;
         while let Some(next) = state.flying.first_entry() {
@@ -170,11 +198,17 @@ impl SimNet {
             let overtaken = *last > flying.number;
             *last = flying.number.max(*last);
             state.counts.overtaken += u64::from(overtaken);
-            if let Some(board) = &state.boards[flying.to] {
-                let (lane, frame) = (flying.lane, flying.inbound.frame.clone());
-                let taken = board.deliver(&flying.game, lane, flying.inbound);
-                seen(flying.to, lane, &frame, taken);
-            }
+            let (lane, frame) = (flying.lane, flying.inbound.frame.clone());
+            let board = state.boards[flying.to].as_ref();
+            let taken =
+                board.is_some_and(|board| board.deliver(&flying.game, lane, flying.inbound));
+            seen(&Arrival {
+                from: flying.sent_by,
+                to: flying.to,
+                lane,
+                frame: &frame,
+                taken,
+            });
         }
     }
 }
@@ -191,6 +225,16 @@ pub(super) struct SimPeer {
 }
 
 impl SimPeer {
+    /// Frames of a lane that were dropped before their game looked at them.
+    pub(super) fn overrun(&self, lane: Lane) -> u64 {
+        let stats = self.board.stats();
+        match lane {
+            Lane::Raft => stats.raft.dropped,
+            Lane::Lobby => stats.lobby.dropped,
+            Lane::App => stats.app.dropped,
+        }
+    }
+
     /// The process is gone: nothing it sends leaves, nothing arrives.
     pub(super) fn unplug(&self) {
         self.on.store(false, Ordering::Relaxed);
@@ -222,18 +266,32 @@ impl Fabric for SimPeer {
         }
         let loss = state.loss;
         let spared = state.spared.contains(&self.at) || state.spared.contains(&place);
-        if state.cut.contains(&(self.at, place)) && !spared {
-            state.counts.cut += 1;
-            return Ok(());
-        }
-        if state.dice.permille(loss) && !spared {
-            state.counts.lost += 1;
-            return Ok(());
-        }
-        let copies = if !state.calm && state.dice.permille(15) {
-            2
+        let fate = if state.cut.contains(&(self.at, place)) && !spared {
+            Fate::Cut
+        } else if state.dice.permille(loss) && !spared {
+            Fate::Lost
+        } else if !state.calm && state.dice.permille(15) {
+            Fate::Flies(2)
         } else {
-            1
+            Fate::Flies(1)
+        };
+        if lane == Lane::App
+            && let Some(world) = &state.world
+        {
+            let mut facts = world.facts();
+            let sends = facts.books.sends(self.at, place, &frame, fate);
+            facts.holds("AppChannels", sends);
+        }
+        let copies = match fate {
+            Fate::Cut => {
+                state.counts.cut += 1;
+                return Ok(());
+            }
+            Fate::Lost => {
+                state.counts.lost += 1;
+                return Ok(());
+            }
+            Fate::Flies(copies) => copies,
         };
         state.counts.repeated += copies - 1;
         let number = state.sent + 1;

@@ -66,6 +66,21 @@ pub(super) fn hosted(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
     })
 }
 
+/// The faults of a game whose members come and go by a script, beside it: whoever is there hears
+/// the others, if late.
+pub(super) fn estranged(seed: u64, nodes: usize, chaos_ms: u64) -> Vec<Fault> {
+    let mut dice = Dice::new(seed, 1);
+    let first_ms = dice.range(500, 900);
+    plan(dice, nodes, first_ms..chaos_ms, |dice, nodes| {
+        let node = dice.range(0, nodes as u64) as usize;
+        match dice.range(0, 9) {
+            0 => (What::Loss(dice.range(10, 80)), 50, 200),
+            1 => (What::SlowNet(dice.range(2, 8)), 50, 200),
+            _ => (What::SlowDisk(node, dice.range(1, 15)), 50, 300),
+        }
+    })
+}
+
 fn plan(
     mut dice: Dice,
     nodes: usize,

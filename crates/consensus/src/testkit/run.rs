@@ -9,15 +9,15 @@ use tokio::time::sleep;
 
 use super::client::{Client, Slot, Style};
 use super::dice::Dice;
+use super::estranged::{self, Script};
 use super::hosted::{self, Part};
-use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Running, Wish};
-use super::net::SimNet;
+use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Wish};
+use super::net::{Arrival, SimNet};
 use super::plan::{self, Fault};
 use super::strike::Undo;
-use super::talk::{self, Talk, To};
 use super::world::World;
 use super::{Outcome, Scenario, Setting, Violation};
-use crate::fabric::{Fabric, Lane};
+use crate::fabric::Lane;
 use crate::ids::{GameId, PeerId};
 use crate::log::durable::sim_disk::SimDisk;
 use crate::raft::{Role, simulated};
@@ -28,18 +28,27 @@ pub(super) const EXCUSED_MS: u64 = EVICT_AFTER_MS + ADMIT_WITHIN_MS + 500;
 /// A hosted game begins slowly, and recovers in the time evictions take.
 const HOSTED_MORE_MS: u64 = 1500;
 
-/// What a seed's run is of.
-fn is_hosted(seed: u64, scenario: &Scenario) -> bool {
+/// What a seed's run is of, when it is not mixed.
+fn setting_of(seed: u64, scenario: &Scenario) -> Setting {
     match scenario.setting {
-        Setting::Mixed => seed % 4 == 3,
-        Setting::Roster => false,
-        Setting::Hosted => true,
+        Setting::Mixed => match seed % 16 {
+            3 | 7 | 11 | 15 => Setting::Hosted,
+            9 => Setting::Estranged,
+            _ => Setting::Roster,
+        },
+        setting => setting,
     }
 }
 
+fn is_hosted(seed: u64, scenario: &Scenario) -> bool {
+    setting_of(seed, scenario) != Setting::Roster
+}
+
 fn nodes_of(seed: u64, scenario: &Scenario) -> usize {
-    if is_hosted(seed, scenario) {
-        return hosted::PEERS;
+    match setting_of(seed, scenario) {
+        Setting::Hosted => return hosted::PEERS,
+        Setting::Estranged => return estranged::PEERS,
+        Setting::Mixed | Setting::Roster => {}
     }
     let wanted = scenario.nodes.unwrap_or(if seed % 8 == 5 { 5 } else { 3 });
     wanted.clamp(1, NAMES.len())
@@ -65,10 +74,10 @@ fn flood_of(seed: u64, nodes: usize, chaos_ms: u64) -> Option<(usize, u64)> {
 pub(super) fn faults_of(seed: u64, scenario: &Scenario) -> Vec<Fault> {
     let nodes = nodes_of(seed, scenario);
     let chaos_ms = chaos_ms(seed, scenario);
-    if is_hosted(seed, scenario) {
-        plan::hosted(seed, nodes, chaos_ms)
-    } else {
-        plan::roster(seed, nodes, chaos_ms)
+    match setting_of(seed, scenario) {
+        Setting::Hosted => plan::hosted(seed, nodes, chaos_ms),
+        Setting::Estranged => plan::estranged(seed, nodes, chaos_ms),
+        Setting::Mixed | Setting::Roster => plan::roster(seed, nodes, chaos_ms),
     }
 }
 
@@ -113,7 +122,7 @@ pub(super) struct Run {
     pub(super) seed: u64,
     pub(super) scenario: Scenario,
     pub(super) hosted: bool,
-    chaos_ms: u64,
+    pub(super) chaos_ms: u64,
     pub(super) world: World,
     pub(super) net: SimNet,
     pub(super) machines: Vec<Machine>,
@@ -125,6 +134,8 @@ pub(super) struct Run {
     pub(super) game: GameId,
     /// Who makes noise on a channel nobody reads, and from when on.
     pub(super) flood: Option<(usize, u64)>,
+    /// What is done to a member that is cut off from all it knows, if that is what the run is of.
+    pub(super) script: Option<Script>,
 }
 
 impl Run {
@@ -135,20 +146,24 @@ impl Run {
             .iter()
             .map(|name| PeerId::new(name).ok())
             .collect::<Option<_>>()?;
-        let parts = if hosted {
-            hosted::cast(seed)
-        } else {
-            let part = |_| Part {
-                wish: Wish::Roster,
-                begins_ms: 0,
-                is_second_host: false,
-            };
-            (0..nodes).map(part).collect()
+        let setting = setting_of(seed, scenario);
+        let parts = match setting {
+            Setting::Hosted => hosted::cast(seed),
+            Setting::Estranged => estranged::cast(seed),
+            Setting::Mixed | Setting::Roster => {
+                let part = |_| Part {
+                    wish: Wish::Roster,
+                    begins_ms: 0,
+                    is_second_host: false,
+                };
+                (0..nodes).map(part).collect()
+            }
         };
+        let script = (setting == Setting::Estranged).then(|| Script::new(seed, &parts));
         let second_host = parts.iter().position(|part| part.is_second_host);
         let mut dice = Dice::new(seed, 2);
         let world = World::new(nodes);
-        let net = SimNet::new(Dice::new(seed, 3), names.clone());
+        let net = SimNet::new(Dice::new(seed, 3), names.clone(), Some(world.clone()));
         if let Some(place) = second_host {
             net.spare(place, true);
         }
@@ -168,6 +183,7 @@ impl Run {
                     entering: None,
                     leaving: None,
                     back_at: Some(part.begins_ms),
+                    for_good: false,
                     permille: u32::try_from(dice.range(900, 1101)).unwrap_or(1000),
                     tasks: JoinSet::new(),
                 }
@@ -187,6 +203,7 @@ impl Run {
             dice,
             game: GameId::new("sim").ok()?,
             flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
+            script,
         })
     }
 
@@ -217,44 +234,21 @@ impl Run {
         let Self {
             world, net, names, ..
         } = self;
-        net.pump(now, |to, lane, frame, taken| {
+        net.pump(now, |arrival| {
+            let Arrival {
+                from, to, frame, ..
+            } = *arrival;
             world.frame(to, frame);
-            if lane == Lane::App {
+            if arrival.lane == Lane::App {
                 let mut facts = world.facts();
-                let noise = taken && talk::channel_of(frame) == Some(talk::NOISE.as_bytes());
-                *facts.talk.noise.entry(to).or_default() += u64::from(noise);
+                let brings = facts.books.brings(from, to, frame, arrival.taken);
+                facts.holds("AppChannels", brings);
                 if !facts.lobby.was_member(&names[to]) {
                     let detail = format!("node {to} never was a member and is sent app frames");
                     facts.broken("AppChannels", detail);
                 }
             }
         });
-    }
-
-    /// Peers that ask for a place, and never had one, speak on a channel all the same.
-    fn strangers_speak(&self) {
-        for (node, machine) in self.machines.iter().enumerate() {
-            let Some(entering) = &machine.entering else {
-                continue;
-            };
-            let mut facts = self.world.facts();
-            if facts.lobby.was_member(&self.names[node]) {
-                continue;
-            }
-            let members = self
-                .names
-                .iter()
-                .filter(|name| facts.lobby.was_member(name));
-            let members: Vec<_> = members.cloned().collect();
-            let line = facts.talk.says(node, To::All);
-            facts.counters.strangers += members.len() as u64;
-            drop(facts);
-            for member in members {
-                // Best effort, like every frame.
-                let frame = talk::raw(line).into();
-                let _ = entering.peer.send(&member, &self.game, Lane::App, frame);
-            }
-        }
     }
 
     /// A virtual millisecond.
@@ -266,6 +260,7 @@ impl Run {
         if self.hosted && now.is_multiple_of(64) {
             self.strangers_speak();
         }
+        self.estrange(now);
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;
@@ -330,34 +325,17 @@ impl Run {
         }
         for (node, machine) in self.machines.iter().enumerate() {
             if let Some(running) = &machine.running {
-                self.unread(node, running);
+                self.closes_books(node, running);
+                self.reads_noise(node, running);
             }
         }
+        let flying = self.net.flying(Lane::App);
         let mut facts = self.world.facts();
+        let all_sent = facts.books.all_sent(flying);
+        facts.holds("AppChannels", all_sent);
         let servers = self.machines.iter().filter(|m| m.wish == Wish::Serve);
         facts.counters.served += u64::from(servers.count() > 0);
         facts.counters.floods += u64::from(self.flood.is_some());
-    }
-
-    fn unread(&self, node: usize, running: &Running) {
-        let dropped = running.noise.dropped();
-        let Ok(mut reader) = running.noise.incoming() else {
-            let detail = format!("node {node} reads what nobody reads");
-            return self.world.facts().broken("AppChannels", detail);
-        };
-        let mut waiting = 0;
-        while reader.try_recv().is_some() {
-            waiting += 1;
-        }
-        let session = &running.session;
-        let turned_away = session.node().dropped_frames().not_member;
-        let elsewhere = session.unclaimed_app_frames() + turned_away;
-        let mut facts = self.world.facts();
-        let arrived = facts.talk.noise.get(&node).copied().unwrap_or(0);
-        facts.counters.app_dropped += dropped;
-        if let Err(detail) = Talk::unread(arrived, waiting, dropped, elsewhere) {
-            facts.broken("AppChannels", format!("node {node}: {detail}"));
-        }
     }
 
     fn sum_up(&self) -> Outcome {
@@ -457,13 +435,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mixed_sweep_plays_rosters_of_three_and_of_five_and_hosted_games() {
+    fn a_mixed_sweep_plays_rosters_of_three_and_of_five_and_hosted_games_of_each_kind() {
         let scenario = Scenario::default();
         let kind = |seed| (is_hosted(seed, &scenario), nodes_of(seed, &scenario));
-        let kinds: BTreeSet<_> = (0..8).map(kind).collect();
+        let kinds: BTreeSet<_> = (0..16).map(kind).collect();
         assert_eq!(
             kinds,
-            [(false, 3), (false, 5), (true, hosted::PEERS)].into()
+            [
+                (false, 3),
+                (false, 5),
+                (true, hosted::PEERS),
+                (true, estranged::PEERS)
+            ]
+            .into()
         );
     }
 }

@@ -1,13 +1,6 @@
-//! What is said on app channels, and what must hold of what is heard.
-//!
-//! Invariants, each broken as `AppChannels`
-//! - what is heard was said, on that channel, by who is named as its sender: nobody passes on what
-//!   another said;
-//! - what was said to one is heard by that one alone;
-//! - who was never a member neither hears nor is heard;
-//! - of a channel that nobody reads as much waits as may, and the rest is counted.
+//! Who talks on app channels, and who listens. What must hold of it is in [`Books`], and what does
+//! not is broken as `AppChannels`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,128 +8,18 @@ use tokio::time::sleep;
 
 use super::dice::Dice;
 use super::game::Ledger;
-use super::world::{Watcher, World};
-use crate::fabric::Inbound;
+use super::ledger::{Account, Books, Channel, To, frame, payload};
+use super::machine::Running;
+use super::run::Run;
+use super::world::{Facts, Watcher, World};
+use crate::fabric::{Fabric, Inbound, Lane};
 use crate::ids::PeerId;
 use crate::session::{AppChannel, ChannelError, ChannelReader, ChannelSendError, GameSession};
 
-/// What everybody reads, and what nobody does.
-pub(super) const TALK: &str = "talk";
-pub(super) const NOISE: &str = "noise";
-/// Frames of a channel that wait for a reader.
-pub(super) const WAITING_MAX: usize = 64;
-/// A frame on the network arrives twice at most.
-const COPIES_MAX: u64 = 2;
 /// Frames of noise a millisecond.
 const FLOOD: usize = 6;
-
-/// Who may hear a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To {
-    All,
-    One(usize),
-    /// It was not sent after all.
-    Nobody,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    by: usize,
-    to: To,
-}
-
-/// Everything that was said.
-#[derive(Debug, Default)]
-pub(super) struct Talk {
-    said: Vec<Line>,
-    heard: BTreeMap<(u64, usize), u64>,
-    /// Frames of noise that arrived at each place in its present life.
-    pub noise: BTreeMap<usize, u64>,
-}
-
-impl Talk {
-    /// Somebody is about to say something; answers what to send.
-    pub(super) fn says(&mut self, by: usize, to: To) -> u64 {
-        self.said.push(Line { by, to });
-        self.said.len() as u64 - 1
-    }
-
-    /// A line was not sent.
-    pub(super) fn unsaid(&mut self, line: u64) {
-        if let Some(line) = self.said.get_mut(line as usize) {
-            line.to = To::Nobody;
-        }
-    }
-
-    /// A line is heard. `was_member` says of a place whether its peer ever was a member.
-    pub(super) fn hears(
-        &mut self,
-        at: usize,
-        from: usize,
-        line: u64,
-        was_member: impl Fn(usize) -> bool,
-    ) -> Result<(), String> {
-        let wrong = |why: &str| Err(format!("node {at} heard line {line} of node {from}: {why}"));
-        let Some(Line { by, to }) = self.said.get(line as usize).copied() else {
-            return wrong("nobody said it");
-        };
-        if by != from {
-            return wrong(&format!("node {by} said it"));
-        }
-        if by == at || !(to == To::All || to == To::One(at)) {
-            return wrong(&format!("it was said to {to:?}"));
-        }
-        if let Some(stranger) = [at, from].into_iter().find(|node| !was_member(*node)) {
-            return wrong(&format!("node {stranger} never was a member"));
-        }
-        let times = self.heard.entry((line, at)).or_default();
-        *times += 1;
-        if *times > COPIES_MAX {
-            return wrong("that often nothing arrives");
-        }
-        Ok(())
-    }
-
-    /// Of `arrived` frames that nobody read, `waiting` wait, `dropped` were dropped, and at most
-    /// `elsewhere` went another way.
-    pub(super) fn unread(
-        arrived: u64,
-        waiting: u64,
-        dropped: u64,
-        elsewhere: u64,
-    ) -> Result<(), String> {
-        let here = waiting + dropped;
-        let full = dropped == 0 || waiting == WAITING_MAX as u64;
-        if waiting <= WAITING_MAX as u64 && full && here <= arrived && arrived <= here + elsewhere {
-            return Ok(());
-        }
-        Err(format!(
-            "{arrived} frames arrived that nobody reads: {waiting} wait, {dropped} were dropped, \
-             {elsewhere} others"
-        ))
-    }
-}
-
-/// A line as it travels, and back.
-pub(super) fn payload(line: u64) -> [u8; 8] {
-    line.to_le_bytes()
-}
-
-fn line_of(frame: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(frame.try_into().ok()?))
-}
-
-/// The channel of a frame as it travels.
-pub(super) fn channel_of(frame: &[u8]) -> Option<&[u8]> {
-    let (len, rest) = frame.split_first()?;
-    rest.get(..usize::from(*len))
-}
-
-/// A frame of the talk, as it travels, made without a session.
-pub(super) fn raw(line: u64) -> Vec<u8> {
-    let name = [TALK.len() as u8];
-    [&name[..], TALK.as_bytes(), &payload(line)].concat()
-}
+/// A session looks at what came before it was open as soon as it is.
+const OPENS_WITHIN_MS: u64 = 2;
 
 /// One life of a node on the channels.
 #[derive(Clone)]
@@ -155,9 +38,29 @@ impl Talker {
     pub(super) fn open(
         session: &GameSession<Ledger>,
     ) -> Result<(AppChannel, ChannelReader, AppChannel), ChannelError> {
-        let talk = session.app_channel(TALK)?;
+        let talk = session.app_channel(Channel::Talk.name())?;
         let reader = talk.incoming()?;
-        Ok((talk, reader, session.app_channel(NOISE)?))
+        Ok((talk, reader, session.app_channel(Channel::Noise.name())?))
+    }
+
+    /// Says a line, to one or to all, and looks whether it left as often as the session says. `None`
+    /// once the session is closed.
+    fn says(&self, channel: &AppChannel, on: Channel, to: To) -> Option<()> {
+        let line = self.world.facts().books.says(self.watcher.node, on, to);
+        let said = payload(on, line);
+        let sent = match to {
+            To::One(one) => channel.send_to(&self.names[one], &said).map(|()| 1),
+            To::All => channel.broadcast(&said),
+        };
+        let mut facts = self.world.facts();
+        let told = facts.books.told(line, *sent.as_ref().unwrap_or(&0) as u64);
+        facts.holds("AppChannels", told);
+        if on == Channel::Talk {
+            facts.note(self.watcher.node, 15, &[line, u64::from(sent.is_ok())]);
+        }
+        let no_member = matches!(sent, Err(ChannelSendError::NotMember(_)));
+        facts.counters.no_member_to_tell += u64::from(no_member);
+        (sent != Err(ChannelSendError::Closed)).then_some(())
     }
 
     /// Says something now and then, to one or to all.
@@ -174,21 +77,8 @@ impl Talker {
             } else {
                 To::One(one)
             };
-            let line = self.world.facts().talk.says(node, to);
-            let sent = match to {
-                To::One(one) => channel.send_to(&self.names[one], &payload(line)),
-                _ => channel.broadcast(&payload(line)).map(|_| ()),
-            };
-            let mut facts = self.world.facts();
-            facts.note(node, 15, &[line, u64::from(sent.is_ok())]);
-            match sent {
-                Ok(()) => {}
-                Err(ChannelSendError::Closed) => return,
-                Err(why) => {
-                    let no_member = matches!(why, ChannelSendError::NotMember(_));
-                    facts.counters.no_member_to_tell += u64::from(no_member);
-                    facts.talk.unsaid(line);
-                }
+            if self.says(&channel, Channel::Talk, to).is_none() {
+                return;
             }
         }
     }
@@ -208,26 +98,12 @@ impl Talker {
 
     fn hears(&self, inbound: &Inbound) {
         let node = self.watcher.node;
-        let from = self.names.iter().position(|name| *name == inbound.from);
-        let mut guard = self.world.facts();
-        let facts = &mut *guard;
-        let heard = match (from, line_of(&inbound.frame)) {
-            (Some(from), Some(line)) => {
-                let lobby = &facts.lobby;
-                let was_member = |node: usize| lobby.was_member(&self.names[node]);
-                facts.talk.hears(node, from, line, was_member)
-            }
-            _ => Err(format!("node {node} heard {inbound:?}, which nobody says")),
-        };
+        let mut facts = self.world.facts();
+        facts.hears(node, &self.names, Channel::Talk, inbound);
         facts.counters.app_heard += 1;
-        let line = line_of(&inbound.frame).unwrap_or(u64::MAX);
-        facts.note(node, 16, &[line]);
-        let to_one = facts.talk.said.get(line as usize);
-        let to_one = to_one.is_some_and(|line| matches!(line.to, To::One(_)));
+        facts.note(node, 16, &[inbound.frame.len() as u64]);
+        let to_one = facts.books.was_to_one(&inbound.frame);
         facts.counters.app_to_one += u64::from(to_one);
-        if let Err(detail) = heard {
-            facts.broken("AppChannels", detail);
-        }
     }
 
     /// Makes noise for as long as the life lasts.
@@ -242,7 +118,7 @@ impl Talker {
             }
             for _ in 0..FLOOD {
                 // Best effort: who is not connected gets none of it.
-                if channel.broadcast(&[0; 32]) == Err(ChannelSendError::Closed) {
+                if self.says(&channel, Channel::Noise, To::All).is_none() {
                     return;
                 }
             }
@@ -250,70 +126,109 @@ impl Talker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn talk(to: To) -> (Talk, u64) {
-        let mut talk = Talk::default();
-        let line = talk.says(0, to);
-        (talk, line)
-    }
-
-    #[test]
-    fn a_line_is_heard_by_whom_it_was_said_to_and_a_repeated_frame_is_not_wrong() {
-        let (mut all, line) = talk(To::All);
-        for at in [1, 1, 2] {
-            assert_eq!(all.hears(at, 0, line, |_| true), Ok(()));
-        }
-        let (mut one, line) = talk(To::One(2));
-        assert_eq!(one.hears(2, 0, line, |_| true), Ok(()));
-    }
-
-    #[test]
-    fn a_line_that_was_passed_on_or_overheard_or_never_said_is_found() {
-        let (mut all, line) = talk(To::All);
-        assert!(all.hears(2, 1, line, |_| true).is_err(), "passed on");
-        assert!(all.hears(0, 0, line, |_| true).is_err(), "by itself");
-        assert!(all.hears(1, 0, line + 1, |_| true).is_err(), "never said");
-        for _ in 0..COPIES_MAX {
-            assert_eq!(all.hears(1, 0, line, |_| true), Ok(()));
-        }
-        assert!(all.hears(1, 0, line, |_| true).is_err(), "once too often");
-        let (mut one, line) = talk(To::One(2));
-        assert!(one.hears(1, 0, line, |_| true).is_err(), "overheard");
-        one.unsaid(line);
-        assert!(one.hears(2, 0, line, |_| true).is_err(), "not sent");
-    }
-
-    #[test]
-    fn who_was_never_a_member_is_found_on_either_side() {
-        for stranger in [0, 1] {
-            let (mut all, line) = talk(To::All);
-            assert!(all.hears(1, 0, line, |node| node != stranger).is_err());
+impl Run {
+    /// Peers that ask for a place, and never had one, speak on a channel all the same.
+    pub(super) fn strangers_speak(&self) {
+        for (node, machine) in self.machines.iter().enumerate() {
+            let Some(entering) = &machine.entering else {
+                continue;
+            };
+            let mut facts = self.world.facts();
+            if facts.lobby.was_member(&self.names[node]) {
+                continue;
+            }
+            let members = self
+                .names
+                .iter()
+                .filter(|name| facts.lobby.was_member(name));
+            let members: Vec<_> = members.cloned().collect();
+            let line = facts.books.says(node, Channel::Talk, To::All);
+            facts.counters.strangers += members.len() as u64;
+            drop(facts);
+            let said = frame(Channel::Talk, line);
+            let send = |to: &&PeerId| {
+                let sent = entering
+                    .peer
+                    .send(to, &self.game, Lane::App, said.clone().into());
+                sent.is_ok()
+            };
+            let sent = members.iter().filter(send).count();
+            let mut facts = self.world.facts();
+            let told = facts.books.told(line, sent as u64);
+            facts.holds("AppChannels", told);
         }
     }
 
-    #[test]
-    fn frames_that_are_neither_kept_nor_counted_are_found() {
-        let max = WAITING_MAX as u64;
-        assert_eq!(Talk::unread(max + 5, max, 5, 0), Ok(()));
-        assert_eq!(Talk::unread(max, max, 0, 0), Ok(()));
-        assert!(Talk::unread(max + 5, max, 4, 0).is_err(), "not counted");
-        assert_eq!(Talk::unread(max + 5, max, 4, 1), Ok(()));
-        assert!(Talk::unread(max + 1, max + 1, 0, 0).is_err(), "not bounded");
-        assert!(
-            Talk::unread(9, 4, 5, 0).is_err(),
-            "dropped before it was full"
-        );
-        assert!(Talk::unread(3, 4, 0, 0).is_err(), "made up");
+    /// A life ends, or the run does: whether the node accounts for every app frame that came to it.
+    ///
+    /// Not seen: lives that never came into the game or had only just, which looked at nothing yet,
+    /// and what comes to a node while it leaves.
+    pub(super) fn closes_books(&self, node: usize, running: &Running) {
+        if self.now() < running.since_ms + OPENS_WITHIN_MS {
+            return;
+        }
+        let Running {
+            session,
+            talk,
+            noise,
+            ..
+        } = running;
+        let account = Account {
+            waiting: (talk.waiting() + noise.waiting()) as u64,
+            dropped: talk.dropped() + noise.dropped(),
+            unclaimed: session.unclaimed_app_frames(),
+            turned_away: session.turned_away_app_frames(),
+            overrun: running.peer.overrun(Lane::App),
+        };
+        let mut facts = self.world.facts();
+        let closes = facts.books.closes(node, account);
+        facts.holds("AppChannels", closes);
+        facts.counters.app_dropped += account.dropped;
+        facts.counters.app_turned_away += account.turned_away;
+        facts.counters.app_books += 1;
+        facts.counters.heard_by_proof += session.sequencer().node().heard_by_proof();
     }
 
-    #[test]
-    fn a_raw_frame_is_what_a_channel_sends() {
-        let frame = raw(7);
-        assert_eq!(channel_of(&frame), Some(TALK.as_bytes()));
-        assert_eq!(line_of(&frame[1 + TALK.len()..]), Some(7));
-        assert_eq!(channel_of(&[9, 1]), None);
+    /// Reads what nobody has read: whether it is the latest of what came, as it was sent.
+    ///
+    /// Which of the frames that came were turned away is not known here, only how many: where any
+    /// was, what waits need not be the last of what came, but must be in its order.
+    pub(super) fn reads_noise(&self, node: usize, running: &Running) {
+        let Running { session, noise, .. } = running;
+        let dropped = noise.dropped();
+        let mut facts = self.world.facts();
+        let Ok(mut reader) = noise.incoming() else {
+            // It is opened, and has no reader, while nothing is wrong.
+            let detail = format!("node {node} reads what nobody reads");
+            return facts.broken("AppChannels", detail);
+        };
+        let mut waiting = Vec::new();
+        while let Some(inbound) = reader.try_recv() {
+            facts.hears(node, &self.names, Channel::Noise, &inbound);
+            waiting.extend(Books::number(&inbound.frame));
+        }
+        let all_in = session.turned_away_app_frames() + session.unclaimed_app_frames() == 0;
+        let waits = facts.books.waits(node, &waiting, dropped, all_in);
+        facts.holds("AppChannels", waits);
+    }
+}
+
+impl Facts {
+    /// Notes what does not hold.
+    pub(super) fn holds(&mut self, invariant: &'static str, holds: Result<(), String>) {
+        if let Err(detail) = holds {
+            self.broken(invariant, detail);
+        }
+    }
+
+    fn hears(&mut self, at: usize, names: &[PeerId], on: Channel, inbound: &Inbound) {
+        let from = names.iter().position(|name| *name == inbound.from);
+        let lobby = &self.lobby;
+        let was_member = |node: usize| lobby.was_member(&names[node]);
+        let heard = match from {
+            Some(from) => (self.books).hears(at, from, on, &inbound.frame, was_member),
+            None => Err(format!("node {at} hears {inbound:?}, of nobody there is")),
+        };
+        self.holds("AppChannels", heard);
     }
 }

@@ -106,7 +106,7 @@ mod tests {
         let short = sweep(RUNS_OF_EVERYTHING - 1, Some(3));
         assert_eq!(short.missing(Setting::Mixed), [""; 0]);
         let long = sweep(RUNS_OF_EVERYTHING, Some(3));
-        for setting in [Setting::Roster, Setting::Hosted] {
+        for setting in [Setting::Roster, Setting::Hosted, Setting::Estranged] {
             assert_eq!(long.missing(setting), [""; 0]);
         }
     }
@@ -129,6 +129,8 @@ mod tests {
             "app frame heard",
             "flooded channel",
             "votes on servers",
+            "back among strangers",
+            "heard by its proof alone",
         ] {
             assert!(named.contains(&wanted), "{wanted}");
         }

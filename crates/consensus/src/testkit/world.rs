@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 use super::game::{Notes, allows, taken};
+use super::ledger::Books;
 use super::lobby::{Broken, Lobby};
 use super::run::EXCUSED_MS;
-use super::talk::Talk;
 use super::{Counters, Violation};
 use crate::ids::{NodeId, SessionId};
 use crate::log::{Position, Record};
@@ -30,7 +30,7 @@ pub(super) struct Facts {
     /// The game after each entry.
     games: BTreeMap<u64, After>,
     pub lobby: Lobby,
-    pub talk: Talk,
+    pub books: Books,
     /// The highest entry anybody was told of.
     pub acknowledged: u64,
     pub pending: Vec<usize>,
@@ -320,7 +320,7 @@ impl World {
             never: BTreeSet::new(),
             games: BTreeMap::new(),
             lobby: Lobby::default(),
-            talk: Talk::default(),
+            books: Books::default(),
             acknowledged: 0,
             pending: vec![0; nodes],
         })))

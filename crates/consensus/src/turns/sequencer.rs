@@ -247,7 +247,7 @@ impl<G: Game> TurnSequencer<G> {
         })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
     }
