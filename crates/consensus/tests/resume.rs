@@ -210,7 +210,8 @@ async fn who_comes_back_to_a_seat_that_is_anothers_by_now_is_told_so_and_let_in_
     let heir = taken.node().id().clone();
     for session in sessions.iter().chain([&last]) {
         if session.node().status().borrow().role == Role::Leader {
-            let handed = session.node().transfer(&heir, Duration::from_secs(5));
+            let node = session.node();
+            let handed = node.transfer(&heir, Duration::from_secs(5));
             assert_eq!(handed.await, Ok(()));
         }
     }

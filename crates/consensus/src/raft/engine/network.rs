@@ -307,7 +307,7 @@ mod tests {
     use super::super::types::{Entry, Meta};
     use super::*;
     use crate::ids::{Incarnation, PeerId};
-    use crate::raft::wire::{Appended, At, Voted};
+    use crate::raft::wire::{Appended, At, Chunked, Voted};
 
     /// Votes for nobody, and says it is in this term.
     struct InTerm(u64);
@@ -423,6 +423,63 @@ mod tests {
             let ask = VoteRequest::new(Vote::new(4, node("ann")), None);
             let asked = way.ask_vote(ask, true, Duration::from_secs(1)).await;
             assert_eq!(asked.is_ok(), taken, "{term}");
+        }
+    }
+
+    /// Loses what it was sent so many times, and then has it.
+    struct Loses(std::sync::atomic::AtomicU32);
+
+    impl Caller for Loses {
+        fn call(
+            &self,
+            _: &NodeId,
+            ask: Body,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Body, CallError>> {
+            let Body::Chunk(chunk) = ask else {
+                return futures_util::future::ready(Err(CallError::NotSent)).boxed();
+            };
+            let less = |left: u32| left.checked_sub(1);
+            let order = std::sync::atomic::Ordering::Relaxed;
+            let has = self.0.fetch_update(order, order, less).is_err();
+            let chunked = Chunked {
+                vote: chunk.vote.filter(|_| has),
+                ..Chunked::default()
+            };
+            futures_util::future::ready(Ok(Body::Chunked(chunked))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_loses_a_snapshot_is_sent_it_so_many_times_again_and_not_once_more() {
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        for (times, taken) in [(SENT_AGAIN_MAX, true), (SENT_AGAIN_MAX + 1, false)] {
+            let answered = Answered::default();
+            let network = Network {
+                me: node("ann"),
+                caller: Arc::new(Loses(times.into())),
+                chunk_bytes: 1 << 20,
+                chunk_timeout: Duration::from_secs(1),
+                refusals: Refusals::new(),
+                terms: Terms::new(3),
+                answered: answered.clone(),
+                hush: Hush::default(),
+            };
+            let way = Way {
+                network,
+                to: node("bob"),
+            };
+            let snapshot = Snapshot {
+                meta: super::super::types::Meta {
+                    last_log_id: Some(id_of(crate::raft::wire::At { index: 7, term: 2 })),
+                    last_membership: super::super::types::Stored::default(),
+                },
+                snapshot: Bytes::from_static(b"state"),
+            };
+            let leader = Vote::new_committed(3, node("ann"));
+            let sent = way.send_snapshot(&leader, &snapshot).await;
+            assert_eq!(sent.is_ok(), taken, "{times}: {sent:?}");
+            assert_eq!(answered.refused(), u64::from(!taken));
         }
     }
 }
