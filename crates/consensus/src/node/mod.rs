@@ -82,7 +82,8 @@ impl Clock for TokioClock {
 /// Frames this node did not serve.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DroppedFrames {
-    /// Bytes that are no frame, or hold more of something than is ever sent.
+    /// Bytes that are no frame, or hold more of something than is ever sent; and answers that cannot
+    /// be true, as of an entry that was never sent.
     pub malformed: u64,
     /// Of another session.
     pub other_session: u64,
@@ -258,7 +259,7 @@ impl Node {
     pub(crate) fn dropped(&self) -> DroppedFrames {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DroppedFrames {
-            malformed: read(&self.drops.malformed),
+            malformed: read(&self.drops.malformed) + self.engine.false_answers(),
             other_session: read(&self.drops.other_session),
             other_life: read(&self.drops.other_life),
             not_member: read(&self.drops.not_member),

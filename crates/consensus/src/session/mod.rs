@@ -17,6 +17,8 @@ mod claiming;
 mod core;
 mod entering;
 #[cfg(test)]
+mod false_answers;
+#[cfg(test)]
 mod gate;
 mod identity;
 mod leaving;

@@ -12,6 +12,7 @@
 //!   task of their own, to their end or the engine's.
 
 mod answer;
+mod answered;
 mod arrivals;
 mod follow;
 mod inbound;
@@ -53,6 +54,7 @@ use crate::state::sessions::Rejection;
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
+use answered::Answered;
 use arrivals::Arrivals;
 use follow::{Follow, Led, Told, numbers_of, still_so};
 use inbound::Terms;
@@ -123,6 +125,7 @@ pub(crate) struct Engine {
     status: watch::Sender<RaftStatus>,
     arrivals: Arc<Mutex<Arrivals>>,
     refusals: Refusals,
+    answered: Answered,
     /// When the engine started: halves of snapshots go by the time since.
     began: tokio::time::Instant,
     too_large: machine::TooLarge,
@@ -218,6 +221,7 @@ impl Engine {
             .map_err(|_| StartError::Unreadable)?;
         let chunk_timeout = timing.election_max() * 4;
         let refusals = Refusals::new();
+        let answered = Answered::default();
         let bytes_max = parts.limits.snapshot_bytes_max as u64;
         let arrivals = Arrivals::new(bytes_max, chunk_timeout * 4);
         let arrivals = Arc::new(Mutex::new(arrivals));
@@ -229,6 +233,7 @@ impl Engine {
             chunk_timeout,
             refusals: refusals.clone(),
             terms: terms.clone(),
+            answered: answered.clone(),
         };
         let store = store::Store {
             log: parts.log.clone(),
@@ -249,6 +254,7 @@ impl Engine {
             status: status.clone(),
             leads: leads.clone(),
             refusals: refusals.clone(),
+            answered: answered.clone(),
             arrivals: arrivals.clone(),
             began,
             again: timing.heartbeat(),
@@ -266,6 +272,7 @@ impl Engine {
             status,
             arrivals,
             refusals,
+            answered,
             began,
             too_large,
             kept,
@@ -292,6 +299,11 @@ impl Engine {
     /// The first entry of this node's own term, from 0, if it leads and one of it is committed.
     pub(crate) fn committed_from(&self) -> Option<u64> {
         self.told.committed_from(&self.raft)
+    }
+
+    /// Answers of other nodes that could not be true.
+    pub(crate) fn false_answers(&self) -> u64 {
+        self.answered.refused()
     }
 
     /// What the node did from an entry of its trace on.
