@@ -418,7 +418,7 @@ async fn a_voter_that_speaks_in_anothers_name_or_for_the_last_term_is_dropped_an
     let decided = table.sessions[0].1.sequencer().propose(&hello).await;
     assert_eq!(decided.unwrap().term, term);
     // The leader's own word is enough, at once.
-    assert!(leader.transfer(bob.me(), HOP).await);
+    assert_eq!(leader.transfer(bob.me(), HOP).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,7 +74,7 @@ use crate::watch::{self, Watch};
 
 pub use crate::lobby::AdmissionTiming;
 pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
-pub use crate::raft::{TRACE_MAX, TraceEvent, Traced};
+pub use crate::raft::{TRACE_MAX, TraceEvent, Traced, TransferError};
 
 /// A session that did not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
