@@ -23,6 +23,8 @@ mod gate;
 mod identity;
 mod leaving;
 #[cfg(test)]
+mod lost_log;
+#[cfg(test)]
 mod lost_voter;
 mod node_view;
 mod opening;

@@ -344,6 +344,7 @@ async fn a_member_that_is_cut_off_takes_nothing_from_a_peer_that_was_never_let_i
         session: Some(ann.id()),
         member: true,
         needs_vote: false,
+        begins: false,
     });
     send(Lane::Lobby, lobby(&announce));
     let anns = loop {
