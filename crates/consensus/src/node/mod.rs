@@ -39,7 +39,7 @@ use crate::log::LogStore;
 use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
 use crate::raft::{SharedReplica, lock};
-use crate::state::command::Configure;
+use crate::state::command::{Configure, NodeMsg};
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
@@ -234,6 +234,16 @@ impl Node {
 
     pub(crate) fn me(&self) -> &NodeId {
         self.rpc.me()
+    }
+
+    /// Whether this node votes by the session's settings.
+    pub(crate) fn is_in_core(&self) -> bool {
+        // A server knows them before they are in its log.
+        let first = self.configure.core.iter();
+        lock(&self.replica).seats.core.contains(self.me())
+            || first
+                .filter_map(NodeMsg::node)
+                .any(|node| node == *self.me())
     }
 
     pub(crate) fn timing(&self) -> &Timing {
