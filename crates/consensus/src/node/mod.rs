@@ -19,6 +19,7 @@ mod reader;
 mod reads;
 mod rounds;
 mod serve;
+mod serving;
 mod submit;
 
 use std::collections::BTreeSet;
@@ -93,7 +94,8 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
-    /// Proposals, reads and announcements of others past what is served at a time.
+    /// Proposals, reads, announcements and Raft's own requests of others past what is served at a
+    /// time.
     pub overload: u64,
     /// Votes on state hashes that do not count.
     pub votes: u64,
