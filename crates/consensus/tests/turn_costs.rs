@@ -169,6 +169,35 @@ async fn under_load_a_turn_costs_less_than_a_message_and_less_than_a_sync() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_followers_turns_share_messages_when_many_are_under_way_and_one_alone_has_its_own() {
+    const CLIENTS: u64 = 64;
+    const ROUNDS: u64 = 20;
+    let timing = Timing {
+        election_min_ms: 20_000,
+        election_max_ms: 40_000,
+        heartbeat_ms: 10_000,
+    };
+    let memory = || Arc::new(MemoryLog::new()) as Arc<dyn LogStore>;
+    let nodes = three([memory(), memory(), memory()], timing).await;
+    let follower = (leader(&nodes) + 1) % nodes.len();
+    let sequencer = nodes[follower].session.sequencer();
+    let before = messages(&nodes);
+    let client = async || {
+        for _ in 0..ROUNDS {
+            assert!(sequencer.propose(&1).await.unwrap().is_accepted());
+        }
+    };
+    join_all((0..CLIENTS).map(|_| client())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (sent, turns) = (messages(&nodes) - before, CLIENTS * ROUNDS);
+    // One after the other each would cost two between follower and leader alone.
+    assert!(sent < turns / 2, "{sent} messages for {turns} turns");
+    for node in &nodes {
+        node.session.close().await;
+    }
+}
+
 /// A disk whose syncs wait while its gate is shut.
 struct Gated {
     disk: FileDisk,

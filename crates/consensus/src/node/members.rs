@@ -122,7 +122,7 @@ impl Node {
         let status = self.engine.status();
         let status = status.borrow();
         match body {
-            Body::Submit(_) | Body::Read(_) => status.membership.contains(from),
+            Body::Submit(_) | Body::Submits(_) | Body::Read(_) => status.membership.contains(from),
             _ if status.membership.voters.contains(from) => true,
             _ if guard(&self.trusted).contains(from) => true,
             // A member may have been given a vote, and lead, while this node was cut off.

@@ -10,6 +10,7 @@
 
 mod answer;
 mod founding;
+mod gather;
 mod house;
 mod load;
 mod members;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -50,6 +52,7 @@ pub(crate) use reader::{Next, RawEvents};
 pub use reads::ReadError;
 
 use founding::SecretInLog;
+use gather::Gather;
 use house::keep_house;
 use load::Load;
 use members::Company;
@@ -58,7 +61,7 @@ use propose::ClientState;
 pub(crate) use propose::Reserved;
 use rounds::Rounds;
 use serve::serve;
-use submit::Undecided;
+use submit::{Undecided, carry};
 
 /// Monotonic time, passed in so that a simulator decides what it is.
 pub trait Clock: Send + Sync + 'static {
@@ -166,6 +169,9 @@ pub(crate) struct Node {
     game_ahead_ms: AtomicU64,
     begun: Duration,
     load: Load,
+    gather: Gather,
+    /// Something was sent at once, and more may wait since.
+    gathered: Notify,
     reads: Rounds<Result<u64, ReadIndexError>>,
     drops: Drops,
     configure: Configure,
@@ -216,6 +222,8 @@ impl Node {
             client,
             state: Mutex::default(),
             load: Load::new(parts.limits.pending_total_max, parts.limits.pending_max),
+            gather: Gather::default(),
+            gathered: Notify::new(),
             reads: Rounds::new(),
             limits: parts.limits,
             timing: parts.timing,
@@ -239,6 +247,7 @@ impl Node {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(node.clone(), parts.incoming));
+        tasks.spawn(carry(node.clone()));
         tasks.spawn(keep_house(node.clone()));
         tasks.spawn(sweep(node.clone(), parts.timing.heartbeat()));
         *guard(&node.tasks) = Some(tasks);

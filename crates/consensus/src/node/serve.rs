@@ -1,17 +1,22 @@
 //! Serving the Raft lane: which frames count, and what the others may ask.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use prost::Message;
 
 use super::answer::submitted;
+use super::gather::together;
 use super::serving::{Serving, is_ours};
 use super::{Node, count};
 use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
-use crate::raft::wire::{Append, Body, Chunk, Frame, Head, ReadAt, Submit, Submitted, all_fields};
+use crate::raft::wire::{
+    Answered, Append, Body, Chunk, Frame, Head, Numbered, ReadAt, Submit, Submits, Submitted,
+    Submitteds, TOGETHER_MAX, all_fields,
+};
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
 use crate::state::command::plain::{self, Draft, PlainAct};
@@ -19,14 +24,51 @@ use crate::state::command::{Act, Body as Do, CONFIGURE_TAG, Command, Open};
 use crate::state::sessions::Rejection;
 
 impl Node {
-    async fn answer(&self, from: NodeId, id: u64, body: Body) {
+    async fn answer(&self, from: NodeId, id: u64, body: Body) -> Reply {
         let answer = match body {
             Body::Submit(submit) => Some(Body::Submitted(self.on_submit(&from, submit).await)),
             Body::Read(_) => Some(Body::ReadAt(self.on_read(&from).await)),
             request => self.engine.handle(&from, request).await,
         };
-        if let Some(answer) = answer {
-            self.rpc.send(&from, id, answer);
+        Reply {
+            to: from,
+            id,
+            answer,
+        }
+    }
+
+    /// Sends answers: of those to proposals, what goes to one node goes together.
+    fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+        let mut decided = BTreeMap::<NodeId, VecDeque<Answered>>::new();
+        for Reply { to, id, answer } in replies {
+            match answer {
+                Some(Body::Submitted(answer)) => {
+                    let answer = Some(answer);
+                    let queue = decided.entry(to).or_default();
+                    queue.push_back(Answered { id, answer });
+                }
+                Some(answer) => {
+                    self.rpc.send(&to, id, answer);
+                }
+                None => {}
+            }
+        }
+        for (to, mut queue) in decided {
+            while !queue.is_empty() {
+                let mut answers = together(&mut queue, Message::encoded_len);
+                let first = answers.first().map_or(0, |answered| answered.id);
+                let body = match answers.pop() {
+                    Some(Answered {
+                        answer: Some(answer),
+                        ..
+                    }) if answers.is_empty() => Body::Submitted(answer),
+                    last => {
+                        answers.extend(last);
+                        Body::Submitteds(Submitteds { answers })
+                    }
+                };
+                self.rpc.send(&to, first, body);
+            }
         }
     }
 
@@ -146,6 +188,13 @@ impl Node {
     }
 }
 
+/// What a node that asked is answered; nothing where its request made no sense.
+struct Reply {
+    to: NodeId,
+    id: u64,
+    answer: Option<Body>,
+}
+
 /// Serves the lane until it ends.
 pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
     let mut serving = Serving::default();
@@ -153,8 +202,17 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
     loop {
         let inbound = tokio::select! {
             biased;
-            Some(served) = under_way.next(), if !under_way.is_empty() => {
+            Some((reply, served)) = under_way.next(), if !under_way.is_empty() => {
                 serving.give_back(served);
+                // Those that are ready as well go with it.
+                let mut replies = vec![reply];
+                while replies.len() < TOGETHER_MAX
+                    && let Some(Some((reply, served))) = under_way.next().now_or_never()
+                {
+                    serving.give_back(served);
+                    replies.push(reply);
+                }
+                node.reply(replies);
                 continue;
             }
             inbound = incoming.recv() => inbound,
@@ -196,8 +254,10 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             continue;
         };
         if !body.is_request() {
-            if !node.rpc.answered(&from, id, body) {
-                count(&node.drops.unasked);
+            for (id, body) in answers_of(id, body) {
+                if !node.rpc.answered(&from, id, body) {
+                    count(&node.drops.unasked);
+                }
             }
             continue;
         }
@@ -210,18 +270,40 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
-        // Whoever sent it sends it again: answers are always taken, for what waits here waits for them.
-        let Some(served) = serving.take(&from.peer, &body, bytes) else {
-            count(&node.drops.overload);
-            continue;
-        };
-        if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
-            node.hears_leader(&from, vote.as_ref());
+        for (id, body) in requests_of(id, body) {
+            // Whoever sent it sends it again: answers are always taken, for what waits here waits for
+            // them.
+            let Some(served) = serving.take(&from.peer, &body, bytes) else {
+                count(&node.drops.overload);
+                continue;
+            };
+            if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
+                node.hears_leader(&from, vote.as_ref());
+            }
+            let (node, from) = (&node, from.clone());
+            under_way.push(async move { (node.answer(from, id, body).await, served) });
         }
-        let node = &node;
-        under_way.push(async move {
-            node.answer(from, id, body).await;
-            served
-        });
+    }
+}
+
+/// Proposals that travelled together, each as one that came alone.
+fn requests_of(id: u64, body: Body) -> Vec<(u64, Body)> {
+    match body {
+        Body::Submits(Submits { asks }) => {
+            let alone = |Numbered { id, command }| (id, Body::Submit(Submit { command }));
+            asks.into_iter().map(alone).collect()
+        }
+        alone => vec![(id, alone)],
+    }
+}
+
+/// Answers that travelled together, each as one that came alone.
+fn answers_of(id: u64, body: Body) -> Vec<(u64, Body)> {
+    match body {
+        Body::Submitteds(Submitteds { answers }) => {
+            let alone = |Answered { id, answer }| Some((id, Body::Submitted(answer?)));
+            answers.into_iter().filter_map(alone).collect()
+        }
+        alone => vec![(id, alone)],
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Serving {
 
 /// Whether this asks the node, and not its Raft.
 pub(super) fn is_ours(body: &Body) -> bool {
-    matches!(body, Body::Submit(_) | Body::Read(_))
+    matches!(body, Body::Submit(_) | Body::Submits(_) | Body::Read(_))
 }
 
 impl Serving {

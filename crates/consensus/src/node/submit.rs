@@ -4,6 +4,7 @@
 //! - a command is sent again until it is decided or its deadline passes;
 //! - whoever asks knows whether an attempt without an answer may be in a log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use tokio::time::Instant;
 use super::Node;
 use super::answer::submitted_from;
 use crate::ids::NodeId;
-use crate::raft::rpc::{CallError, Caller};
-use crate::raft::wire::{Body, Submit};
+use crate::raft::rpc::CallError;
+use crate::raft::wire::{Body, Numbered, Submit, Submits};
 use crate::raft::{Consensus, SubmitError};
 use crate::state::Applied;
 use crate::state::command::Body as Do;
@@ -160,8 +161,15 @@ impl Node {
         command: Bytes,
         hop: Duration,
     ) -> Result<Applied, SubmitError> {
-        let asked = self.rpc.call(leader, Body::Submit(Submit { command }), hop);
-        match asked.await {
+        let Some(asked) = self.rpc.list(leader) else {
+            return Err(SubmitError::NotLeader { leader: None });
+        };
+        let id = asked.id();
+        if let Some(ask) = self.gather.offer(leader, Numbered { id, command }) {
+            self.send_together(leader, vec![ask]);
+            self.gathered.notify_one();
+        }
+        match asked.answer(hop).await {
             Ok(Body::Submitted(answer)) => submitted_from(answer),
             Ok(_) => Err(SubmitError::Unknown),
             Err(CallError::NotSent) => Err(SubmitError::NotLeader { leader: None }),
@@ -169,9 +177,48 @@ impl Node {
         }
     }
 
+    /// One frame of proposals.
+    fn send_together(&self, to: &NodeId, mut asks: Vec<Numbered>) {
+        let ids: Vec<_> = asks.iter().map(|ask| ask.id).collect();
+        let Some(first) = ids.first().copied() else {
+            return;
+        };
+        // One alone goes as it always did.
+        let body = match asks.pop() {
+            Some(Numbered { command, .. }) if asks.is_empty() => Body::Submit(Submit { command }),
+            last => {
+                asks.extend(last);
+                Body::Submits(Submits { asks })
+            }
+        };
+        if !self.rpc.send(to, first, body) {
+            for id in ids {
+                self.rpc.not_sent(id);
+            }
+        }
+    }
+
     /// [`Node::submit`] for commands that may be applied twice without harm.
     pub(crate) async fn submit_idempotent(&self, body: Do, deadline: Instant) -> Option<Applied> {
         self.submit(body, deadline).await.ok()
+    }
+}
+
+/// Sends what was proposed while something was being sent, until the node ends.
+pub(super) async fn carry(node: Arc<Node>) {
+    loop {
+        node.gathered.notified().await;
+        loop {
+            // Whoever is about to propose does so first.
+            tokio::task::yield_now().await;
+            let frames = node.gather.take();
+            if frames.is_empty() {
+                break;
+            }
+            for (to, asks) in frames {
+                node.send_together(&to, asks);
+            }
+        }
     }
 }
 

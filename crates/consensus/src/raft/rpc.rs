@@ -45,9 +45,11 @@ pub(crate) trait Caller: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Body, CallError>>;
 }
 
+type Answer = Result<Body, CallError>;
+
 struct Pending {
     to: NodeId,
-    answer: oneshot::Sender<Body>,
+    answer: oneshot::Sender<Answer>,
 }
 
 struct Shared {
@@ -72,6 +74,28 @@ struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.shared.pending().remove(&self.id);
+    }
+}
+
+/// A call whose answer counts. Whoever listed it sends it.
+pub(crate) struct Asked {
+    listed: Listed,
+    answered: oneshot::Receiver<Answer>,
+}
+
+impl Asked {
+    pub(crate) fn id(&self) -> u64 {
+        self.listed.id
+    }
+
+    /// Waits for the answer, no longer than that.
+    pub(crate) async fn answer(self, timeout: Duration) -> Answer {
+        let Self { listed, answered } = self;
+        let _listed = listed;
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            _ => Err(CallError::NoAnswer),
+        }
     }
 }
 
@@ -127,8 +151,35 @@ impl Rpc {
             return false;
         }
         match pending.remove(&id) {
-            Some(call) => call.answer.send(body).is_ok(),
+            Some(call) => call.answer.send(Ok(body)).is_ok(),
             None => false,
+        }
+    }
+
+    /// Lists a call to `to`; `None` when as many are under way as may be.
+    pub(crate) fn list(&self, to: &NodeId) -> Option<Asked> {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        let mut pending = self.0.pending();
+        if pending.len() >= CALLS_MAX {
+            return None;
+        }
+        let to = to.clone();
+        pending.insert(id, Pending { to, answer });
+        drop(pending);
+        let listed = Listed {
+            shared: self.0.clone(),
+            id,
+        };
+        Some(Asked { listed, answered })
+    }
+
+    /// A call that is listed was not sent after all.
+    pub(crate) fn not_sent(&self, id: u64) {
+        let call = self.0.pending().remove(&id);
+        if let Some(call) = call {
+            // Who asked may have stopped waiting.
+            let _ = call.answer.send(Err(CallError::NotSent));
         }
     }
 
@@ -152,31 +203,13 @@ impl Caller for Rpc {
         body: Body,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Body, CallError>> {
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut pending = self.0.pending();
-            if pending.len() >= CALLS_MAX {
-                return futures_util::future::ready(Err(CallError::NotSent)).boxed();
-            }
-            let to = to.clone();
-            pending.insert(id, Pending { to, answer });
+        let asked = self
+            .list(to)
+            .filter(|asked| self.send(to, asked.id(), body));
+        match asked {
+            Some(asked) => asked.answer(timeout).boxed(),
+            None => futures_util::future::ready(Err(CallError::NotSent)).boxed(),
         }
-        let listed = Listed {
-            shared: self.0.clone(),
-            id,
-        };
-        if !self.send(to, id, body) {
-            return futures_util::future::ready(Err(CallError::NotSent)).boxed();
-        }
-        async move {
-            let _listed = listed;
-            match tokio::time::timeout(timeout, answered).await {
-                Ok(Ok(body)) => Ok(body),
-                _ => Err(CallError::NoAnswer),
-            }
-        }
-        .boxed()
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) const ENTRIES_MAX: usize = 4096;
 /// in either half.
 pub(crate) const NODES_MAX: usize = 1024;
 
+/// Most proposals, or answers to some, that travel together.
+pub(crate) const TOGETHER_MAX: usize = 256;
+
+/// Most bytes of proposals, or of answers to some, that travel together.
+pub(crate) const TOGETHER_BYTES_MAX: usize = 1 << 20;
+
 /// The part of a [`Frame`] that says whether it is for this node, and from whom.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Head {
@@ -49,7 +55,7 @@ pub(crate) struct Frame {
     pub id: u64,
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub body: Option<Body>,
 }
@@ -80,6 +86,10 @@ pub(crate) enum Body {
     Read(ReadAsked),
     #[prost(message, tag = "21")]
     ReadAt(ReadAt),
+    #[prost(message, tag = "22")]
+    Submits(Submits),
+    #[prost(message, tag = "23")]
+    Submitteds(Submitteds),
 }
 
 impl Body {
@@ -92,6 +102,7 @@ impl Body {
                 | Self::Chunk(_)
                 | Self::Transfer(_)
                 | Self::Submit(_)
+                | Self::Submits(_)
                 | Self::Read(_)
         )
     }
@@ -297,6 +308,50 @@ impl fmt::Debug for Submit {
     }
 }
 
+/// Several commands, each a call of its own, in the order they were proposed. The frame has the id of
+/// the first.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Submits {
+    #[prost(message, repeated, tag = "1")]
+    pub asks: Vec<Numbered>,
+}
+
+/// One of several [`Submit`]s.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub(crate) struct Numbered {
+    /// As the frame of one alone has it.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub command: Bytes,
+}
+
+impl fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbered")
+            .field("id", &self.id)
+            .field("command", &Hidden(self.command.len()))
+            .finish()
+    }
+}
+
+/// Answers to several calls, together or not when they were asked. The frame has the id of the first.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Submitteds {
+    #[prost(message, repeated, tag = "1")]
+    pub answers: Vec<Answered>,
+}
+
+/// One of several [`Submitted`]s.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Answered {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub answer: Option<Submitted>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Submitted {
     /// The leader to ask instead, when this node is not it.
@@ -368,14 +423,18 @@ impl Frame {
     /// Whether the bytes of a frame hold no more of anything than is ever sent.
     pub(crate) fn is_bounded(frame: &[u8]) -> bool {
         // A field has two bytes at least, so fewer bytes hold few enough.
-        if frame.len() < NODES_MAX.min(ENTRIES_MAX) {
+        if frame.len() < NODES_MAX.min(ENTRIES_MAX).min(TOGETHER_MAX) {
             return true;
         }
-        let (mut entries, mut named) = (0, 0);
+        let (mut entries, mut named, mut together) = (0, 0, 0);
         all_fields(frame, |tag, body| match tag {
             10 => all_fields(body, |tag, _| {
                 entries += usize::from(tag == 3);
                 entries <= ENTRIES_MAX
+            }),
+            22 | 23 => all_fields(body, |tag, _| {
+                together += usize::from(tag == 1);
+                together <= TOGETHER_MAX
             }),
             14 => all_fields(body, |tag, field| tag != 3 || names_few(field, &mut named)),
             _ => true,
@@ -424,6 +483,23 @@ mod tests {
         // Said twice, a message is one: the parts count together.
         let halves = [entries(ENTRIES_MAX / 2 + 1), entries(ENTRIES_MAX / 2)].concat();
         assert!(!Frame::is_bounded(&halves));
+        let asks = |n| {
+            encoded(Body::Submits(Submits {
+                asks: vec![Numbered::default(); n],
+            }))
+        };
+        let answers = |n| {
+            encoded(Body::Submitteds(Submitteds {
+                answers: vec![Answered::default(); n],
+            }))
+        };
+        for (at_the_limit, one_past_it) in [
+            (asks(TOGETHER_MAX), asks(TOGETHER_MAX + 1)),
+            (answers(TOGETHER_MAX), answers(TOGETHER_MAX + 1)),
+        ] {
+            assert!(Frame::is_bounded(&at_the_limit));
+            assert!(!Frame::is_bounded(&one_past_it));
+        }
         let members = |everybody, half| {
             let some = |n| vec![NodeMsg::default(); n];
             encoded(Body::Chunk(Chunk {
@@ -464,6 +540,12 @@ mod tests {
                 through: at,
                 data: held.clone(),
                 ..Chunk::default()
+            }),
+            Body::Submits(Submits {
+                asks: vec![Numbered {
+                    id: 77,
+                    command: held.clone(),
+                }],
             }),
             Body::Submit(Submit { command: held }),
         ] {

@@ -359,6 +359,7 @@ mod tests {
             chunk_timeout: Duration::from_secs(1),
             refusals: Refusals::new(),
             terms: Terms::new(3),
+            answered: Answered::default(),
             hush: hush.clone(),
         };
         let mut way = Way {
