@@ -19,7 +19,8 @@ pub(crate) const ENTRIES_MAX: usize = 4096;
 /// in either half.
 pub(crate) const NODES_MAX: usize = 1024;
 
-/// The part of a [`Frame`] that says whether it is for this node, and from whom.
+/// The part of a [`Frame`] that says whether it is for this node, and from whom: its first fields,
+/// which Protobuf reads of a whole frame too, and leaves the rest.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Head {
     #[prost(bytes = "bytes", tag = "1")]
@@ -425,6 +426,13 @@ mod tests {
             ] {
                 let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, id, body);
                 let bytes = Bytes::from(frame.encode_to_vec());
+                let head = Head {
+                    session: frame.session.clone(),
+                    from_incarnation: frame.from_incarnation,
+                    to_incarnation: frame.to_incarnation,
+                    id: frame.id,
+                };
+                prop_assert_eq!(Head::decode(bytes.clone()).unwrap(), head);
                 prop_assert_eq!(Frame::decode(bytes).unwrap(), frame);
             }
         }
