@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
+use cabinet_conformance::draws;
+
 /// What a command found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -100,13 +102,6 @@ pub fn json_escaped(text: &str) -> String {
         }
     }
     out
-}
-
-/// Whether a terminal does something else with a character than show it where it stands: controls of
-/// both kinds, and breaks of line and marks of direction, which are no controls to Unicode.
-fn draws(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What stdout answered that was no broken pipe: the first such line.

@@ -1,8 +1,14 @@
 //! The program as people meet it: exit codes, and one line for whatever is wrong.
 
+#[allow(dead_code, reason = "shared with another test, which uses the rest")]
+#[path = "smoke_reference/painter.rs"]
+mod painter;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use cabinet_wire::cell::Cell;
+use painter::Page;
 use proptest::prelude::*;
 
 fn cabinet(dir: &Path, args: &[&str]) -> Output {
@@ -386,6 +392,28 @@ fn output_nobody_takes_ends_no_command_in_a_panic() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
         assert!(!said.contains("roken pipe"), "{args:?}: {said}");
     }
+}
+
+#[test]
+fn lint_names_what_breaks_the_width_contract_and_its_exit_code_says_so() {
+    let dir = bench();
+    let mut page = Page::blank();
+    page.put(2, 3, Cell::of('中'));
+    page.put(5, 7, Cell::of('♥'));
+    let mut half = Cell::of(' ');
+    half.cont = true;
+    page.put(5, 8, half);
+    let game = dir.path().join("wide.wasm");
+    std::fs::write(&game, painter::guest(&[page])).unwrap();
+    let output = cabinet(dir.path(), &["lint", "wide.wasm"]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("width: row 2, col 3: U+4E2D"), "{said}");
+    assert!(said.contains("width: row 5, col 7: U+2665"), "{said}");
+    assert!(
+        said.contains("lint: 2 width-contract violation(s)"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::bucket::{Between, Fate, Moto, ran, rooms, url};
+use common::bucket::{Between, Fate, Moto, ran, rooms, url, vault};
 use common::place::{Place, SECRET, one_line};
 use common::reference::{KEY, record, room, sealed, snapshot};
 use common::{Ran, fixture};
@@ -24,7 +24,7 @@ fn fill(place: &Place, moto: &Moto, prefix: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let vault = moto.vault(prefix, &[(1, SECRET)]);
+    let vault = vault(moto, prefix, &[(1, SECRET)]);
     runtime.unwrap().block_on(place.fill(&vault));
 }
 

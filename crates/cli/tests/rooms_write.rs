@@ -138,6 +138,43 @@ fn a_record_that_does_not_open_is_named_and_left_and_the_exit_code_says_so() {
     assert_eq!(json(&ran)["problems"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn a_missing_checkpoint_is_named_the_others_are_sealed_and_the_exit_code_says_so() {
+    let place = Place::new();
+    keys(&place);
+    let folder = place.folder.path();
+    fs::write(folder.join("record"), record(room(1), "tour", &snapshot())).unwrap();
+    let game = fixture("tour.wasm");
+    let game = game.to_str().unwrap();
+    let imported = place.rooms(&["import", "record", game, "--reference-unsealed", "--write"]);
+    assert_eq!(imported.code, 0, "{imported:?}");
+    let parked = place.parked.to_string();
+    let is_checkpoint = |path: &Path| {
+        let path = path.to_string_lossy();
+        path.contains("/rooms+/") && path.contains(&parked) && path.contains("/e-")
+    };
+    let files = place.files();
+    let (checkpoint, _) = files.iter().find(|(path, _)| is_checkpoint(path)).unwrap();
+    fs::remove_file(checkpoint).unwrap();
+
+    let named = format!("v1/heads/{parked}");
+    for args in [&["reseal"][..], &["reseal", "--write"]] {
+        let ran = with(&place, "both", args);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let told = format!(
+            "{named}: the room's state is corrupt: the checkpoint its head names is missing\n"
+        );
+        assert!(ran.stdout.contains(&told), "{ran:?}");
+        assert!(ran.stdout.ends_with(", 1 not sealed\n"), "{ran:?}");
+    }
+    let show = with(&place, "new", &["show", &room(1).to_string()]);
+    assert_eq!(show.code, 0, "{show:?}");
+    let again = with(&place, "both", &["reseal", "--json"]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert_eq!(json(&again)["records"], 0);
+    assert_eq!(json(&again)["problems"][0]["key"], named);
+}
+
 /// What the reference host left: two parked rooms, one of them damaged; a checkpointed one; one of
 /// another game.
 fn left_behind(folder: &Path, blob: &[u8]) {

@@ -60,7 +60,7 @@ pub use report::Report;
 pub use screens::{Looked, every_screen};
 pub use script::{Script, ScriptError};
 pub use trace::{TraceError, TraceOptions, trace};
-pub use units::error_line;
+pub use units::{draws, error_line};
 pub use verdict::{Judgement, Verdict};
 
 /// The README's example, compiled.

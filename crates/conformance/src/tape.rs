@@ -7,17 +7,22 @@
 //! reference and leaves their hashing to [`Sent::sha256`], and it looks a recipient's seat up once
 //! per roster.
 
-use std::collections::{BTreeMap, HashMap};
+mod effects;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cabinet_host::{
     Frame, HostCall, LogSource, MemoryServices, Observer, Player, Recipient, RoomResult,
-    ServiceError, Services, WasiCall, frame_bytes,
+    ServiceError, Services, WasiCall,
 };
 use cabinet_wire::LogLevel;
 
-use crate::hash::{Running, sha256};
+pub(crate) use self::effects::{
+    Blob, Effects, Grid, HostEntry, INPUT_KEPT_BYTES, Logged, Sent, To, WasiEntry,
+};
+use crate::hash::Running;
 use crate::units::nanos;
 
 /// Frames of one callback that are kept whole, one for each seat a script may have; later ones are
@@ -25,132 +30,13 @@ use crate::units::nanos;
 const FRAMES_KEPT: usize = crate::script::MAX_SEATS as usize;
 /// Calls of one callback a detailed tape writes down; later ones are counted.
 const CALLS_KEPT: usize = 65_536;
-/// Inputs up to this many bytes are kept whole by a detailed tape.
-pub(crate) const INPUT_KEPT_BYTES: usize = 512;
 /// Bytes kept of what a WASI call read or wrote.
 const WASI_DATA_KEPT_BYTES: usize = 4_096;
 /// Bytes of keys and values a guest may store in a run; later writes are refused.
 const STORED_BYTES_MAX: usize = 64 << 20;
-/// What is kept of longer ones, bytes: a delta container's header and its first run's.
-const INPUT_HEAD_BYTES: usize = 13;
 /// Bytes of an input or output of a call that are hashed, beside its length. What is longer is a
 /// frame's container or a stored value, which are compared where they arrive.
 const HASHED_BYTES_MAX: usize = 16 << 10;
-
-/// Who a frame went to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum To {
-    Everyone,
-    /// A seat of the script.
-    Seat(u16),
-    /// A roster index whose player sits in no seat of the script.
-    Index(usize),
-}
-
-/// A frame that was delivered.
-pub(crate) struct Sent {
-    pub to: To,
-    pub grid: Grid,
-}
-
-/// A delivered grid, or its hash when too many were delivered to keep.
-pub(crate) enum Grid {
-    Kept(Frame),
-    Hashed([u8; 32]),
-}
-
-impl Sent {
-    /// Hash of the 46,080-byte grid.
-    pub(crate) fn sha256(&self) -> [u8; 32] {
-        match &self.grid {
-            Grid::Kept(frame) => sha256(frame_bytes(frame).as_slice()),
-            Grid::Hashed(hash) => *hash,
-        }
-    }
-}
-
-/// A log record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Logged {
-    pub level: LogLevel,
-    pub source: LogSource,
-    pub message: Vec<u8>,
-}
-
-/// Bytes that crossed the boundary, shortened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Blob {
-    pub len: usize,
-    pub sha256: [u8; 32],
-    /// All of it up to [`INPUT_KEPT_BYTES`], else its head.
-    pub shown: Vec<u8>,
-}
-
-impl Blob {
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        let kept = if bytes.len() <= INPUT_KEPT_BYTES {
-            bytes.len()
-        } else {
-            INPUT_HEAD_BYTES
-        };
-        Self {
-            len: bytes.len(),
-            sha256: sha256(bytes),
-            shown: bytes[..kept].to_vec(),
-        }
-    }
-}
-
-/// A game function the guest called.
-pub(crate) struct HostEntry {
-    pub name: String,
-    pub args: Vec<i64>,
-    pub inputs: Vec<Blob>,
-    pub ret: Option<i64>,
-    pub output: Option<Blob>,
-}
-
-/// A WASI function the guest called.
-pub(crate) struct WasiEntry {
-    pub name: String,
-    pub args: Vec<i64>,
-    pub errno: i32,
-    pub data: Vec<u8>,
-}
-
-/// The calls of one callback, written down.
-#[derive(Default)]
-pub(crate) struct Detail {
-    pub payload: Vec<u8>,
-    pub host: Vec<HostEntry>,
-    pub wasi: Vec<WasiEntry>,
-    /// Calls past [`CALLS_KEPT`].
-    pub omitted: u64,
-}
-
-/// Everything since the tape was last taken.
-#[derive(Default)]
-pub(crate) struct Effects {
-    pub frames: Vec<Sent>,
-    /// The newest frame for everyone, and the newer ones for single recipients.
-    pub newest: BTreeMap<To, Frame>,
-    /// Leaderboard posts made, and a hash over all of them.
-    pub posts: u64,
-    pub posts_sha256: [u8; 32],
-    /// Writes to and deletions from the stores, and a hash over all of them, values included.
-    pub writes: u64,
-    pub writes_sha256: [u8; 32],
-    pub logs: Vec<Logged>,
-    /// How often each game function was called.
-    pub host_calls: BTreeMap<String, u64>,
-    /// Wall time of the first [`CALLS_KEPT`] of them, nanoseconds.
-    pub host_call_times: Vec<(&'static str, u64)>,
-    /// Hash over every call's name, arguments, result, inputs and output; of long ones the first
-    /// [`HASHED_BYTES_MAX`] bytes and the length.
-    pub calls_sha256: [u8; 32],
-    /// Filled by a detailed tape.
-    pub detail: Detail,
-}
 
 /// Whether calls are written down or only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,7 +252,7 @@ impl Services for Tape {
         let grid = if state.effects.frames.len() < FRAMES_KEPT {
             Grid::Kept(frame.clone())
         } else {
-            Grid::Hashed(sha256(frame_bytes(frame).as_slice()))
+            Grid::hashed(frame)
         };
         state.effects.frames.push(Sent { to, grid });
     }

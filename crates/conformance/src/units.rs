@@ -72,14 +72,26 @@ pub(crate) fn cut(text: &str) -> String {
     shortened(text, TEXT_CHARS_MAX)
 }
 
-/// Text from a guest made fit for one line of a report: control characters and marks of direction
-/// escaped, and the word that a failed verdict has for itself written small.
+/// Whether a terminal does something else with a character than show it where it stands: controls of
+/// both kinds, and breaks of line and marks of direction, which are no controls to Unicode.
+///
+/// ```
+/// use cabinet_conformance::draws;
+///
+/// assert!(draws('\u{1b}') && draws('\u{9b}') && draws('\u{202e}') && draws('\u{200f}'));
+/// assert!(!draws('é') && !draws('日'));
+/// ```
+#[must_use]
+pub fn draws(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text from a guest made fit for one line of a report: what [`draws`] escaped, and the word that a failed verdict has for itself written small.
 pub(crate) fn escaped(text: &str) -> String {
     let mut line = String::new();
     for c in text.chars() {
-        // Breaks of line and marks of direction, which are no control characters to Unicode.
-        let reorders = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders {
+        if draws(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);

@@ -581,6 +581,14 @@ async fn channels_carry_what_is_sent_to_one_or_to_all_and_a_flood_harms_nobody()
         ann.send_to(&peer("ann"), b"x"),
         Err(ChannelSendError::Fabric(SendError::ToSelf(peer("ann"))))
     );
+    // The same name is the same channel, which has its reader.
+    let again = game[1].1.app_channel("chat").unwrap();
+    assert!(matches!(
+        again.incoming(),
+        Err(ChannelError::ReaderTaken { .. })
+    ));
+    assert_eq!(again.broadcast(b"again"), Ok(2));
+    assert_eq!(&to_cyd.recv().await.unwrap().frame[..], b"again");
     // Nobody reads this one.
     let flood = game[0].1.app_channel("flood").unwrap();
     let unread = game[1].1.app_channel("flood").unwrap();
@@ -594,6 +602,8 @@ async fn channels_carry_what_is_sent_to_one_or_to_all_and_a_flood_harms_nobody()
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(unread.dropped(), 3000 - 1024);
     assert_eq!(game[2].1.unclaimed_app_frames(), 3000);
+    let strays = [to_bob.try_recv(), to_cyd.try_recv()];
+    assert!(strays.iter().all(Option::is_none), "another name's");
     // Names.
     let name = |len: usize| game[0].1.app_channel(&"n".repeat(len));
     assert!(name(255).is_ok());

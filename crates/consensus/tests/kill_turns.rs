@@ -35,7 +35,7 @@ use cabinet_consensus::session::{
     TokioClock, game_host, game_join, game_node, game_resume,
 };
 use cabinet_consensus::turns::{Proposal, TurnEvent};
-use players::{Count, NAMES, fabric, furnish, play, say, told};
+use players::{NAMES, Sum, fabric, furnish, play, say, told};
 use support::{Authority, game, peer};
 
 const CHILD: &str = "CABINET_TURNS_CHILD";
@@ -58,7 +58,7 @@ async fn machine(name: &str, dir: &Path, nonce: u64) -> (impl Fn() -> Port, Sess
 async fn child(name: &str, dir: &Path, nonce: u64) {
     let (port, config) = machine(name, dir, nonce).await;
     let roster: BTreeSet<PeerId> = NAMES.iter().map(|name| peer(name)).collect();
-    let session = game_node(port(), Blueprint::new(Count::default), roster, config)
+    let session = game_node(port(), Blueprint::new(Sum::default), roster, config)
         .await
         .unwrap();
     play_on(session).await;
@@ -70,7 +70,7 @@ const SEATS: u32 = 4;
 /// A player of a hosted game: `ann` hosts, the others join, and whoever comes back resumes.
 async fn hosted_child(name: &str, dir: &Path, nonce: u64) {
     let (port, config) = machine(name, dir, nonce).await;
-    let blueprint = Blueprint::new(Count::default);
+    let blueprint = Blueprint::new(Sum::default);
     let session = match game_resume(port(), blueprint.clone(), config.clone()).await {
         Ok(session) => {
             say("resumed");
@@ -99,7 +99,7 @@ async fn hosted_child(name: &str, dir: &Path, nonce: u64) {
 
 /// Proposes until it is told to end, and then says every turn there was. `say` is its only way out; a
 /// line on its standard input is the end of the game.
-async fn play_on(session: GameSession<Count>) {
+async fn play_on(session: GameSession<Sum>) {
     let mut status = session.node().status();
     tokio::spawn(async move {
         let mut led = false;

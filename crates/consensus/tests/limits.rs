@@ -1,13 +1,15 @@
 //! What a game remembers, says and promises at its limits and past them, in one process.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::config::{Compaction, ConfigError, Timing};
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{GameId, PeerId};
 use cabinet_consensus::log::durable::sim_disk::SimDisk;
 use cabinet_consensus::log::durable::{Driver, DurableOptions};
 use cabinet_consensus::log::{DurableLog, LogStore};
@@ -18,6 +20,7 @@ use cabinet_consensus::session::{
 use cabinet_consensus::turns::{
     Proposal, ProposeError, ReadError, Ruling, Speculation, Standing, TurnError, TurnEvent,
 };
+use common::{NAMES, peer, port_of};
 
 /// Counts actions, and says as many bytes as each asks for.
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -49,12 +52,6 @@ impl Snapshots for Talk {
     }
 }
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
 struct Table {
     net: MemoryFabric,
     nodes: Vec<(Arc<MemoryPeer>, GameSession<Talk>)>,
@@ -67,7 +64,7 @@ impl Table {
         let mut nodes = Vec::new();
         for (n, name) in names.iter().enumerate() {
             let at = net.join(peer(name)).unwrap();
-            let port = Port::open(at.clone(), GameId::new("talk").unwrap()).unwrap();
+            let port = port_of(&at, "talk");
             let mut config = SessionConfig::new(Arc::new(TokioClock::default()), n as u64);
             config.timing = Timing::fast();
             set(&mut config);
@@ -295,7 +292,7 @@ async fn a_log_that_takes_a_smaller_snapshot_than_its_node_is_refused_before_the
         config.limits.snapshot_bytes_max = 1000;
         config.log = log.clone();
         let at = net.join(peer("ann")).unwrap();
-        let port = Port::open(at, GameId::new("talk").unwrap()).unwrap();
+        let port = port_of(&at, "talk");
         let blueprint = Blueprint::with_snapshots(Talk::default);
         let opened = game_node(port, blueprint, [peer("ann")].into(), config).await;
         let refused = ConfigError::LogTakesLess { log_max, max: 1000 };

@@ -24,7 +24,7 @@ use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::PeerId;
 use cabinet_consensus::session::{SessionConfig, TokioClock, Waiting, game_node};
 use cabinet_consensus::turns::{Proposal, TurnEvent};
-use players::{Count, NAMES, fabric, furnish, play, say, told};
+use players::{NAMES, Sum, fabric, furnish, play, say, told};
 use support::{Authority, game, peer};
 
 const CHILD: &str = "CABINET_LINK_CHILD";
@@ -41,7 +41,7 @@ async fn child(name: &'static str, dir: &Path) {
     let roster: BTreeSet<PeerId> = NAMES.iter().map(|name| peer(name)).collect();
     let nonce = u64::from(std::process::id());
     let config = SessionConfig::new(Arc::new(TokioClock::default()), nonce);
-    let session = game_node(port, Blueprint::new(Count::default), roster, config)
+    let session = game_node(port, Blueprint::new(Sum::default), roster, config)
         .await
         .unwrap();
     let node = session.node();

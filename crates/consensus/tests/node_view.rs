@@ -4,50 +4,29 @@
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::{Compaction, Timing};
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::config::Compaction;
+use cabinet_consensus::fabric::MemoryFabric;
 use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::ids::{Incarnation, NodeId};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    GameSession, HostOptions, JoinOptions, SessionConfig, TRACE_MAX, TokioClock, TraceEvent,
-    TransferError, Waiting, game_host, game_node, game_spectate,
+    GameSession, HostOptions, JoinOptions, TRACE_MAX, TraceEvent, TransferError, Waiting,
+    game_host, game_node, game_spectate,
 };
 use cabinet_consensus::turns::ReadError;
-use common::{Sum, peer, port, sum, until};
+use common::{NAMES, Node, Sum, fast as config, peer, port, sum, three, until};
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 const SILENT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(5);
 
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
-
-type Node = (Arc<MemoryPeer>, GameSession<Sum>);
-
-async fn three(net: &MemoryFabric, config: impl Fn(u64) -> SessionConfig) -> Vec<Node> {
-    let roster: BTreeSet<_> = NAMES.iter().map(|name| peer(name)).collect();
-    let mut nodes = Vec::new();
-    for (n, name) in NAMES.iter().enumerate() {
-        let at = net.join(peer(name)).unwrap();
-        let port = port(&at);
-        let blueprint = Blueprint::with_snapshots(Sum::default);
-        let session = game_node(port, blueprint, roster.clone(), config(n as u64)).await;
-        nodes.push((at, session.unwrap()));
-    }
-    nodes
+fn whole() -> Blueprint<Sum> {
+    Blueprint::with_snapshots(Sum::default)
 }
 
 /// Who leads, with an entry of its own term committed.
-async fn leader(nodes: &[Node]) -> usize {
+async fn leader(nodes: &[Node<Sum>]) -> usize {
     let mut found = None;
     until("somebody leads", || {
         found = nodes
@@ -67,7 +46,7 @@ fn events(session: &GameSession<Sum>) -> Vec<TraceEvent> {
 #[tokio::test(start_paused = true)]
 async fn a_node_says_what_it_is_who_leads_who_votes_and_how_far_the_log_is_committed() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, config).await;
+    let nodes = three(&net, "sum", whole(), config).await;
     let at = leader(&nodes).await;
     let decided = nodes[at].1.sequencer().propose(&1).await.unwrap();
     let id = nodes[at].1.node().id().clone();
@@ -97,7 +76,7 @@ async fn a_node_says_what_it_is_who_leads_who_votes_and_how_far_the_log_is_commi
 #[tokio::test(start_paused = true)]
 async fn a_leader_knows_from_where_its_own_term_is_committed_and_nobody_else_does() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, config).await;
+    let nodes = three(&net, "sum", whole(), config).await;
     let first = leader(&nodes).await;
     let node = nodes[first].1.node();
     let from = node.committed_from().unwrap();
@@ -132,7 +111,7 @@ async fn a_leader_knows_from_where_its_own_term_is_committed_and_nobody_else_doe
 #[tokio::test(start_paused = true)]
 async fn a_node_without_a_majority_says_whom_it_waits_for_and_reads_are_refused() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, config).await;
+    let nodes = three(&net, "sum", whole(), config).await;
     let at = leader(&nodes).await;
     for (n, name) in NAMES.iter().enumerate() {
         if n != at {
@@ -172,7 +151,7 @@ async fn a_node_without_a_majority_says_whom_it_waits_for_and_reads_are_refused(
 #[tokio::test(start_paused = true)]
 async fn leadership_goes_to_who_is_asked_and_to_nobody_who_cannot_take_it() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, config).await;
+    let nodes = three(&net, "sum", whole(), config).await;
     let at = leader(&nodes).await;
     let (to, away) = ((at + 1) % 3, (at + 2) % 3);
     let heir = nodes[to].1.node().id().clone();
@@ -262,7 +241,7 @@ async fn a_game_goes_on_when_the_voter_that_was_to_lead_dies_at_that_moment() {
 #[tokio::test(start_paused = true)]
 async fn the_trace_tells_of_elections_members_snapshots_and_the_end_and_is_bounded() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, |nonce| {
+    let nodes = three(&net, "sum", whole(), |nonce| {
         let mut config = config(nonce);
         config.compaction = Some(Compaction {
             entries: 20,

@@ -4,19 +4,17 @@
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod common;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
+use cabinet_consensus::fabric::MemoryFabric;
 use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::GameId;
 use cabinet_consensus::session::{GameSession, SessionConfig, TokioClock, game_node};
 use cabinet_consensus::turns::{
     Proposal, ProposeError, ReadError, SpeculationOptions, SpeculativeSequencer, TurnError,
 };
-use common::{peer, until};
+use common::{NAMES, Node, peer, port_of, roster, until};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -35,31 +33,27 @@ impl Game for Talk {
     }
 }
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 /// Far more than anything here takes that ends at all.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-type Node = (Arc<MemoryPeer>, GameSession<Talk>);
-
 struct Table {
     net: MemoryFabric,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<Talk>>,
 }
 
 impl Table {
     /// Ann leads.
     async fn new(set: impl Fn(&str, &mut SessionConfig)) -> Self {
         let net = MemoryFabric::new();
-        let roster: BTreeSet<_> = NAMES.map(peer).into();
         let mut nodes = Vec::new();
         for (n, name) in NAMES.iter().enumerate() {
             let at = net.join(peer(name)).unwrap();
-            let port = Port::open(at.clone(), GameId::new("talk").unwrap()).unwrap();
+            let port = port_of(&at, "talk");
             let mut config = SessionConfig::new(Arc::new(TokioClock::default()), n as u64);
             config.timing = Timing::fast();
             set(name, &mut config);
             let blueprint = Blueprint::new(Talk::default);
-            let opening = game_node(port, blueprint, roster.clone(), config);
+            let opening = game_node(port, blueprint, roster(), config);
             nodes.push((at, opening.await.unwrap()));
         }
         let this = Self { net, nodes };

@@ -102,6 +102,15 @@ async fn add(session: &Session, n: u64) -> u64 {
     }
 }
 
+/// Ann plays by herself, with this log.
+async fn alone(at: &Arc<MemoryPeer>, log: &MemoryLog) -> Result<Session, OpenError> {
+    let config = SessionConfig {
+        log: Arc::new(log.clone()),
+        ..config(1)
+    };
+    game_node(port(at), sum(), [peer("ann")].into(), config).await
+}
+
 /// Every action from the first on, as many as are asked for.
 async fn actions(session: &Session, count: usize) -> Vec<u64> {
     let mut events = session.sequencer().events_from(1);
@@ -393,13 +402,7 @@ async fn a_log_whose_snapshot_this_game_cannot_read_is_said_to_be_one() {
     let net = MemoryFabric::new();
     let at = net.join(peer("ann")).unwrap();
     let log = MemoryLog::new();
-    let opening = || {
-        let config = SessionConfig {
-            log: Arc::new(log.clone()),
-            ..config(1)
-        };
-        game_node(port(&at), sum(), [peer("ann")].into(), config)
-    };
+    let opening = || alone(&at, &log);
     opening().await.unwrap().close().await;
     log.reopen();
     let unreadable = StoredSnapshot {
@@ -417,13 +420,7 @@ async fn a_log_whose_beginning_nothing_holds_any_more_is_said_to_be_one() {
     let net = MemoryFabric::new();
     let at = net.join(peer("ann")).unwrap();
     let log = MemoryLog::new();
-    let opening = || {
-        let config = SessionConfig {
-            log: Arc::new(log.clone()),
-            ..config(1)
-        };
-        game_node(port(&at), sum(), [peer("ann")].into(), config)
-    };
+    let opening = || alone(&at, &log);
     let session = opening().await.unwrap();
     assert_eq!(add(&session, 1).await, 1);
     session.close().await;

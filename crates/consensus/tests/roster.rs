@@ -1,19 +1,21 @@
 //! A game whose players are all known, in one process: turns, their order, fail-over, reads.
 
-use std::collections::BTreeSet;
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabinet_consensus::config::{Compaction, ConfigError, Timing};
+use cabinet_consensus::config::{Compaction, ConfigError};
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{ClientId, GameId, PeerId};
+use cabinet_consensus::ids::{ClientId, GameId};
 use cabinet_consensus::log::MemoryLog;
-use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    GameSession, Identity, OpenError, SessionConfig, TokioClock, Waiting, game_node,
+    GameSession, Identity, OpenError, SessionConfig, Waiting, game_node,
 };
 use cabinet_consensus::turns::{Proposal, ProposeError, Ruling, TurnError, TurnEvent};
+use common::{NAMES, fast as config, leader, peer, roster, three};
 
 /// Players add numbers below 100; a turn that takes over 200 ms adds 1000.
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -59,21 +61,8 @@ impl Snapshots for Sum {
     }
 }
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
-fn roster() -> BTreeSet<PeerId> {
-    NAMES.iter().map(|name| peer(name)).collect()
-}
-
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
+fn counted() -> Blueprint<Sum> {
+    Blueprint::with_snapshots(Sum::default)
 }
 
 async fn node(at: &Arc<MemoryPeer>, config: SessionConfig) -> GameSession<Sum> {
@@ -86,36 +75,10 @@ async fn node_of(at: &Arc<MemoryPeer>, config: SessionConfig, first: Sum) -> Gam
     game_node(port, blueprint, roster(), config).await.unwrap()
 }
 
-async fn three(net: &MemoryFabric) -> Vec<(Arc<MemoryPeer>, GameSession<Sum>)> {
-    let mut nodes = Vec::new();
-    for (n, name) in NAMES.iter().enumerate() {
-        let at = net.join(peer(name)).unwrap();
-        let session = node(&at, config(n as u64)).await;
-        nodes.push((at, session));
-    }
-    nodes
-}
-
-async fn leader<'a, S>(nodes: impl IntoIterator<Item = &'a (S, GameSession<Sum>)> + Copy) -> usize
-where
-    S: 'a,
-{
-    for _ in 0..10_000 {
-        for (n, (_, session)) in nodes.into_iter().enumerate() {
-            let status = session.node().status().get();
-            if status.role == Role::Leader && status.stopped.is_none() {
-                return n;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("no leader in ten seconds");
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_node_proposes_and_every_node_sees_the_same_turns_in_the_same_order() {
     let net = MemoryFabric::new();
-    let nodes = three(&net).await;
+    let nodes = three(&net, "sum", counted(), config).await;
     let mut readers: Vec<_> = nodes
         .iter()
         .map(|(_, s)| s.sequencer().events_from(1))
@@ -153,7 +116,7 @@ async fn every_node_proposes_and_every_node_sees_the_same_turns_in_the_same_orde
 #[tokio::test(start_paused = true)]
 async fn the_game_goes_on_when_its_leader_dies_and_nothing_is_lost_or_doubled() {
     let net = MemoryFabric::new();
-    let mut nodes = three(&net).await;
+    let mut nodes = three(&net, "sum", counted(), config).await;
     let first = leader(&nodes).await;
     let proposer = nodes[(first + 1) % 3].1.sequencer();
     let mut acknowledged = Vec::new();
@@ -200,7 +163,7 @@ async fn the_game_goes_on_when_its_leader_dies_and_nothing_is_lost_or_doubled() 
 #[tokio::test(start_paused = true)]
 async fn a_game_with_two_of_three_players_plays_and_says_who_is_missing_when_one_more_goes() {
     let net = MemoryFabric::new();
-    let mut nodes = three(&net).await;
+    let mut nodes = three(&net, "sum", counted(), config).await;
     let (gone, session) = nodes.pop().unwrap();
     gone.leave();
     session.close().await;
@@ -248,7 +211,7 @@ async fn a_game_with_two_of_three_players_plays_and_says_who_is_missing_when_one
 #[tokio::test(start_paused = true)]
 async fn the_same_id_again_gets_the_first_answer_and_another_turn_is_fenced() {
     let net = MemoryFabric::new();
-    let nodes = three(&net).await;
+    let nodes = three(&net, "sum", counted(), config).await;
     let sequencer = nodes[0].1.sequencer();
     let first = sequencer.propose_with_id(7, &5).await.unwrap();
     let again = sequencer.propose_with_id(7, &5).await.unwrap();
@@ -512,7 +475,7 @@ async fn a_peer_outside_the_roster_is_refused_and_its_game_can_be_opened_again()
 #[tokio::test(start_paused = true)]
 async fn random_bytes_and_frames_of_another_session_are_dropped_and_counted() {
     let net = MemoryFabric::new();
-    let nodes = three(&net).await;
+    let nodes = three(&net, "sum", counted(), config).await;
     let eve = net.join(peer("eve")).unwrap();
     let port = Port::open(eve.clone(), GameId::new("sum").unwrap()).unwrap();
     let (links, _incoming) = port.split();
@@ -549,7 +512,7 @@ async fn random_bytes_and_frames_of_another_session_are_dropped_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn leaving_hands_leadership_over_and_closing_twice_is_harmless() {
     let net = MemoryFabric::new();
-    let mut nodes = three(&net).await;
+    let mut nodes = three(&net, "sum", counted(), config).await;
     let at = leader(&nodes).await;
     nodes[at].1.sequencer().propose(&1).await.unwrap();
     let (_peer, leaving) = nodes.remove(at);

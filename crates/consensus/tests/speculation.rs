@@ -1,23 +1,24 @@
 //! Speculation as a task over three nodes in one process: shown at once, resolved by key, through
 //! fail-over, refusals, resets, lags and unknown outcomes.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::time::Duration;
 
-use cabinet_consensus::config::{Compaction, ConfigError, Timing};
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
+use cabinet_consensus::config::{Compaction, ConfigError};
+use cabinet_consensus::fabric::{MemoryFabric, Port};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
-use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
-use cabinet_consensus::raft::Role;
+use cabinet_consensus::ids::{GameId, Incarnation};
 use cabinet_consensus::session::{
     GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, SessionConfig,
-    TokioClock, game_host, game_join, game_node, game_spectate, game_witness,
+    game_host, game_join, game_node, game_spectate, game_witness,
 };
 use cabinet_consensus::turns::{
     NotProposed, Notice, Proposal, ProposeError, Ruling, SpeculationOptions, SpeculativeSequencer,
     TurnError,
 };
+use common::{NAMES, fast as config, leader, peer, three};
 
 /// Players take from a pile, and whoever takes what is not there is refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,21 +57,8 @@ impl Snapshots for Pile {
     }
 }
 
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
-
 type Session = GameSession<Pile>;
 type Shows = SpeculativeSequencer<Pile>;
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
-
-fn config(nonce: u64) -> SessionConfig {
-    SessionConfig {
-        timing: Timing::fast(),
-        ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
-    }
-}
 
 fn compacting(nonce: u64) -> SessionConfig {
     let mut config = config(nonce);
@@ -83,36 +71,12 @@ fn compacting(nonce: u64) -> SessionConfig {
     config
 }
 
-async fn three(
-    net: &MemoryFabric,
-    left: u64,
-    config: impl Fn(u64) -> SessionConfig,
-) -> Vec<(Arc<MemoryPeer>, Session)> {
-    let roster: BTreeSet<_> = NAMES.iter().map(|name| peer(name)).collect();
-    let mut nodes = Vec::new();
-    for (n, name) in NAMES.iter().enumerate() {
-        let at = net.join(peer(name)).unwrap();
-        let port = Port::open(at.clone(), GameId::new("pile").unwrap()).unwrap();
-        let blueprint = Blueprint::with_snapshots(move || Pile { left, taken: 0 });
-        let session = game_node(port, blueprint, roster.clone(), config(n as u64)).await;
-        nodes.push((at, session.unwrap()));
-    }
-    nodes
+fn pile(left: u64) -> Blueprint<Pile> {
+    Blueprint::with_snapshots(move || Pile { left, taken: 0 })
 }
 
 fn speculate(session: &Session) -> Shows {
     SpeculativeSequencer::start(session.sequencer(), SpeculationOptions::default()).unwrap()
-}
-
-async fn leader(nodes: &[(Arc<MemoryPeer>, Session)]) -> usize {
-    for _ in 0..10_000 {
-        let leads = |session: &Session| session.node().status().borrow().role == Role::Leader;
-        if let Some(n) = nodes.iter().position(|(_, session)| leads(session)) {
-            return n;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("no leader in ten seconds");
 }
 
 /// Cuts one of the three off from the others.
@@ -134,7 +98,7 @@ async fn until_left(shows: &Shows, left: u64) {
 #[tokio::test(start_paused = true)]
 async fn an_action_is_shown_before_it_is_decided_and_confirmed_on_every_node() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 100, config).await;
+    let nodes = three(&net, "pile", pile(100), config).await;
     let shows: Vec<_> = nodes.iter().map(|(_, s)| speculate(s)).collect();
     // The first waits for the client's session; from then on nothing is waited for.
     let first = shows[0].propose(1).await.unwrap();
@@ -165,7 +129,7 @@ async fn an_action_is_shown_before_it_is_decided_and_confirmed_on_every_node() {
 #[tokio::test(start_paused = true)]
 async fn what_the_rules_refuse_here_is_not_sent_and_what_they_refuse_there_is_reported() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 10, config).await;
+    let nodes = three(&net, "pile", pile(10), config).await;
     let at = leader(&nodes).await;
     let (me, other) = ((at + 1) % 3, (at + 2) % 3);
     let mut shows = speculate(&nodes[me].1);
@@ -208,7 +172,7 @@ async fn what_the_rules_refuse_here_is_not_sent_and_what_they_refuse_there_is_re
 #[tokio::test(start_paused = true)]
 async fn what_is_pending_when_the_leader_dies_is_confirmed_once() {
     let net = MemoryFabric::new();
-    let mut nodes = three(&net, 1000, config).await;
+    let mut nodes = three(&net, "pile", pile(1000), config).await;
     let at = leader(&nodes).await;
     let survivors: Vec<_> = (0..3).filter(|n| *n != at).collect();
     let shows: Vec<_> = survivors.iter().map(|n| speculate(&nodes[*n].1)).collect();
@@ -237,7 +201,7 @@ async fn what_is_pending_when_the_leader_dies_is_confirmed_once() {
 #[tokio::test(start_paused = true)]
 async fn a_reset_while_actions_are_pending_keeps_them_until_they_are_decided() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 1000, compacting).await;
+    let nodes = three(&net, "pile", pile(1000), compacting).await;
     let at = leader(&nodes).await;
     let me = (at + 1) % 3;
     let shows = speculate(&nodes[me].1);
@@ -269,7 +233,7 @@ async fn a_reset_while_actions_are_pending_keeps_them_until_they_are_decided() {
 async fn a_task_that_falls_behind_reads_the_log_again_or_takes_a_state_instead() {
     for compact in [false, true] {
         let net = MemoryFabric::new();
-        let nodes = three(&net, 10_000, |nonce| {
+        let nodes = three(&net, "pile", pile(10_000), |nonce| {
             let mut config = if compact {
                 compacting(nonce)
             } else {
@@ -315,7 +279,7 @@ async fn a_task_that_falls_behind_reads_the_log_again_or_takes_a_state_instead()
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_stays_shown_and_is_resolved_by_its_key() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 100, config).await;
+    let nodes = three(&net, "pile", pile(100), config).await;
     let at = leader(&nodes).await;
     let shows = speculate(&nodes[at].1);
     let _ = shows.propose(1).await.unwrap().decided().await.unwrap();
@@ -349,7 +313,7 @@ async fn an_unknown_outcome_stays_shown_and_is_resolved_by_its_key() {
 #[tokio::test(start_paused = true)]
 async fn as_many_as_may_are_pending_and_one_more_is_refused() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 100, config).await;
+    let nodes = three(&net, "pile", pile(100), config).await;
     let start = |pending_max| {
         SpeculativeSequencer::start(nodes[0].1.sequencer(), SpeculationOptions { pending_max })
     };
@@ -383,7 +347,7 @@ async fn as_many_as_may_are_pending_and_one_more_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn the_same_key_is_shown_once_and_gets_the_first_answer() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 100, config).await;
+    let nodes = three(&net, "pile", pile(100), config).await;
     let shows = speculate(&nodes[0].1);
     let keyed = Proposal {
         serial: Some(7),
@@ -414,7 +378,7 @@ async fn an_action_that_may_be_in_a_log_is_asked_for_again_past_a_leader_that_is
         config.limits.pending_total_max = 1;
         config
     };
-    let nodes = three(&net, 100, one_at_a_time).await;
+    let nodes = three(&net, "pile", pile(100), one_at_a_time).await;
     let at = leader(&nodes).await;
     let shows = speculate(&nodes[at].1);
     let _ = shows.propose(1).await.unwrap().decided().await.unwrap();
@@ -440,7 +404,7 @@ async fn an_action_that_may_be_in_a_log_is_asked_for_again_past_a_leader_that_is
 #[tokio::test(start_paused = true)]
 async fn a_closed_session_ends_the_task_and_its_tickets_say_that_nobody_knows() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, 100, config).await;
+    let nodes = three(&net, "pile", pile(100), config).await;
     let at = leader(&nodes).await;
     let shows = speculate(&nodes[at].1);
     let _ = shows.propose(1).await.unwrap().decided().await.unwrap();

@@ -1,15 +1,17 @@
 //! What a turn costs, counted: messages, syncs, and who waits for whose disk. How long it takes is
 //! for `cargo xtask bench turns`.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabinet_consensus::config::Timing;
-use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer, Port};
-use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
-use cabinet_consensus::ids::{GameId, PeerId};
+use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::log::durable::disk::{Disk, DiskFile, DiskLock};
 use cabinet_consensus::log::durable::{Driver, DurableOptions, FileDisk};
 use cabinet_consensus::log::{DurableLog, LogStore, MemoryLog};
@@ -18,24 +20,9 @@ use cabinet_consensus::session::{
     AdmissionTiming, GameSession, SessionConfig, TokioClock, game_node,
 };
 use cabinet_consensus::watch::{self, Watch};
+use common::{NAMES, Sum, port_of, roster};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-
-#[derive(Clone, Default)]
-struct Count(u64);
-
-impl Game for Count {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 
 /// Beyond what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,17 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Node {
     peer: Arc<MemoryPeer>,
     log: Arc<dyn LogStore>,
-    session: GameSession<Count>,
+    session: GameSession<Sum>,
 }
 
 async fn three(logs: [Arc<dyn LogStore>; 3], timing: Timing) -> Vec<Node> {
     let net = MemoryFabric::new();
-    let name = |name: &str| PeerId::new(name).unwrap();
-    let roster: BTreeSet<_> = NAMES.map(name).into();
     let mut nodes = Vec::new();
     for (nonce, (peer, log)) in (1..).zip(NAMES.into_iter().zip(logs)) {
-        let peer = net.join(name(peer)).unwrap();
-        let port = Port::open(peer.clone(), GameId::new("count").unwrap()).unwrap();
+        let peer = net.join(common::peer(peer)).unwrap();
+        let port = port_of(&peer, "count");
         let config = SessionConfig {
             timing,
             log: log.clone(),
@@ -64,8 +49,8 @@ async fn three(logs: [Arc<dyn LogStore>; 3], timing: Timing) -> Vec<Node> {
             },
             ..SessionConfig::new(Arc::new(TokioClock::default()), nonce)
         };
-        let blueprint = Blueprint::new(Count::default);
-        let session = game_node(port, blueprint, roster.clone(), config);
+        let blueprint = Blueprint::new(Sum::default);
+        let session = game_node(port, blueprint, roster(), config);
         nodes.push(Node {
             peer,
             log,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::head::{Head, ObjectRef};
+use crate::head::{Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence};
 use crate::names::{ObjectName, RoomObject};
 use crate::planted::{Bug, planted};
@@ -76,6 +76,16 @@ pub(crate) fn outdated(head: &Head, listed: &[RoomObject]) -> bool {
                 || (name.fence == head.fence && name.epoch > head.epoch().next())
         }
     })
+}
+
+/// Whether the checkpoint that a head names is not among what is listed. Once the room is over it need
+/// not be.
+pub(crate) fn lacks_its_checkpoint(head: &Head, listed: &[RoomObject]) -> bool {
+    let is_over = matches!(head.standing, Standing::Expired | Standing::Ended);
+    !is_over
+        && head
+            .object
+            .is_some_and(|object| !listed.contains(&RoomObject::Checkpoint(object.name)))
 }
 
 /// What a lost head is rebuilt from.

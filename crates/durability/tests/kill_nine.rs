@@ -37,8 +37,7 @@ fn no_kill_breaks_a_promise_over_a_bucket_of_moto() {
     if let Some(errand) = Errand::given() {
         return child::run(&errand);
     }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let Some(moto) = runtime.block_on(common::moto::Moto::start_one_at_a_time()) else {
+    let Some(moto) = common::moto::Moto::start_one_at_a_time() else {
         return;
     };
     parent::run(

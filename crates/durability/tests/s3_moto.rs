@@ -11,7 +11,7 @@ use common::{key, options, passes, say, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_moto_keeps_the_promises() {
-    let Some(moto) = Moto::start().await else {
+    let Some(moto) = Moto::start() else {
         return;
     };
     let bucket = store(options(moto.address));

@@ -12,11 +12,13 @@
 //!
 //! One more thread keeps the time: it advances the wheel and looks for callbacks that overstay.
 
+mod roles;
+
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::roles::{Holds, State};
 use crate::clock::Clock;
 use crate::sched::{Key, Lane, OVERRUN, Ran, Sched};
 
@@ -43,9 +45,6 @@ pub(crate) struct Busy;
 const SPARES_KEPT: usize = 4;
 /// How long a thread more than those waits for a role.
 const SPARE_IDLE: Duration = Duration::from_secs(10);
-/// How often running callbacks are looked at.
-const LOOK: Duration = Duration::from_millis(2);
-
 thread_local! {
     /// Pool (its address) and job of the calling thread, while it runs one.
     static JOB: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
@@ -62,46 +61,6 @@ pub(crate) struct Pool<W: Work> {
     back: Condvar,
     monitor: Condvar,
     stopped: Condvar,
-}
-
-struct State<W: Work> {
-    sched: Sched<Arc<W>>,
-    /// Roles nobody has.
-    free: [usize; 2],
-    /// Drivers that wait for work.
-    idle: [usize; 2],
-    returning: [VecDeque<u64>; 2],
-    tickets: u64,
-    spares: usize,
-    threads: usize,
-    waiting: usize,
-    /// Callbacks that lost their role and run on.
-    excess: usize,
-    /// Callbacks that run in the heavy lane with a role.
-    heavy: usize,
-    jobs: Vec<Option<Job>>,
-    /// Until when the monitor sleeps; `None`: until it is woken.
-    monitor_until: Option<Duration>,
-    monitor_asleep: bool,
-    stopping: bool,
-}
-
-#[derive(Debug)]
-struct Job {
-    key: Key,
-    began: Duration,
-    /// Since when the guest runs without a break.
-    since: Duration,
-    waited: Duration,
-    holds: Holds,
-    waits: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holds {
-    Role(Lane),
-    /// Lost its role.
-    Nothing,
 }
 
 /// Counts of a pool, for tests and `stats`.
@@ -128,22 +87,7 @@ impl<W: Work> Pool<W> {
 
     fn new(options: PoolOptions, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                sched: Sched::new(),
-                free: [0, 0],
-                idle: [0, 0],
-                returning: Default::default(),
-                tickets: 0,
-                spares: 0,
-                threads: 0,
-                waiting: 0,
-                excess: 0,
-                heavy: 0,
-                jobs: Vec::new(),
-                monitor_until: None,
-                monitor_asleep: false,
-                stopping: false,
-            }),
+            state: Mutex::new(State::new()),
             clock,
             options,
             idle: Default::default(),
@@ -545,61 +489,6 @@ impl<W: Work> Pool<W> {
             state.excess += 1;
             state.sched.overran(key);
             self.offer_role(state, Lane::Light);
-        }
-    }
-}
-
-impl<W: Work> State<W> {
-    /// More threads want a role of this lane back than there are free ones.
-    fn owed(&self, lane: Lane) -> bool {
-        self.returning[lane as usize].len() > self.free[lane as usize]
-    }
-    /// There is a free role that nobody who comes back will take.
-    fn surplus(&self, lane: Lane) -> bool {
-        self.free[lane as usize] > self.returning[lane as usize].len()
-    }
-    fn begin(&mut self, key: Key, lane: Lane, now: Duration) -> usize {
-        if lane == Lane::Heavy {
-            self.heavy += 1;
-        }
-        let job = Job {
-            key,
-            began: now,
-            since: now,
-            waited: Duration::ZERO,
-            holds: Holds::Role(lane),
-            waits: false,
-        };
-        match self.jobs.iter().position(Option::is_none) {
-            Some(at) => {
-                self.jobs[at] = Some(job);
-                at
-            }
-            None => {
-                self.jobs.push(Some(job));
-                self.jobs.len() - 1
-            }
-        }
-    }
-
-    fn end(&mut self, at: usize, now: Duration, ran: &mut Ran) -> Option<Holds> {
-        let job = self.jobs.get_mut(at)?.take()?;
-        ran.took = now.saturating_sub(job.began).saturating_sub(job.waited);
-        Some(job.holds)
-    }
-
-    /// When the monitor should look: at the next timer, and soon while anything runs in the light
-    /// lane.
-    fn look_at(&self, now: Duration) -> Option<Duration> {
-        let running = self
-            .jobs
-            .iter()
-            .flatten()
-            .any(|job| job.holds == Holds::Role(Lane::Light) && !job.waits);
-        let look = running.then(|| now + LOOK);
-        match (self.sched.next(), look) {
-            (Some(timer), Some(look)) => Some(timer.min(look)),
-            (timer, look) => timer.or(look),
         }
     }
 }

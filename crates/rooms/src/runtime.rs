@@ -470,7 +470,8 @@ impl Runtime {
     }
 
     /// Makes memory for `count` captures of `bytes` each before the first room needs it, within
-    /// [`RuntimeOptions::capture_bytes_max`].
+    /// [`RuntimeOptions::capture_bytes_max`]. Nothing calls it but you: without it the first captures
+    /// of a process pause their rooms for longer than a copy takes.
     pub fn warm_captures(&self, count: usize, bytes: usize) {
         self.env.captures.warm(count, bytes);
     }

@@ -39,11 +39,7 @@ async fn a_room_whose_process_died_goes_on_elsewhere_from_its_last_checkpoint() 
     // The old process is not told: it hangs.
     let new = process(&store, "new");
     new.offers(Lifecycle::Ephemeral);
-    let report = new
-        .keeper
-        .reclaim(&new.runtime, &new.registry, everybody, spec_of)
-        .await
-        .unwrap();
+    let report = new.reclaims().await;
     assert_eq!(report.len(), 1);
     assert_eq!(report[0].owner, Some(OwnerId::named("old")));
     let again = report[0].handle().expect("resumed").clone();
@@ -176,9 +172,7 @@ async fn of_many_processes_that_resume_a_room_one_does_and_the_others_free_what_
     let old = process(&store, "old");
     let listed = old.offers(Lifecycle::Resumable);
     for round in 0..10 {
-        let room = old.keeper.open(&old.runtime, &listed, spec()).unwrap();
-        let seat = room.join(player(round)).await.unwrap();
-        until_taken(&old).await;
+        let (room, seat) = old.plays(&listed, player(round)).await;
         room.hibernate().await.unwrap();
         drop(seat);
         let processes: Vec<Process> = (0..3).map(|n| process(&store, &format!("p{n}"))).collect();
@@ -226,9 +220,7 @@ async fn reclaiming_goes_past_what_is_corrupt_or_updated_and_reports_each() {
     let listed = old.offers(Lifecycle::Ephemeral);
     let mut ids: Vec<RoomId> = Vec::new();
     for n in 0..4 {
-        let room = old.keeper.open(&old.runtime, &listed, spec()).unwrap();
-        let _seat = room.join(player(n)).await.unwrap();
-        until_taken(&old).await;
+        let (room, _seat) = old.plays(&listed, player(n)).await;
         old.keeper.checkpoint(room.id()).await.unwrap();
         ids.push(room.id());
     }
@@ -240,13 +232,7 @@ async fn reclaiming_goes_past_what_is_corrupt_or_updated_and_reports_each() {
 
     let new = process(&store, "new");
     new.offers(Lifecycle::Ephemeral);
-    let reclaim = async || {
-        new.keeper
-            .reclaim(&new.runtime, &new.registry, everybody, spec_of)
-            .await
-            .unwrap()
-    };
-    let report = reclaim().await;
+    let report = new.reclaims().await;
     let of = |id: RoomId| {
         let found = report.iter().find(|one| one.room == id);
         found.expect("reported").outcome.name()
@@ -256,7 +242,7 @@ async fn reclaiming_goes_past_what_is_corrupt_or_updated_and_reports_each() {
     assert_eq!((of(ids[1]), of(ids[2])), ("set-aside", "set-aside"));
     assert_eq!(of(bare.id()), "nothing-kept");
     // What was set aside is not looked at again.
-    assert!(reclaim().await.is_empty());
+    assert!(new.reclaims().await.is_empty());
     let aside = names(&*store).await;
     let aside = aside.iter().filter(|name| name.starts_with("v1/aside/"));
     assert_eq!(aside.count(), 2);
@@ -266,11 +252,7 @@ async fn reclaiming_goes_past_what_is_corrupt_or_updated_and_reports_each() {
     // A process whose game was updated leaves the rooms to others.
     let updated = process(&store, "updated");
     updated.offers_update(Lifecycle::Ephemeral);
-    let report = updated
-        .keeper
-        .reclaim(&updated.runtime, &updated.registry, everybody, spec_of)
-        .await
-        .unwrap();
+    let report = updated.reclaims().await;
     assert_eq!(report.len(), 2);
     for room in &report {
         let Reclaimed::Left(error @ ResumeError::Retired { stored, listed }) = &room.outcome else {
@@ -295,9 +277,7 @@ async fn a_players_resume_says_corrupt_expired_or_retired_by_an_update() {
     let store = store();
     let old = process(&store, "old");
     let listed = old.offers(Lifecycle::Resumable);
-    let room = old.keeper.open(&old.runtime, &listed, spec()).unwrap();
-    let seat = room.join(player(1)).await.unwrap();
-    until_taken(&old).await;
+    let (room, seat) = old.plays(&listed, player(1)).await;
     room.hibernate().await.unwrap();
     drop(seat);
     let notice = async |process: &Process| {

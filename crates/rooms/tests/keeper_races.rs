@@ -16,16 +16,14 @@ use cabinet_wire::Lifecycle;
 use futures_util::StreamExt as _;
 
 use common::{configure, player, spec};
-use kept::{everybody, names, process, process_with, spec_of, store, until, until_taken, vault};
+use kept::{names, process, process_with, store, until, until_taken, vault};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rooms_a_drain_left_are_reclaimed_after_the_shutdown() {
     let store = store();
     let old = process(&store, "old");
     let listed = old.offers(Lifecycle::Resumable);
-    let room = old.keeper.open(&old.runtime, &listed, spec()).unwrap();
-    let _seat = room.join(player(1)).await.unwrap();
-    until_taken(&old).await;
+    let (room, _seat) = old.plays(&listed, player(1)).await;
     old.keeper.checkpoint(room.id()).await.unwrap();
     store.hold("v1/rooms/");
     let report = old.keeper.drain(Duration::from_millis(50)).await;
@@ -38,11 +36,7 @@ async fn rooms_a_drain_left_are_reclaimed_after_the_shutdown() {
     store.set_down(false);
     let new = process(&store, "new");
     new.offers(Lifecycle::Resumable);
-    let report = new
-        .keeper
-        .reclaim(&new.runtime, &new.registry, everybody, spec_of)
-        .await
-        .unwrap();
+    let report = new.reclaims().await;
     assert!(report[0].handle().is_some(), "{report:?}");
     // One that somebody closes is over, and erased.
     let again = report[0].handle().unwrap();
@@ -62,12 +56,7 @@ async fn a_cadence_that_is_about_to_capture_does_not_keep_a_room_from_being_park
     });
     let listed = process.offers(Lifecycle::Resumable);
     for n in 0..60 {
-        let room = process
-            .keeper
-            .open(&process.runtime, &listed, spec())
-            .unwrap();
-        let seat = room.join(player(n)).await.unwrap();
-        until_taken(&process).await;
+        let (room, seat) = process.plays(&listed, player(n)).await;
         until(async || process.keeper.stats().checkpoints > n as u64).await;
         room.hibernate().await.unwrap();
         drop(seat);
@@ -84,12 +73,7 @@ async fn a_room_that_gave_up_being_parked_and_was_is_dropped_and_resumed_once() 
     runtime.park_within = Duration::from_millis(20);
     let process = kept::process_on(kept::options(&store, "p"), runtime);
     let listed = process.offers(Lifecycle::Resumable);
-    let room = process
-        .keeper
-        .open(&process.runtime, &listed, spec())
-        .unwrap();
-    let mut seat = room.join(player(1)).await.unwrap();
-    until_taken(&process).await;
+    let (room, mut seat) = process.plays(&listed, player(1)).await;
     store.hold("v1/heads/");
     assert!(room.hibernate().await.is_err(), "the store does not answer");
     // It plays on.
@@ -113,12 +97,7 @@ async fn a_new_room_whose_claim_went_through_unheard_is_not_taken_for_somebody_e
     let process = process(&store, "p");
     let listed = process.offers(Lifecycle::Resumable);
     store.lose_a_head();
-    let room = process
-        .keeper
-        .open(&process.runtime, &listed, spec())
-        .unwrap();
-    let _seat = room.join(player(1)).await.unwrap();
-    until_taken(&process).await;
+    let (room, _seat) = process.plays(&listed, player(1)).await;
     process.keeper.checkpoint(room.id()).await.unwrap();
     assert_eq!(process.keeper.stats().fenced, 0);
     assert!(!room.status().phase.is_over());
@@ -129,9 +108,7 @@ async fn a_room_whose_head_was_lost_is_reclaimed_from_what_lies_beside_it() {
     let store = store();
     let old = process(&store, "old");
     let listed = old.offers(Lifecycle::Ephemeral);
-    let room = old.keeper.open(&old.runtime, &listed, spec()).unwrap();
-    let _seat = room.join(player(1)).await.unwrap();
-    until_taken(&old).await;
+    let (room, _seat) = old.plays(&listed, player(1)).await;
     old.keeper.checkpoint(room.id()).await.unwrap();
     let head = Key::new(format!("v1/heads/{}", room.id())).unwrap();
     store.delete(&[head]).await.unwrap();
@@ -149,11 +126,7 @@ async fn a_room_whose_head_was_lost_is_reclaimed_from_what_lies_beside_it() {
 
     let new = process(&store, "new");
     new.offers(Lifecycle::Ephemeral);
-    let report = new
-        .keeper
-        .reclaim(&new.runtime, &new.registry, everybody, spec_of)
-        .await
-        .unwrap();
+    let report = new.reclaims().await;
     assert!(report[0].handle().is_some(), "{report:?}");
 }
 
@@ -173,11 +146,7 @@ async fn a_resumed_room_keeps_its_lifecycle_when_nobody_can_say_what_it_is_to_be
     old.keeper.checkpoint(room.id()).await.unwrap();
     let new = process(&store, "new");
     new.offers(Lifecycle::Resident);
-    let report = new
-        .keeper
-        .reclaim(&new.runtime, &new.registry, everybody, spec_of)
-        .await
-        .unwrap();
+    let report = new.reclaims().await;
     let again = report[0].handle().expect("resumed");
     assert_eq!(again.status().lifecycle, Lifecycle::Resident);
 }
@@ -187,12 +156,7 @@ async fn a_resume_that_nobody_waits_for_is_done_all_the_same() {
     let store = store();
     let process = process(&store, "p");
     let listed = process.offers(Lifecycle::Resumable);
-    let room = process
-        .keeper
-        .open(&process.runtime, &listed, spec())
-        .unwrap();
-    let seat = room.join(player(1)).await.unwrap();
-    until_taken(&process).await;
+    let (room, seat) = process.plays(&listed, player(1)).await;
     room.hibernate().await.unwrap();
     drop(seat);
     until(async || process.keeper.stats().rooms == 0).await;

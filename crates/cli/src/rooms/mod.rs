@@ -97,7 +97,8 @@ pub enum What {
         look: Look,
     },
     /// Seal everything under the first key of the key file, so that the others can be dropped. Rooms
-    /// that some process has are left to it.
+    /// that some process has are left to it. What cannot be sealed, or is missing, is named; then the
+    /// exit code is 1.
     Reseal {
         /// Do it. Without this, say what would be done.
         #[arg(long)]

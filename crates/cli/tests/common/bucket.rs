@@ -1,12 +1,12 @@
 //! A bucket for tests: moto in a process of its own, and a go-between that fails a write.
-//!
-//! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried,
-//! and where that has none the test says so and passes.
 
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+#[path = "../../../durability/tests/common/moto.rs"]
+mod moto;
+
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -17,101 +17,34 @@ use cabinet_durability::seal::{Keyring, MasterKey, Sealing};
 use cabinet_durability::store::{Key, S3Credentials, S3Options, S3Store};
 use cabinet_durability::{OwnerId, SystemEntropy, Vault, VaultOptions};
 
+pub use moto::Moto;
+use moto::{BUCKET, answer_of};
+
 use super::Ran;
-use super::skip::skipped;
+use super::skip;
 
 /// The credential that no message may hold.
 pub const HUSH: &str = "hush-hush";
 
-/// Serves at a port that the system chooses, and prints it: nobody else can have it.
-const SERVE: &str = "
-import moto.server
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
-handler = getattr(moto.server, 'MotoRequestHandler', WSGIRequestHandler)
-app = DomainDispatcherApplication(create_backend_app)
-server = make_server('127.0.0.1', 0, app, threaded=True, request_handler=handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-";
-
-/// A server with an empty bucket called `rooms`; gone when it is dropped.
-pub struct Moto {
-    child: Child,
-    pub address: SocketAddr,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // One that has ended already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A vault under a prefix of the bucket, with these keys, the first of which seals.
+pub fn vault(moto: &Moto, prefix: &str, keys: &[(u32, &str)]) -> Vault {
+    let credentials = S3Credentials::new("id", HUSH);
+    let endpoint = format!("http://{}", moto.address);
+    let mut options = S3Options::new(BUCKET, "us-east-1", credentials).at(endpoint);
+    options.prefix = Some(Key::new(prefix).unwrap());
+    let key = |(id, digits): &(u32, &str)| MasterKey::from_hex(*id, digits).unwrap();
+    let mut ring = Keyring::new(key(&keys[0]));
+    for older in &keys[1..] {
+        ring = ring.with_older(key(older)).unwrap();
     }
-}
-
-impl Moto {
-    pub fn start() -> Option<Self> {
-        let python = std::env::var("CABINET_MOTO").unwrap_or_else(|_| "python3".into());
-        let quiet = |command: &mut Command| {
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-        };
-        let mut probe = Command::new(&python);
-        quiet(probe.args(["-c", "import moto.server, flask"]));
-        if !probe.status().is_ok_and(|status| status.success()) {
-            let why = format!("no moto in {python}; set CABINET_MOTO to a Python that has it");
-            skipped("moto", &why);
-            return None;
-        }
-        let mut server = Command::new(&python);
-        quiet(server.args(["-c", SERVE]));
-        let mut child = server.stdout(Stdio::piped()).spawn().unwrap();
-        let mut port = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut port).unwrap();
-        // Kills it whatever the port turns out to be.
-        let mut moto = Self {
-            child,
-            address: ([127, 0, 0, 1], 0).into(),
-        };
-        let port = port.trim().parse();
-        moto.address
-            .set_port(port.expect("moto ended before it said a port"));
-        assert!(moto.put("/rooms", b""), "no bucket");
-        Some(moto)
-    }
-
-    /// Puts an object, or makes a bucket; whether that was done.
-    pub fn put(&self, path: &str, body: &[u8]) -> bool {
-        let head = format!(
-            "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.address,
-            body.len()
-        );
-        let request = [head.as_bytes(), body].concat();
-        let answer = answer_of(self.address, &request);
-        answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
-    }
-
-    /// A vault under a prefix of the bucket, with these keys, the first of which seals.
-    pub fn vault(&self, prefix: &str, keys: &[(u32, &str)]) -> Vault {
-        let credentials = S3Credentials::new("id", HUSH);
-        let endpoint = format!("http://{}", self.address);
-        let mut options = S3Options::new("rooms", "us-east-1", credentials).at(endpoint);
-        options.prefix = Some(Key::new(prefix).unwrap());
-        let key = |(id, digits): &(u32, &str)| MasterKey::from_hex(*id, digits).unwrap();
-        let mut ring = Keyring::new(key(&keys[0]));
-        for older in &keys[1..] {
-            ring = ring.with_older(key(older)).unwrap();
-        }
-        let store = Arc::new(S3Store::new(options, Arc::new(SystemEntropy)));
-        let options = VaultOptions::new(OwnerId::named("node"));
-        Vault::open(store, Sealing::Keys(ring), options).unwrap()
-    }
+    let store = Arc::new(S3Store::new(options, Arc::new(SystemEntropy)));
+    let options = VaultOptions::new(OwnerId::named("node"));
+    Vault::open(store, Sealing::Keys(ring), options).unwrap()
 }
 
 /// The URL of a prefix of the bucket, at the server or a go-between.
 pub fn url(prefix: &str, address: SocketAddr) -> String {
-    format!("s3://rooms/{prefix}?region=us-east-1&endpoint=http://{address}")
+    format!("s3://{BUCKET}/{prefix}?region=us-east-1&endpoint=http://{address}")
 }
 
 /// `cabinet rooms`, in a folder, on a store.
@@ -271,12 +204,4 @@ fn request_of(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
     client.read_exact(&mut body)?;
     Ok([request.as_bytes(), &body].concat())
-}
-
-fn answer_of(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server)?;
-    stream.write_all(request)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer)
 }

@@ -4,7 +4,7 @@
 pub mod bucket;
 pub mod place;
 pub mod reference;
-#[path = "../skip/mod.rs"]
+#[path = "../../../durability/tests/common/skip.rs"]
 pub mod skip;
 #[cfg(unix)]
 pub mod terminal;

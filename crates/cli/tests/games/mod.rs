@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use cabinet_conformance::toolchain::{DEFAULT_TARGET, Toolchain};
 
-#[path = "../skip/mod.rs"]
+#[path = "../../../durability/tests/common/skip.rs"]
 mod skip;
 
 /// Whether games can be built here. If not, says why.

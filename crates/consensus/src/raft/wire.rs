@@ -28,7 +28,8 @@ pub(crate) const TOGETHER_MAX: usize = 256;
 /// Most bytes of proposals, or of answers to some, that travel together.
 pub(crate) const TOGETHER_BYTES_MAX: usize = 1 << 20;
 
-/// The part of a [`Frame`] that says whether it is for this node, and from whom.
+/// The part of a [`Frame`] that says whether it is for this node, and from whom: its first fields,
+/// which Protobuf reads of a whole frame too, and leaves the rest.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Head {
     #[prost(bytes = "bytes", tag = "1")]
@@ -583,6 +584,13 @@ mod tests {
             ] {
                 let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, id, body);
                 let bytes = Bytes::from(frame.encode_to_vec());
+                let head = Head {
+                    session: frame.session.clone(),
+                    from_incarnation: frame.from_incarnation,
+                    to_incarnation: frame.to_incarnation,
+                    id: frame.id,
+                };
+                prop_assert_eq!(Head::decode(bytes.clone()).unwrap(), head);
                 prop_assert_eq!(Frame::decode(bytes).unwrap(), frame);
             }
         }

@@ -10,34 +10,13 @@
 
 use std::time::Duration;
 
+use super::strangers::{Sum, config, peer, port};
 use super::*;
-use crate::config::Timing;
 use crate::fabric::MemoryFabric;
-use crate::fabric::Port;
-use crate::game::TurnInfo;
-use crate::ids::GameId;
 use crate::node::ReadError;
 use crate::raft::{Change, ChangeError};
 use crate::raft::{Consensus, Role};
 use crate::turns::{Ruling, TurnError};
-
-#[derive(Clone, Default)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-fn peer(name: &str) -> PeerId {
-    PeerId::new(name).unwrap()
-}
 
 const SILENT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(5);
@@ -47,12 +26,13 @@ async fn table(net: &MemoryFabric) -> [GameSession<Sum>; 3] {
     let roster: BTreeSet<_> = ["ann", "bob", "cyd"].map(peer).into();
     let mut sessions = Vec::new();
     for name in ["ann", "bob", "cyd"] {
-        let port = Port::open(net.join(peer(name)).unwrap(), GameId::new("sum").unwrap()).unwrap();
-        let config = SessionConfig {
-            timing: Timing::fast(),
-            ..SessionConfig::new(Arc::new(TokioClock::default()), 1)
-        };
-        let opened = game_node(port, Blueprint::new(Sum::default), roster.clone(), config);
+        let port = port(&net.join(peer(name)).unwrap());
+        let opened = game_node(
+            port,
+            Blueprint::new(Sum::default),
+            roster.clone(),
+            config(1),
+        );
         sessions.push(opened.await.unwrap());
     }
     sessions[0].sequencer().propose(&1).await.unwrap();

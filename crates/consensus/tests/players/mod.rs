@@ -1,6 +1,10 @@
 //! Players that are processes of their own: children of the test program that plays with them, joined
 //! by TLS. A directory holds who a player is; what it says on its standard output is all it tells.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,26 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 
 use cabinet_consensus::fabric::tls::{Credentials, TlsConfig, TlsFabric};
-use cabinet_consensus::game::{Game, TurnInfo};
+pub use common::{NAMES, Sum};
 
 use crate::support::{Authority, backoff, limits, peer};
-
-pub const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
-
-/// Counts what everybody says.
-#[derive(Clone, Default)]
-pub struct Count(u64);
-
-impl Game for Count {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
 
 /// Writes down who a player is, and where `peers` (a name and an address to a line) are.
 pub fn furnish(dir: &Path, authority: &Authority, name: &str, peers: &str) {

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use super::claim::CLAIM_BYTES_MAX;
 use super::{Checkpoint, Inner, MISSING, Vault, VaultError, sha256};
 use crate::codec::TEXT_BYTES_MAX;
-use crate::head::{Claim, HEAD_BYTES_MAX, Head, Standing};
+use crate::head::{Claim, HEAD_BYTES_MAX, Head};
 use crate::ids::RoomId;
 use crate::names::{self, IndexEntry, ObjectName, RoomObject};
-use crate::retention::outdated;
+use crate::retention::{lacks_its_checkpoint, outdated};
 use crate::seal::{Kind, OpenError, Place, Sealer, Wanted};
 use crate::store::{Key, PAGE_KEYS_MAX, StoreError, Want};
 
@@ -307,11 +307,7 @@ impl Inner {
         if outdated(head, objects) {
             audit.found(key.as_str(), VaultError::RolledBack);
         }
-        let over = matches!(head.standing, Standing::Expired | Standing::Ended);
-        if let Some(object) = &head.object
-            && !over
-            && !objects.contains(&RoomObject::Checkpoint(object.name))
-        {
+        if lacks_its_checkpoint(head, objects) {
             audit.found(key.as_str(), VaultError::corrupt(MISSING));
         }
     }

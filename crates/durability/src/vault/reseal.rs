@@ -15,12 +15,13 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::claim::CLAIM_BYTES_MAX;
-use super::{Finding, Inner, LOOKS_MAX, Put, Vault, VaultError, sha256};
+use super::{Finding, Inner, LOOKS_MAX, MISSING, Put, Vault, VaultError, sha256};
 use crate::codec::TEXT_BYTES_MAX;
 use crate::head::{Claim, Head, ObjectRef, Standing};
 use crate::ids::{Epoch, Fence, RoomId};
 use crate::names::{self, ObjectName, RoomObject};
 use crate::planted::{Bug, planted};
+use crate::retention::lacks_its_checkpoint;
 use crate::seal::{HEADER_BYTES, Kind, Place, Sealer, claimed_key};
 use crate::store::{Condition, DELETE_KEYS_MAX, Key, StoreError, Version, Want};
 use cabinet_wire::ArtifactDigest;
@@ -36,7 +37,8 @@ pub struct Resealed {
     /// Records under older keys that were left: a live room's, which its owner replaces, or those
     /// of a room that is over, which a sweep deletes.
     pub waiting: u64,
-    /// What could not be sealed anew, and was left as it is.
+    /// What could not be sealed anew, and was left as it is; also the head of a room nobody has whose
+    /// checkpoint is missing.
     pub problems: Vec<Finding>,
 }
 
@@ -135,6 +137,15 @@ impl Inner {
         };
         let listed = self.list_room(room).await?;
         let is_over = matches!(head.standing, Standing::Expired | Standing::Ended);
+        if lacks_its_checkpoint(head, &listed) {
+            match self.read_head(room).await? {
+                Some((_, again)) if again == version => {
+                    out.problem(&names::head(room), VaultError::corrupt(MISSING))?;
+                }
+                // Whoever has the room now, or sealed it, has replaced that one.
+                _ => return Ok(None),
+            }
+        }
         let mut twins = Twins::new();
         for name in checkpoints(&listed) {
             let key = name.key(room);

@@ -4,6 +4,7 @@
 pub mod moto;
 pub mod proxy;
 pub mod server;
+mod skip;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use cabinet_durability::SeededEntropy;
 use cabinet_durability::store::suite::{self, Report, SuiteOptions};
 use cabinet_durability::store::{BlobStore, Key, S3Credentials, S3Options, S3Store};
 
-pub const BUCKET: &str = "rooms";
+pub use moto::BUCKET;
+
 pub const ACCESS_KEY: &str = "access";
 pub const SECRET_KEY: &str = "secret";
 
@@ -45,19 +47,6 @@ pub fn store(options: S3Options) -> S3Store {
 pub fn say(line: &str) {
     // Where there is no standard error nobody reads it.
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Says that what needs `tool` is not run, and why.
-///
-/// # Panics
-/// If `CABINET_MUST_RUN` lists the tool, as `.ci/run` has it do of what it found or installed.
-pub fn skipped(tool: &str, why: &str) {
-    let must_run = std::env::var("CABINET_MUST_RUN").unwrap_or_default();
-    assert!(
-        !must_run.split_whitespace().any(|listed| listed == tool),
-        "CABINET_MUST_RUN lists {tool}, and it is not here: {why}"
-    );
-    say(&format!("SKIPPED what needs {tool}: {why}"));
 }
 
 pub async fn passes(store: &dyn BlobStore, options: &SuiteOptions) -> Report {

@@ -1,16 +1,16 @@
-//! A moto server, in a process of its own.
+//! A moto server, in a process of its own. The tests of `cabinet-cli` take this file too.
 //!
-//! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried.
+//! `CABINET_MOTO` is the path of a Python that has `moto[s3,server]`; without it `python3` is tried,
+//! and where that has none the test says so and passes.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use super::skip::skipped;
 
-use super::BUCKET;
+/// The name of its bucket.
+pub const BUCKET: &str = "rooms";
 
 /// Serves at a port that the system chooses, and prints it: nobody else can have it. Moto's own server
 /// is threaded, and checks a condition and writes in two steps. With `one-at-a-time` each request has
@@ -48,16 +48,16 @@ impl Drop for Moto {
 
 impl Moto {
     /// Starts one as it comes. Where there is none, says so on one line and answers `None`.
-    pub async fn start() -> Option<Self> {
-        Self::run("as-it-comes").await
+    pub fn start() -> Option<Self> {
+        Self::run("as-it-comes")
     }
 
     /// Starts one that answers one request after the other.
-    pub async fn start_one_at_a_time() -> Option<Self> {
-        Self::run("one-at-a-time").await
+    pub fn start_one_at_a_time() -> Option<Self> {
+        Self::run("one-at-a-time")
     }
 
-    async fn run(how: &str) -> Option<Self> {
+    fn run(how: &str) -> Option<Self> {
         let python = std::env::var("CABINET_MOTO").unwrap_or_else(|_| "python3".into());
         let has_moto = Command::new(&python)
             .args(["-c", "import moto.server, flask"])
@@ -66,7 +66,7 @@ impl Moto {
             .status();
         if !has_moto.is_ok_and(|status| status.success()) {
             let why = format!("no moto in {python}; set CABINET_MOTO to a Python that has it");
-            super::skipped("moto", &why);
+            skipped("moto", &why);
             return None;
         }
         let mut child = Command::new(&python)
@@ -90,30 +90,28 @@ impl Moto {
             .parse()
             .expect("moto ended before it said a port");
         moto.address.set_port(port);
-        moto.make_bucket().await;
+        assert!(moto.put(&format!("/{BUCKET}"), b""), "no bucket");
         Some(moto)
     }
 
-    /// Asks for the bucket until somebody answers.
-    async fn make_bucket(&mut self) {
-        loop {
-            let ended = self.child.try_wait().expect("a child");
-            assert!(ended.is_none(), "moto ended: {ended:?}");
-            if let Ok(mut stream) = TcpStream::connect(self.address).await {
-                let request = format!(
-                    "PUT /{BUCKET} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-                    self.address
-                );
-                stream
-                    .write_all(request.as_bytes())
-                    .await
-                    .expect("it is sent");
-                let mut reply = String::new();
-                stream.read_to_string(&mut reply).await.expect("a reply");
-                assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    /// Puts an object, or makes a bucket; whether that was done.
+    pub fn put(&self, path: &str, body: &[u8]) -> bool {
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        let request = [head.as_bytes(), body].concat();
+        let answer = answer_of(self.address, &request);
+        answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200"))
     }
+}
+
+/// What a server says to a request, until it closes.
+pub fn answer_of(server: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
 }

@@ -372,8 +372,9 @@ async fn two_at_once_come_to_the_same() {
         }
         let at = format!("request {n}");
         taken(&done).expect(&at);
-        // What the other has deleted in between is no harm; the next run says so.
-        drop(first);
+        // What the other has deleted in between is no harm.
+        let first = first.expect(&at);
+        assert!(first.problems.is_empty(), "{at}: {:?}", first.problems);
         reseal(&operator(&bucket), 1).await;
         is_parked(&bucket, &[2], &at).await;
         is_clean(&bucket, &[2], &at).await;
@@ -461,6 +462,34 @@ async fn what_does_not_open_is_named_and_left_as_it_is() {
     for key in keys {
         assert!(bucket.get(&key).await.is_some(), "{key}");
     }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_missing_is_named_and_the_rest_is_sealed() {
+    let bucket = Bucket::new();
+    parked_again(&bucket, 1).await;
+    aside(&bucket).await;
+    for n in [1, 2] {
+        let newest = bucket.checkpoints(room(n)).await.pop();
+        bucket.delete(&newest.expect("there are some")).await;
+    }
+    let operator = operator(&bucket);
+    for (n, sealed) in [(1, 4), (2, 2)] {
+        let done = operator.reseal(room(n), NOW).await.expect("the rest is");
+        let named: Vec<&str> = done.problems.iter().map(|one| &*one.key).collect();
+        assert_eq!(named, [head_key(room(n))], "room {n}");
+        assert_eq!((done.records, done.waiting), (sealed, 0), "room {n}");
+        // Also when there is nothing left to seal.
+        let again = operator
+            .reseal(room(n), NOW)
+            .await
+            .expect("it is looked at");
+        assert_eq!((again.records, again.problems.len()), (0, 1), "room {n}");
+    }
+    let audit = keyed(&bucket, "reader", &[2]).audit().await;
+    let findings = audit.expect("it reads").findings;
+    let named: Vec<&str> = findings.iter().map(|one| &*one.key).collect();
+    assert_eq!(named, [head_key(room(1)), head_key(room(2))]);
 }
 
 #[tokio::test]

@@ -7,6 +7,10 @@
 //!
 //! A keeper needs a tokio runtime with time, whose handle it is given.
 //!
+//! It sweeps nothing and warms nothing by itself. A store may be many processes', and a sweep
+//! ([`Vault::sweep`]) is one's for all of them: run it once a day, or parked rooms never expire.
+//! Memory for captures can be made before the first room needs it ([`Runtime::warm_captures`]).
+//!
 //! What a room that another process has taken does: its next checkpoint fails as fenced, and the
 //! room is dropped here ([`EndReason::Moved`](crate::EndReason::Moved)).
 

@@ -14,8 +14,11 @@ use cabinet_durability::store::{
     Answer, Blob, BlobStore, Condition, Key, MemoryStore, Page, StoreError, Version, Want,
 };
 use cabinet_durability::{OwnerId, Vault, VaultOptions};
-use cabinet_rooms::keeper::{Keeper, KeeperOptions};
-use cabinet_rooms::{GameSlug, Listed, Listing, Registry, RoomSpec, Runtime, RuntimeOptions, Seat};
+use cabinet_host::Player;
+use cabinet_rooms::keeper::{Keeper, KeeperOptions, ReclaimedRoom};
+use cabinet_rooms::{
+    GameSlug, Listed, Listing, Registry, RoomHandle, RoomSpec, Runtime, RuntimeOptions, Seat,
+};
 use cabinet_wire::Lifecycle;
 
 use tokio::sync::Notify;
@@ -180,6 +183,22 @@ pub fn process_on(options: KeeperOptions, runtime: RuntimeOptions) -> Process {
 }
 
 impl Process {
+    /// A room that one player is in, and that is taken in the store.
+    pub async fn plays(&self, listed: &Arc<Listed>, player: Player) -> (RoomHandle, Seat) {
+        let room = self.keeper.open(&self.runtime, listed, spec()).unwrap();
+        let seat = room.join(player).await.unwrap();
+        until_taken(self).await;
+        (room, seat)
+    }
+
+    /// What becomes of the rooms that others left, all of whom are dead.
+    pub async fn reclaims(&self) -> Vec<ReclaimedRoom> {
+        self.keeper
+            .reclaim(&self.runtime, &self.registry, everybody, spec_of)
+            .await
+            .unwrap()
+    }
+
     /// Offers `tour` under this lifecycle.
     pub fn offers(&self, lifecycle: Lifecycle) -> Arc<Listed> {
         self.registry

@@ -108,11 +108,13 @@ impl Files {
         })
     }
 
-    /// Syncs the names in a directory.
+    /// Syncs the names in a directory. What somebody put there that is none, such as a pipe, is refused
+    /// and never waited for.
     pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.step(Step::SyncDirectory, || {
+            let directory = opened(path, OpenOptions::new().read(true), directory_only)?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
-            File::open(path)?.sync_all()
+            directory.sync_all()
         })
     }
 
@@ -120,15 +122,9 @@ impl Files {
     /// is dropped.
     pub(super) fn lock(&self, path: &Path) -> io::Result<File> {
         self.step(Step::Lock, || {
-            match fs::metadata(path) {
-                Ok(found) => file_only(path, &found)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
             let mut options = OpenOptions::new();
             let options = options.write(true).create(true).truncate(false);
-            let file = waits_for_nobody(options).open(path)?;
-            file_only(path, &file.metadata()?)?;
+            let file = opened(path, options, file_only)?;
             loop {
                 match file.lock() {
                     Ok(()) => return Ok(file),
@@ -151,14 +147,8 @@ impl Files {
     /// there that is no file, such as a pipe, is refused and never waited for.
     pub(super) fn open(&self, path: &Path) -> io::Result<Option<(File, u64)>> {
         self.step(Step::Read, || {
-            let found = fs::metadata(path).and_then(|found| {
-                file_only(path, &found)?;
-                let file = waits_for_nobody(OpenOptions::new().read(true)).open(path)?;
-                // What was looked at may be gone, and something else in its place.
-                let found = file.metadata()?;
-                file_only(path, &found)?;
-                Ok((found.len(), file))
-            });
+            let found = opened(path, OpenOptions::new().read(true), file_only)
+                .and_then(|file| Ok((file.metadata()?.len(), file)));
             match found {
                 Ok((bytes, file)) => Ok(Some((file, bytes))),
                 Err(error) if is_missing(&error) => Ok(None),
@@ -180,18 +170,55 @@ impl Files {
     }
 }
 
-/// Refuses what is no file, by its name: nothing but taking it away helps.
+/// Opens what is of the kind that is wanted, and nothing else: opening a device may do something.
+/// Links are followed, as by every step.
+fn opened(
+    path: &Path,
+    options: &mut OpenOptions,
+    only: fn(&Path, &fs::Metadata) -> io::Result<()>,
+) -> io::Result<File> {
+    match fs::metadata(path) {
+        Ok(found) => only(path, &found)?,
+        // Opening says so, or makes it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let file = waits_for_nobody(options).open(path)?;
+    // What was looked at may be gone, and something else in its place.
+    only(path, &file.metadata()?)?;
+    Ok(file)
+}
+
 fn file_only(path: &Path, found: &fs::Metadata) -> io::Result<()> {
-    let (kind, what) = if found.is_file() {
-        return Ok(());
+    if found.is_file() {
+        Ok(())
     } else if found.is_dir() {
-        (io::ErrorKind::IsADirectory, "a directory")
+        Err(in_its_place(
+            io::ErrorKind::IsADirectory,
+            path,
+            "a directory",
+        ))
     } else {
-        let what = "a pipe, a socket or a device";
-        (io::ErrorKind::Unsupported, what)
-    };
+        Err(in_its_place(io::ErrorKind::Unsupported, path, SPECIAL))
+    }
+}
+
+fn directory_only(path: &Path, found: &fs::Metadata) -> io::Result<()> {
+    if found.is_dir() {
+        Ok(())
+    } else if found.is_file() {
+        Err(in_its_place(io::ErrorKind::NotADirectory, path, "a file"))
+    } else {
+        Err(in_its_place(io::ErrorKind::Unsupported, path, SPECIAL))
+    }
+}
+
+const SPECIAL: &str = "a pipe, a socket or a device";
+
+/// Says what is in the way, by its name: nothing but taking it away helps.
+fn in_its_place(kind: io::ErrorKind, path: &Path, what: &str) -> io::Error {
     let told = format!("{}: {what} is in its place; take it away", path.display());
-    Err(io::Error::new(kind, told))
+    io::Error::new(kind, told)
 }
 
 /// Has opening a pipe wait for nobody, and a terminal become nobody's. It changes nothing of a file.

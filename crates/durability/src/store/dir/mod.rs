@@ -458,8 +458,9 @@ fn make_root(root: &Path) -> io::Result<()> {
         None => return Err(io::ErrorKind::NotFound.into()),
     };
     make_root(parent)?;
-    Files::default().make_directory(root)?;
-    File::open(parent)?.sync_all()
+    let files = Files::default();
+    files.make_directory(root)?;
+    files.sync_directory(parent)
 }
 
 fn sweep(directory: &Path, before: SystemTime, removed: &mut u64) -> io::Result<()> {

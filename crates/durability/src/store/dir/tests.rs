@@ -282,6 +282,12 @@ async fn a_directory_removed_behind_the_stores_back_is_made_again() {
 }
 
 #[cfg(unix)]
+fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+}
+
+#[cfg(unix)]
 #[tokio::test]
 async fn a_pipe_in_an_objects_place_is_refused_and_not_waited_for() {
     let root = tempfile::tempdir().expect("a directory");
@@ -289,8 +295,7 @@ async fn a_pipe_in_an_objects_place_is_refused_and_not_waited_for() {
     put_empty(&store, "a/b").await;
     let path = root.path().join("a+/b");
     fs::remove_file(&path).expect("it was there");
-    let made = std::process::Command::new("mkfifo").arg(&path).status();
-    assert!(made.expect("mkfifo runs").success());
+    make_pipe(&path);
     let name = key("a/b");
     let got = store.get(&name, Want::Whole { max: 100 });
     let got = tokio::time::timeout(std::time::Duration::from_secs(60), got).await;
@@ -307,8 +312,7 @@ async fn a_pipe_in_a_locks_place_is_refused_and_not_waited_for() {
     for lock in locks {
         let path = lock.expect("it lists").path();
         fs::remove_file(&path).expect("it was there");
-        let made = std::process::Command::new("mkfifo").arg(&path).status();
-        assert!(made.expect("mkfifo runs").success());
+        make_pipe(&path);
     }
     let name = key("a/b");
     let put = store.put(&name, Bytes::new(), Condition::None);
@@ -321,4 +325,63 @@ async fn a_pipe_in_a_locks_place_is_refused_and_not_waited_for() {
         matches!(deleted, Ok(Err(StoreError::Refused(_)))),
         "{deleted:?}"
     );
+}
+
+/// Puts something else in a directory's place when it is to be synced.
+#[cfg(unix)]
+struct Swapped {
+    directory: PathBuf,
+    put: fn(&Path),
+}
+
+#[cfg(unix)]
+impl Gate for Swapped {
+    fn pass(&self, step: Step) -> Pass {
+        if step == Step::SyncDirectory {
+            let away = self.directory.with_extension("away");
+            fs::rename(&self.directory, away).expect("it was there");
+            (self.put)(&self.directory);
+        }
+        Pass::Go
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_swapped_for_a_directory_is_not_waited_for_and_the_put_says_it_does_not_know() {
+    let puts: [fn(&Path); 3] = [
+        make_pipe,
+        |path| fs::write(path, "a file").expect("it is written"),
+        // A link that leads nowhere.
+        |path| std::os::unix::fs::symlink("nowhere", path).expect("it links"),
+    ];
+    for put in puts {
+        let root = tempfile::tempdir().expect("a directory");
+        let store = DirStore::open(root.path()).expect("it opens");
+        put_empty(&store, "a/b").await;
+        let directory = root.path().join("a+");
+        let files = Files::behind(Box::new(Swapped {
+            directory: directory.clone(),
+            put,
+        }));
+        let store = DirStore::new(root.path().into(), Access::Sealed, files);
+        store.inner.settled().insert(directory);
+        let name = key("a/c");
+        let put = store.put(&name, Bytes::new(), Condition::None);
+        let put = tokio::time::timeout(Duration::from_secs(60), put).await;
+        assert!(matches!(put, Ok(Err(StoreError::Ambiguous(_)))), "{put:?}");
+        assert_eq!(store.syncs(), 1, "of the file alone");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_a_directory_is_followed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let elsewhere = tempfile::tempdir().expect("another");
+    std::os::unix::fs::symlink(elsewhere.path(), root.path().join("a+")).expect("it links");
+    let store = DirStore::open(root.path()).expect("it opens");
+    put_empty(&store, "a/b").await;
+    assert!(elsewhere.path().join("b").is_file());
+    assert!(seen(root.path(), &key("a/b")).await.is_some());
 }

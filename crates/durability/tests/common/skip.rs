@@ -1,4 +1,4 @@
-//! What a test says when a tool it needs is not here.
+//! What a test says when a tool it needs is not here. The tests of `cabinet-cli` take this file too.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
