@@ -233,6 +233,7 @@ async fn a_leader_is_named_by_who_is_believed_and_by_nobody_else() {
     // By a voter, of another session.
     let other = Claim {
         session: SessionId(6),
+        holder: table.node(1).me().clone(),
         leader: Some(eve()),
         ..table.says(0, None)
     };
@@ -264,4 +265,30 @@ async fn of_two_who_are_named_the_one_of_the_later_term_is_believed_until_a_lead
     assert!(!talk.believes(eves).await && !talk.believes(zeds).await);
     talk.bob_names(&zed(), 1).await;
     assert!(talk.believes(zeds).await, "whatever was named before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_hears_its_leader_is_not_told_that_it_has_no_place() {
+    let table = Table::new().await;
+    table.let_lead(1).await;
+    // Cyd votes, so she is believed; what she says is said by hand.
+    table.sessions[2].close().await;
+    let (cyd, _) = port(&table.at[2]).split();
+    let refused = table.sessions[0].refused();
+    for hears in [true, false] {
+        if !hears {
+            table.sessions[1].close().await;
+            table.silence(table.three_timeouts()).await;
+            // It looks every now and then whether it still hears one.
+            tokio::time::sleep(table.node(0).timing().heartbeat() * 2).await;
+        }
+        let answer = Answer {
+            verdict: Verdict::RosterFull,
+            ..table.answers(0, None)
+        };
+        let frame = lobby(&LobbyMsg::Answer(answer));
+        cyd.send(&peer("ann"), Lane::Lobby, frame).unwrap();
+        settle().await;
+        assert_eq!(refused.get().is_none(), hears);
+    }
 }
