@@ -7,13 +7,13 @@ use bytes::Bytes;
 use super::*;
 use crate::fabric::{MemoryFabric, MemoryPeer, Port};
 use crate::game::{Blueprint, Game, TurnInfo};
-use crate::ids::{GameId, PeerId};
-use crate::raft::Role;
+use crate::ids::{GameId, Incarnation, PeerId};
 use crate::raft::rpc::Caller;
 use crate::raft::wire::{
     Append, At, Body, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Transfer,
     VoteAsked, VoteMsg, Voted,
 };
+use crate::raft::{Change, Role};
 use crate::session::{GameSession, SessionConfig, game_node};
 use crate::state::Applied;
 use crate::state::command::{Act, Body as Do, Command, Hash, Open};
@@ -523,4 +523,47 @@ async fn a_voters_flood_of_rafts_requests_is_served_up_to_its_share_and_dropped_
     assert!(bob.rpc.send(ann.me(), 0, ask));
     tokio::time::sleep(HOP).await;
     assert_eq!(ann.dropped().overload, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_proved_that_it_was_let_in_is_not_heard_by_who_leads_or_hears_a_leader() {
+    let table = Table::open(|_| {}).await;
+    let [leader, follower, _] = table.nodes();
+    tokio::time::sleep(HOP).await;
+    let eve = NodeId::new(PeerId::new("eve").unwrap(), Incarnation(0));
+    let ask = Body::Append(Append::default());
+    // It showed its proof before, and nothing has forgotten it yet.
+    for node in [&leader, &follower] {
+        guard(&node.proved).insert(eve.clone());
+    }
+    // The leader has heard nobody else for as long as it leads.
+    *guard(&leader.heard) = Duration::ZERO;
+    for node in [&leader, &follower] {
+        assert!(!node.may_say_something(&eve) && !node.may_ask(&eve, &ask));
+    }
+    leader.trust(vec![eve.clone()]);
+    assert!(!leader.believes(&eve.peer));
+    *guard(&follower.heard) = Duration::ZERO;
+    assert!(follower.may_say_something(&eve) && follower.may_ask(&eve, &ask));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_without_a_vote_is_heard_as_a_leader_only_by_who_hears_none() {
+    let table = Table::open(|_| {}).await;
+    let [leader, follower, _] = table.nodes();
+    tokio::time::sleep(HOP).await;
+    let eve = NodeId::new(PeerId::new("eve").unwrap(), Incarnation(0));
+    let mut status = follower.status();
+    let learns = status.wait_for(|status| status.membership.learners.contains(&eve));
+    let (added, learns) = tokio::join!(
+        leader.engine.change(Change::AddLearner(eve.clone())),
+        learns
+    );
+    added.unwrap();
+    drop(learns.unwrap());
+    let ask = Body::Append(Append::default());
+    assert!(follower.may_say_something(&eve) && !follower.may_ask(&eve, &ask));
+    // It may have been given a vote since.
+    *guard(&follower.heard) = Duration::ZERO;
+    assert!(follower.may_ask(&eve, &ask));
 }

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::strangers::{Sum, app, config, lobby, node, peer, port};
 use super::*;
-use crate::fabric::{Incoming, Lane, Links, MemoryFabric};
+use crate::fabric::{Incoming, Lane, Links, MemoryFabric, MemoryPeer};
 use crate::ids::NodeId;
 use crate::lobby::proof::{Proof, Secret};
 use crate::lobby::wire::{Answer, Claim, LobbyMsg, Verdict};
@@ -22,7 +22,7 @@ use crate::raft::wire::{
 
 /// What ann hears when eve comes, who was let in once and is out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Hears {
+pub(super) enum Hears {
     /// Bob leads, and is heard.
     Leader,
     /// Ann leads, and has for a while.
@@ -39,22 +39,24 @@ enum Hears {
     Nobody,
 }
 
-struct Table {
-    net: MemoryFabric,
-    sessions: Vec<GameSession<Sum>>,
-    eve: Links,
+pub(super) struct Table {
+    pub net: MemoryFabric,
+    /// Where ann, bob and cyd are.
+    pub at: Vec<Arc<MemoryPeer>>,
+    pub sessions: Vec<GameSession<Sum>>,
+    pub eve: Links,
     _heard_by_eve: Incoming,
     secret: Secret,
 }
 
 /// Lets everything happen that needs no time.
-async fn settle() {
+pub(super) async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
 }
 
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut met: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if met() {
             return;
@@ -65,16 +67,17 @@ async fn until(what: &str, mut met: impl FnMut() -> bool) {
 }
 
 impl Table {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let net = MemoryFabric::new();
         let names = ["ann", "bob", "cyd"];
         let roster: BTreeSet<_> = names.map(peer).into();
-        let mut sessions = Vec::new();
+        let (mut at, mut sessions) = (Vec::new(), Vec::new());
         for (n, name) in names.into_iter().enumerate() {
-            let at = net.join(peer(name)).unwrap();
+            let place = net.join(peer(name)).unwrap();
             let blueprint = Blueprint::new(Sum::default);
-            let opened = game_node(port(&at), blueprint, roster.clone(), config(n as u64));
+            let opened = game_node(port(&place), blueprint, roster.clone(), config(n as u64));
             sessions.push(opened.await.unwrap());
+            at.push(place);
         }
         sessions[0].sequencer().propose(&1).await.unwrap();
         let settings = lock(&sessions[0].node.replica).settings.clone();
@@ -83,6 +86,7 @@ impl Table {
         let (eve, heard) = port(&eve).split();
         Self {
             net,
+            at,
             sessions,
             eve,
             _heard_by_eve: heard,
@@ -90,19 +94,19 @@ impl Table {
         }
     }
 
-    fn node(&self, n: usize) -> &Arc<Node> {
+    pub fn node(&self, n: usize) -> &Arc<Node> {
         &self.sessions[n].node
     }
 
-    fn role(&self, n: usize) -> Role {
+    pub fn role(&self, n: usize) -> Role {
         self.node(n).status().borrow().role
     }
 
-    fn three_timeouts(&self) -> Duration {
+    pub fn three_timeouts(&self) -> Duration {
         self.node(0).timing().election_max() * 3
     }
 
-    async fn let_lead(&self, n: usize) {
+    pub async fn let_lead(&self, n: usize) {
         let leader = (0..3).find(|n| self.role(*n) == Role::Leader).unwrap();
         if leader != n {
             let to = self.node(n).me().clone();
@@ -113,7 +117,7 @@ impl Table {
         tokio::time::sleep(self.three_timeouts() * 2).await;
     }
 
-    fn cut_off(&self, n: usize) {
+    pub fn cut_off(&self, n: usize) {
         let all = ["ann", "bob", "cyd"];
         for other in all.iter().filter(|other| **other != all[n]) {
             self.net.cut(&peer(all[n]), &peer(other));
@@ -121,13 +125,13 @@ impl Table {
     }
 
     /// Waits until ann has heard no leader for so long.
-    async fn silence(&self, long: Duration) {
+    pub async fn silence(&self, long: Duration) {
         let left = long.saturating_sub(self.node(0).leader_silent_for());
         tokio::time::sleep(left).await;
         assert_eq!(self.node(0).leader_silent_for(), long);
     }
 
-    async fn bring_about(&self, what: Hears) {
+    pub async fn bring_about(&self, what: Hears) {
         let leads = matches!(what, Hears::Leader | Hears::NobodyYet | Hears::Nobody);
         self.let_lead(usize::from(leads)).await;
         match what {
@@ -157,12 +161,12 @@ impl Table {
         }
     }
 
-    fn dropped(&self, n: usize) -> u64 {
+    pub fn dropped(&self, n: usize) -> u64 {
         self.node(n).dropped().not_member
     }
 
     /// How many of eve's frames node `n` counts as no member's when she sends this.
-    async fn counts(&self, n: usize, lane: Lane, frame: Bytes) -> u64 {
+    pub async fn counts(&self, n: usize, lane: Lane, frame: Bytes) -> u64 {
         let before = self.dropped(n);
         let to = &self.node(n).me().peer;
         self.eve.send(to, lane, frame).unwrap();
@@ -170,13 +174,14 @@ impl Table {
         self.dropped(n) - before
     }
 
-    fn proof(&self, n: usize) -> Proof {
+    pub fn proof(&self, n: usize) -> Proof {
         let (session, to) = (self.sessions[n].id(), &self.node(n).me().peer);
         self.secret.prove(session, &peer("eve"), to)
     }
 
-    fn claim(&self, n: usize, proof: Option<Proof>) -> Bytes {
-        lobby(&LobbyMsg::Claim(Claim {
+    /// What eve claims to node `n`.
+    pub fn says(&self, n: usize, proof: Option<Proof>) -> Claim {
+        Claim {
             session: self.sessions[n].id(),
             holder: eve(),
             nonce: 0,
@@ -184,33 +189,42 @@ impl Table {
             term: 9,
             leader: Some(eve()),
             proof,
-        }))
+        }
     }
 
-    fn welcome(&self, n: usize, proof: Option<Proof>) -> Bytes {
-        lobby(&LobbyMsg::Answer(Answer {
+    fn claim(&self, n: usize, proof: Option<Proof>) -> Bytes {
+        lobby(&LobbyMsg::Claim(self.says(n, proof)))
+    }
+
+    /// What eve answers node `n`, as if she led.
+    pub fn answers(&self, n: usize, proof: Option<Proof>) -> Answer {
+        Answer {
             to: self.node(n).me().clone(),
             session: self.sessions[n].id(),
             verdict: Verdict::Welcome,
             members: vec![eve(), node("zed", 0), self.node(n).me().clone()],
             proof,
-        }))
+        }
     }
 
-    fn frame(&self, n: usize, from: &NodeId, ask: Ask) -> Bytes {
+    fn welcome(&self, n: usize, proof: Option<Proof>) -> Bytes {
+        lobby(&LobbyMsg::Answer(self.answers(n, proof)))
+    }
+
+    pub fn frame(&self, n: usize, from: &NodeId, ask: Ask) -> Bytes {
         let session = self.sessions[n].id().to_bytes();
         Frame::new(session, from, self.node(n).me(), 1, ask)
             .encode_to_vec()
             .into()
     }
 
-    fn pre_vote(&self, n: usize, from: &NodeId) -> Bytes {
+    pub fn pre_vote(&self, n: usize, from: &NodeId) -> Bytes {
         let term = self.node(n).status().borrow().term;
         self.frame(n, from, asks(from, term).into_iter().next().unwrap())
     }
 }
 
-fn eve() -> NodeId {
+pub(super) fn eve() -> NodeId {
     node("eve", 0)
 }
 

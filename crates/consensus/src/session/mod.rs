@@ -33,6 +33,8 @@ mod roster;
 mod settings;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod vouching;
 
 use std::collections::BTreeSet;
 use std::fmt;
