@@ -35,6 +35,7 @@ fn told(player: &str) -> TurnInfo {
         now_ms: 0,
         key: None,
         player: Some(PeerId::new(player).unwrap()),
+        place: None,
     }
 }
 

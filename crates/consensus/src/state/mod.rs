@@ -309,6 +309,7 @@ impl Replica {
             term: at.term,
             turn: self.turn,
             now_ms: self.now_ms,
+            place: self.place(&owner),
             player: Some(owner),
             key: Some(key),
         };
@@ -342,6 +343,7 @@ impl Replica {
         let TurnInfo {
             key: Some(key),
             player,
+            place,
             ..
         } = info
         else {
@@ -356,6 +358,7 @@ impl Replica {
                 now_ms: this.now_ms,
                 key,
                 player,
+                place,
                 action,
                 ruling,
             })
@@ -364,6 +367,11 @@ impl Replica {
             kept,
             duplicate: false,
         }
+    }
+
+    /// The place of a peer in the game as it stands.
+    pub(crate) fn place(&self, peer: &PeerId) -> Option<Place> {
+        self.seats.place_of(peer).map(|(place, _)| place)
     }
 
     /// The game's answer, if it is no larger than every node may keep. What the action did stands
@@ -408,6 +416,7 @@ impl Replica {
             now_ms: self.now_ms,
             key: None,
             player: None,
+            place: None,
         };
         self.game.time_out(&info);
         let timed_out = self.turn;

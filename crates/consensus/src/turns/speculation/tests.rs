@@ -427,6 +427,7 @@ fn hole_8_the_state_is_copied_for_the_first_pending_entry_and_on_a_mismatch_only
             now_ms: 0,
             key: key(client, serial),
             player: None,
+            place: None,
             action: 0,
             ruling: Ruling::Accepted(()),
         })
