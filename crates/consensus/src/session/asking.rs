@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::attend::{broadcast, connected, send};
+use super::attend::{FRAMES_AT_ONCE, broadcast, connected, send};
 use super::bootstrap::JoinError;
 use super::{OpenError, SessionConfig};
 use crate::fabric::{Links, Port};
@@ -123,6 +123,7 @@ async fn ask_in(
     let announce = LobbyMsg::Announce(announce);
     let mut host = HostClaim::idle(me, &connected(&links), REANNOUNCE_EVERY);
     let mut peers = links.peers();
+    let mut heard = 0;
     loop {
         broadcast(&links, &announce);
         let again = clock.now().saturating_add(REANNOUNCE_EVERY);
@@ -151,6 +152,11 @@ async fn ask_in(
             let Some(inbound) = inbound else {
                 return Err(OpenError::Start("the fabric is closed".to_owned()));
             };
+            heard += 1;
+            if heard % FRAMES_AT_ONCE == 0 {
+                // Whoever waits for an answer no longer than so long has a turn too.
+                tokio::task::yield_now().await;
+            }
             let from = &inbound.from;
             let now = clock.now();
             knock.peers_changed(connected(&links));

@@ -29,6 +29,10 @@ use crate::state::command::{Body, Kind, SeatRequest, Vacate};
 use crate::state::seats::{NoPlace, SeatTable};
 use crate::watch;
 
+/// Most lobby frames that are heard in a row. Between two such batches whatever else runs on the
+/// thread has a turn: taking frames that wait costs none of the runtime's budget.
+pub(super) const FRAMES_AT_ONCE: usize = 32;
+
 /// Another session of the same game that was seen on this fabric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rival {
@@ -218,11 +222,6 @@ pub(crate) async fn attend(
             biased;
             () = change.done() => {}
             () = proposal.done() => {}
-            inbound = lobby.recv() => {
-                let Some(inbound) = inbound else { return };
-                let now = this.clock.now();
-                this.heard(led.then_some(&mut admission), inbound, now);
-            }
             Ok(()) = peers.changed() => {
                 let connected = connected(&this.links);
                 let actions = this.claim.peers_changed(&connected, this.clock.now());
@@ -230,6 +229,20 @@ pub(crate) async fn attend(
             }
             _ = status_watch.changed() => {
                 drop(status_watch.borrow_and_update());
+            }
+            // After what changes seldom: peers send as much as they like.
+            inbound = lobby.recv() => {
+                let Some(inbound) = inbound else { return };
+                let now = this.clock.now();
+                this.heard(led.then_some(&mut admission), inbound, now);
+                let mut heard = 1;
+                while heard < FRAMES_AT_ONCE && let Some(inbound) = lobby.try_recv() {
+                    this.heard(led.then_some(&mut admission), inbound, now);
+                    heard += 1;
+                }
+                if heard == FRAMES_AT_ONCE {
+                    tokio::task::yield_now().await;
+                }
             }
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => {}
         }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::attend::{broadcast, connected, say_closed, send};
+use super::attend::{FRAMES_AT_ONCE, broadcast, connected, say_closed, send};
 use super::bootstrap::{HostError, HostOptions};
 use super::{OpenError, SessionConfig};
 use crate::fabric::{Links, Port};
@@ -56,7 +56,7 @@ pub(super) async fn claim(
     options: &HostOptions,
     config: &SessionConfig,
     lowest_id_hosts: bool,
-) -> Result<(), HostError> {
+) -> Result<u64, HostError> {
     let links = port.links.clone();
     let clock = &config.clock;
     let mut peers = links.peers();
@@ -81,6 +81,7 @@ pub(super) async fn claim(
             .map_or(options.claim_wait, |at| at.saturating_sub(now));
         tokio::select! {
             biased;
+            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
             inbound = port.incoming.lobby.recv() => {
                 let Some(inbound) = inbound else {
                     return Err(OpenError::Start("the fabric is closed".to_owned()).into());
@@ -92,8 +93,12 @@ pub(super) async fn claim(
                     Ok(LobbyMsg::Withdraw { .. }) => host.heard_withdraw(&inbound.from, now),
                     _ => Vec::new(),
                 };
+                heard += 1;
+                if heard % FRAMES_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                    actions.extend(host.tick(clock.now()));
+                }
             }
-            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => actions = host.tick(clock.now()),
         }
     }

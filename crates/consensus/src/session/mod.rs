@@ -17,6 +17,8 @@ mod claiming;
 mod core;
 mod entering;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod gate;
 mod identity;
 mod leaving;
