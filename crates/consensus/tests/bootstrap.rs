@@ -283,6 +283,11 @@ async fn two_sessions_that_meet_later_are_both_told_and_neither_takes_the_others
     let rival = a.rivals().borrow().first().cloned().unwrap();
     assert_eq!((rival.session, rival.holder.peer), (b.id(), peer("bob")));
     assert_eq!((add(&a, 1).await, add(&b, 1).await), (1, 1));
+    b.close().await;
+    until("the one that is over is no rival", || {
+        a.rivals().borrow().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,6 +131,7 @@ pub(crate) async fn attend(
         this.claim.follow(status.term, leader);
         let ticked = this.claim.tick(now);
         this.act_on_claim(ticked);
+        this.note_rivals();
         if led != leads {
             admission.reset();
         }
@@ -372,6 +373,16 @@ impl Attendant {
         self.attended = Some((seats, heard));
     }
 
+    fn note_rivals(&self) {
+        let rivals = self.claim.rivals().into_iter();
+        let rivals = rivals.map(|(session, (term, holder))| Rival {
+            session,
+            holder: holder.clone(),
+            term,
+        });
+        self.rivals.set_if_new(rivals.collect());
+    }
+
     fn note_leader(&mut self, from: &PeerId, claim: &Claim, now: Duration) {
         let Some(leader) = &claim.leader else {
             return;
@@ -432,20 +443,8 @@ impl Attendant {
                 }
                 ClaimAction::Broadcast(msg) => broadcast(&self.links, &msg),
                 ClaimAction::SplitDetected {
-                    theirs,
-                    session,
-                    term,
-                } => {
-                    let rival = Rival {
-                        session,
-                        holder: theirs,
-                        term,
-                    };
-                    self.rivals.modify(|rivals| {
-                        rivals.retain(|known| known.session != session);
-                        rivals.insert(rival)
-                    });
-                }
+                    theirs, session, ..
+                } => tracing::debug!(%theirs, %session, "another session of this game lives"),
                 // Only a host that is not established yet gets these, and it attends nothing.
                 ClaimAction::Won | ClaimAction::DuplicateHost { .. } => {}
             }

@@ -199,7 +199,7 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Other sessions of the same game that were seen on this fabric: a split, which nothing can
-    /// merge. Empty when all is well.
+    /// merge. Empty when all is well: one that nobody connected speaks for any more is gone from it.
     #[must_use]
     pub fn rivals(&self) -> Watch<BTreeSet<Rival>> {
         self.rivals.subscribe()
