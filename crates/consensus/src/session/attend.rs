@@ -348,7 +348,7 @@ impl Attendant {
             }
             Ok(LobbyMsg::Answer(answer)) => self.heard_answer(&from, answer),
             Err(error) => {
-                self.node.count_malformed();
+                self.node.count_malformed(1);
                 tracing::debug!(%from, %error, "a lobby frame was dropped");
             }
         }

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::asking::Asking;
+use super::asking::{Asked, Asking};
 use super::claiming::{Claimed, claim, hosted_session};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
@@ -286,7 +286,7 @@ pub(crate) async fn host<G: Game>(
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
     let lowest = hooks.planted.lowest_id_hosts;
     let mut claimed = Claimed::new(port.links.clone());
-    claim(&mut port, &me, session, &options, &config, lowest).await?;
+    let malformed = claim(&mut port, &me, session, &options, &config, lowest).await?;
     hooks.observer.founded(session);
     let configure = Configure {
         seats: options.seats,
@@ -311,6 +311,7 @@ pub(crate) async fn host<G: Game>(
     // The session answers for itself from here on.
     claimed.founded();
     let game = entering.game();
+    game.node.count_malformed(malformed);
     if let Err(why) = game.node.engine.initialize([me].into()).await {
         entering.give_back().await;
         return Err(OpenError::Start(why.to_string()).into());
@@ -462,7 +463,11 @@ pub(crate) async fn enter<G: Game>(
         hosts,
         within,
     };
-    let (answer, dropped, mut wanted) = asking.of(&mut port, &config).await?;
+    let Asked {
+        answer,
+        dropped,
+        mut wanted,
+    } = asking.of(&mut port, &config).await?;
     let Answer {
         session, members, ..
     } = answer;
@@ -481,7 +486,7 @@ pub(crate) async fn enter<G: Game>(
     let member = Member { identity, hooks };
     let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
     let game = entering.game();
-    game.node.count_not_member(dropped);
+    dropped.count_at(&game.node);
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();

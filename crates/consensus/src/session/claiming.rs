@@ -48,7 +48,7 @@ pub(super) fn hosted_session(game: &str, me: &NodeId, nonce: u64) -> SessionId {
     SessionId::named(&text)
 }
 
-/// Finds out whether anybody hosts, by claiming to.
+/// Finds out whether anybody hosts, by claiming to. Answers how many frames were none.
 pub(super) async fn claim(
     port: &mut Port,
     me: &NodeId,
@@ -63,12 +63,14 @@ pub(super) async fn claim(
     let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
     host.lowest_id_hosts = lowest_id_hosts;
     let mut actions = host.claim(session, shown(config.nonce, Shown::Claim), clock.now());
+    let mut heard = 0;
+    let mut malformed = 0;
     loop {
         for action in std::mem::take(&mut actions) {
             match action {
                 ClaimAction::Send { to, msg } => send(&links, &to, &msg),
                 ClaimAction::Broadcast(msg) => broadcast(&links, &msg),
-                ClaimAction::Won => return Ok(()),
+                ClaimAction::Won => return Ok(malformed),
                 ClaimAction::DuplicateHost { incumbent, session } => {
                     return Err(HostError::DuplicateHost { incumbent, session });
                 }
@@ -91,7 +93,11 @@ pub(super) async fn claim(
                     Ok(LobbyMsg::Claim(claim)) => host.heard_claim(&inbound.from, &claim, now),
                     Ok(LobbyMsg::NoClaim { nonce }) => host.heard_no_claim(&inbound.from, nonce, now),
                     Ok(LobbyMsg::Withdraw { .. }) => host.heard_withdraw(&inbound.from, now),
-                    _ => Vec::new(),
+                    Ok(_) => Vec::new(),
+                    Err(_) => {
+                        malformed += 1;
+                        Vec::new()
+                    }
                 };
                 heard += 1;
                 if heard % FRAMES_AT_ONCE == 0 {

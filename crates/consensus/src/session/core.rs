@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use super::asking::Asking;
+use super::asking::{Asked, Asking};
 use super::bootstrap::{JoinError, JoinOptions};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
@@ -203,7 +203,11 @@ pub(crate) async fn ride<G: Game>(
         hosts: core.servers().clone(),
         within: options.within,
     };
-    let (_, dropped, mut wanted) = asking.of(&mut port, &config).await?;
+    let Asked {
+        dropped,
+        mut wanted,
+        ..
+    } = asking.of(&mut port, &config).await?;
     let identity = LogIdentity {
         owner,
         kind: Kind::Player,
@@ -214,7 +218,7 @@ pub(crate) async fn ride<G: Game>(
     let member = Member { identity, hooks };
     let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
     let game = entering.game();
-    game.node.count_not_member(dropped);
+    dropped.count_at(&game.node);
     // It is in the game once it has applied the entry that seats it.
     let seated = async {
         let mut progress = game.node.feed.progress();

@@ -166,3 +166,76 @@ async fn who_claims_or_asks_for_a_place_hears_a_flood_in_batches_too() {
     assert!(asks.await.unwrap().is_err(), "nobody hosts");
     claims.abort();
 }
+
+/// Bytes that are, most of them, no frame of the lobby; and how many of them are none.
+fn rubbish() -> (Vec<Bytes>, u64) {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut frames = Vec::new();
+    for len in 0..200usize {
+        let byte = |_| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as u8
+        };
+        frames.push(Bytes::from_iter((0..len % 70).map(byte)));
+    }
+    let is_none = |frame: &&Bytes| wire::decode(&peer("eve"), frame).is_err();
+    let none = frames.iter().filter(is_none).count() as u64;
+    assert!(none > 150, "{none}");
+    (frames, none)
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_bytes_on_the_lobby_lane_are_dropped_and_counted_while_it_claims_asks_and_plays() {
+    let net = MemoryFabric::new();
+    let (eve, _eves) = stranger(&net, "eve");
+    let [ann, bob] = ["ann", "bob"].map(|name| port(&net.join(peer(name)).unwrap()));
+    let (frames, none) = rubbish();
+    let throw = |at: &str| {
+        for frame in &frames {
+            eve.send(&peer(at), Lane::Lobby, frame.clone()).unwrap();
+        }
+    };
+    let options = HostOptions {
+        return_at: ReturnPolicy::Quorum,
+        ..HostOptions::new(2, Incarnation(1))
+    };
+    let hosts = tokio::spawn(game_host(ann, sum(), options, config(1)));
+    let joins = tokio::spawn(game_join(
+        bob,
+        sum(),
+        JoinOptions::new(Incarnation(1)),
+        config(2),
+    ));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    throw("ann");
+    throw("bob");
+    let (ann, bob) = (hosts.await.unwrap().unwrap(), joins.await.unwrap().unwrap());
+    for (name, session) in [("ann", &ann), ("bob", &bob)] {
+        let dropped = session.node().dropped_frames();
+        assert_eq!(dropped.malformed, none, "{name} before it played");
+        throw(name);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let dropped = session.node().dropped_frames();
+        assert_eq!(dropped.malformed, 2 * none, "{name} while it plays");
+    }
+    // On the app lane, from a member, they are for channels nobody has open; the rest is a stranger's.
+    let before = ann.node().dropped_frames().not_member;
+    for frame in &frames {
+        bob.links
+            .send(&peer("ann"), Lane::App, frame.clone())
+            .unwrap();
+        eve.send(&peer("ann"), Lane::App, frame.clone()).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let count = frames.len() as u64;
+    assert_eq!(ann.unclaimed_app_frames(), count);
+    assert_eq!(ann.node().dropped_frames().not_member, before + count);
+    for session in [&ann, &bob] {
+        assert!(session.sequencer().propose(&1).await.unwrap().is_accepted());
+    }
+    for session in [&ann, &bob] {
+        session.close().await;
+    }
+}
