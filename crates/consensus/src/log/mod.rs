@@ -195,7 +195,7 @@ pub enum LogError {
 /// Called once appended records are on stable storage, or certainly are not.
 pub type AppendDone = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
-/// How much a store did, for benches and operators.
+/// How much a store did since it was opened, for benches and operators.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Records appended.
