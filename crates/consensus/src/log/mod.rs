@@ -184,6 +184,18 @@ pub enum LogError {
         /// Bytes allowed.
         max: usize,
     },
+    /// An option that cannot be. Nothing was opened.
+    #[error("{what} must be between {min} and {max}, not {value}")]
+    OutOfRange {
+        /// Which option.
+        what: &'static str,
+        /// The value given.
+        value: u64,
+        /// The least there can be.
+        min: u64,
+        /// The most there can be.
+        max: u64,
+    },
     /// Entries that were asked for are not in the log: they were purged, or never written.
     #[error("entry {0} is not in the log")]
     Missing(u64),

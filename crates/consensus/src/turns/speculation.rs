@@ -92,7 +92,9 @@ pub struct Speculation<G: Game> {
 
 impl<G: Game> Speculation<G> {
     /// Speculates over `state`, which stands `at` a place in the log, for proposals that the game
-    /// will be told come from `player`. At most `pending_max` actions are pending at a time.
+    /// will be told come from `player`, without a place in the game until
+    /// [`Speculation::set_place`] says which. At most `pending_max` actions are pending at a time,
+    /// and one in any case.
     #[must_use]
     pub fn new(player: Option<PeerId>, state: G, at: Standing, pending_max: usize) -> Self {
         Self::planted(player, state, at, pending_max, Planted::default())
@@ -107,7 +109,8 @@ impl<G: Game> Speculation<G> {
     ) -> Self {
         Self {
             player,
-            pending_max,
+            place: None,
+            pending_max: pending_max.max(1),
             at,
             authoritative: state,
             speculative: None,
