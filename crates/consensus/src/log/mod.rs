@@ -199,8 +199,11 @@ pub enum LogError {
     /// Entries that were asked for are not in the log: they were purged, or never written.
     #[error("entry {0} is not in the log")]
     Missing(u64),
-    /// The store was closed.
-    #[error("the log is closed")]
+    /// The store was closed. A session closes the log it was given when it ends, also when it did not
+    /// open: what goes on with that log opens it anew.
+    #[error(
+        "the log is closed: a session closes its log when it ends, so open it anew for the next one"
+    )]
     Closed,
 }
 

@@ -177,14 +177,22 @@ pub enum JoinError {
         /// Its id.
         session: SessionId,
     },
-    /// Nobody let this peer in in time. What it was given meanwhile is given back, as far as anybody
-    /// hears that.
-    ///
-    /// If it was told welcome before, the log it was given has begun. To try again on that log, call
-    /// [`game_resume`] with it, which asks for a place by itself; joining with it is
-    /// [`OpenError::LogBegun`]. With an empty log it takes a higher incarnation.
+    /// Nobody let this peer in in time. Its log is as it was: try again with it.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
+    /// Who leads let this peer in, and it did not have its place in time. What it was given is given
+    /// back, as far as anybody hears that.
+    ///
+    /// The session closed its log, which may have begun. To try again, open the log anew
+    /// ([`DurableLog::open`](crate::log::DurableLog::open),
+    /// [`MemoryLog::reopen`](crate::log::MemoryLog::reopen)) and call [`game_resume`] with it, which
+    /// asks for a place by itself; joining with a log that has begun is [`OpenError::LogBegun`]. With
+    /// an empty log it takes a higher incarnation.
+    #[error(
+        "this peer was let in and did not have its place within {0:?}: give it longer; to try again, \
+         open its log anew and resume"
+    )]
+    NotCaughtUp(Duration),
     /// The game's state is larger than this node takes: raise `Limits::snapshot_bytes_max`.
     #[error("the game's state has {bytes} bytes, and this node takes {max}: raise its limit")]
     SnapshotTooLarge {
@@ -280,7 +288,7 @@ pub(crate) async fn host<G: Game>(
 ) -> Result<GameSession<G>, HostError> {
     config.validate(&blueprint)?;
     options.validate()?;
-    places_fit(options.seats as usize, options.spectators_max)?;
+    places_fit(options.seats, options.spectators_max)?;
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
@@ -471,7 +479,7 @@ pub(crate) async fn enter<G: Game>(
     let Answer {
         session, members, ..
     } = answer;
-    let timeout = || JoinError::Timeout(within);
+    let timeout = || JoinError::NotCaughtUp(within);
     let identity = LogIdentity {
         owner: LogOwner {
             node: me,

@@ -129,7 +129,7 @@ pub(crate) async fn serve<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
-    places_fit(options.seats as usize, options.spectators_max)?;
+    places_fit(options.seats, options.spectators_max)?;
     let local = port.links.local().clone();
     if !options.core.servers().contains(&local) {
         return Err(PlacementError::NotInCore(local).into());
@@ -187,7 +187,7 @@ pub(crate) async fn ride<G: Game>(
         return Err(JoinError::WrongSession { session });
     }
     let deadline = config::deadline(options.within);
-    let timeout = || JoinError::Timeout(options.within);
+    let timeout = || JoinError::NotCaughtUp(options.within);
     let me = NodeId::new(local, options.incarnation);
     let owner = LogOwner {
         node: me.clone(),

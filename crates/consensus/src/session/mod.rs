@@ -94,6 +94,14 @@ pub enum OpenError {
         /// Peers allowed.
         max: usize,
     },
+    /// There are no seats, or too many.
+    #[error("a game has 1 to {max} seats, not {len}")]
+    Seats {
+        /// Seats asked for.
+        len: u32,
+        /// Seats allowed.
+        max: u32,
+    },
     /// The gallery is too large.
     #[error("a gallery has at most {max} places, not {len}")]
     Gallery {
