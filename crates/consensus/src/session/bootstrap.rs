@@ -228,6 +228,10 @@ pub enum ResumeError {
 /// # Errors
 ///
 /// [`ResumeError`]; nothing keeps running then, and nothing was written.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_resume<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -269,6 +273,10 @@ pub(crate) async fn resume<G: Game>(
 /// # Errors
 ///
 /// [`HostError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_host<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -383,6 +391,10 @@ fn seated_now<G: Game>(game: &GameSession<G>, status: &RaftStatus) -> usize {
 /// # Errors
 ///
 /// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_join<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -405,6 +417,10 @@ pub async fn game_join<G: Game>(
 /// # Errors
 ///
 /// As [`game_join`].
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_spectate<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -427,6 +443,10 @@ pub async fn game_spectate<G: Game>(
 /// # Errors
 ///
 /// As [`game_join`].
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_witness<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,

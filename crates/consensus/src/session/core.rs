@@ -111,6 +111,10 @@ pub struct CoreOptions {
 /// # Errors
 ///
 /// [`OpenError`]; nothing keeps running then.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_server<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -157,6 +161,10 @@ pub(crate) async fn serve<G: Game>(
 /// # Errors
 ///
 /// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_player<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,

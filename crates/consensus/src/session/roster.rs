@@ -19,6 +19,10 @@ use crate::state::seats;
 /// # Errors
 ///
 /// [`OpenError`]; nothing keeps running then.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_node<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,

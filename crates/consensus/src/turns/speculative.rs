@@ -168,6 +168,10 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
     /// # Errors
     ///
     /// [`ConfigError::Limit`] when more may be pending than the session lets this node propose.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: its task is spawned there.
     pub fn start(
         sequencer: TurnSequencer<G>,
         options: SpeculationOptions,
