@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cabinet_consensus::config::Compaction;
 use cabinet_consensus::fabric::{MemoryFabric, Port};
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
 use cabinet_consensus::ids::{ClientId, GameId, Incarnation, PeerId};
@@ -238,8 +239,8 @@ pub async fn ride(
     Ok(game_player(port, blueprint, core, options, config).await?)
 }
 
-/// One player on a machine of their own: the log is kept in a directory, and the player's client
-/// goes on where it was when the process comes back.
+/// One player on a machine of their own: the log is kept in a directory and cut from time to time, and
+/// the player's client goes on where it was when the process comes back.
 pub async fn seat(
     port: Port,
     me: &PeerId,
@@ -252,6 +253,7 @@ pub async fn seat(
     let blueprint = Blueprint::with_snapshots(move || Stones::new(&players, 21));
     let config = SessionConfig {
         log: Arc::new(log),
+        compaction: Some(Compaction::default()),
         identity: Identity::Durable(ClientId::new(me.as_str())?),
         ..SessionConfig::new(Arc::new(TokioClock::default()), rand::random())
     };

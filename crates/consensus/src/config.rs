@@ -332,14 +332,16 @@ impl Limits {
     }
 }
 
-/// When a node writes a snapshot and forgets the log before it.
+/// When a node writes a snapshot and forgets the log before it: whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compaction {
     /// After so many entries.
     pub entries: u64,
-    /// After so many bytes of entries.
+    /// After so many bytes of entries, those that earlier processes left after the last snapshot among
+    /// them.
     pub bytes: u64,
-    /// When the last one is this old and there is something new.
+    /// When the last one is this old and there is something new. What an earlier process wrote counts
+    /// from when this one opened the session.
     pub age: Duration,
 }
 

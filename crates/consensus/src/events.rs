@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::game::Verdict;
 use crate::ids::{ActionKey, PeerId};
+use crate::state::seats::Place;
 use crate::watch::{self, Watch};
 
 /// How many events are kept, and how many bytes of them.
@@ -70,6 +71,8 @@ pub(crate) struct RawTurn {
     pub key: ActionKey,
     /// Who the game was told had proposed it: a reader that folds the events needs the same.
     pub player: Option<PeerId>,
+    /// The place the game was told that peer had.
+    pub place: Option<Place>,
     pub action: Bytes,
     pub ruling: Ruling,
 }

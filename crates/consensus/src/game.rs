@@ -16,6 +16,8 @@ use bytes::Bytes;
 
 use crate::ids::{ActionKey, PeerId};
 
+pub use crate::state::seats::Place;
+
 /// Bytes that are not what a [`Codec`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, thiserror::Error)]
 #[error("the bytes are not an encoding of this type")]
@@ -109,6 +111,23 @@ pub struct TurnInfo {
     pub key: Option<ActionKey>,
     /// The peer the proposal came from, as its leader verified it; `None` for a timeout.
     pub player: Option<PeerId>,
+    /// The place that peer has in the game at this entry: a seat, the gallery, the witness's. `None`
+    /// for a peer without one, which is a server that only votes or who was put out, and for a
+    /// timeout. Every member may propose, who watches too: whether that counts is for the rules to
+    /// say.
+    pub place: Option<Place>,
+}
+
+impl TurnInfo {
+    /// The number of the seat the proposal came from, from 0; `None` when who proposed only watches,
+    /// votes without a seat, or has no place.
+    #[must_use]
+    pub fn seat(&self) -> Option<u32> {
+        match self.place {
+            Some(Place::Seat(seat)) => Some(seat),
+            _ => None,
+        }
+    }
 }
 
 /// A game: its state, and the rules by which an action changes it.
@@ -125,7 +144,8 @@ pub struct TurnInfo {
 ///     type Outcome = ();
 ///     type Refusal = String;
 ///
-///     fn apply(&mut self, _: &TurnInfo, said: &u64) -> Result<(), String> {
+///     fn apply(&mut self, at: &TurnInfo, said: &u64) -> Result<(), String> {
+///         at.seat().ok_or("you only watch")?;
 ///         if *said <= self.0 {
 ///             return Err(format!("say more than {}", self.0));
 ///         }

@@ -283,6 +283,11 @@ async fn two_sessions_that_meet_later_are_both_told_and_neither_takes_the_others
     let rival = a.rivals().borrow().first().cloned().unwrap();
     assert_eq!((rival.session, rival.holder.peer), (b.id(), peer("bob")));
     assert_eq!((add(&a, 1).await, add(&b, 1).await), (1, 1));
+    b.close().await;
+    until("the one that is over is no rival", || {
+        a.rivals().borrow().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,8 +446,10 @@ async fn a_game_has_as_many_seats_and_spectators_as_may_be_and_not_one_more() {
         ..hosting(seats)
     };
     for seats in [0, SEATS_MAX + 1] {
-        let (len, max) = (seats as usize, SEATS_MAX as usize);
-        let error = HostError::Open(OpenError::Roster { len, max });
+        let (len, max) = (seats, SEATS_MAX);
+        let error = HostError::Open(OpenError::Seats { len, max });
+        let said = error.to_string();
+        assert!(said.contains(&format!("seats, not {seats}")), "{said}");
         assert_eq!(host(with(seats, 0)).await.err(), Some(error));
     }
     let (len, max) = (SPECTATORS_MAX + 1, SPECTATORS_MAX);

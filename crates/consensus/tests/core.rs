@@ -227,8 +227,8 @@ async fn a_core_has_a_server_at_least_and_as_many_as_may_vote_at_most() {
     for seats in [0, 65] {
         let options = CoreOptions { seats, ..options() };
         let refused = game_server(port_of(&s1, "sum"), sum(), options, config(3)).await;
-        let len = seats as usize;
-        assert_eq!(refused.err(), Some(OpenError::Roster { len, max: 64 }));
+        let len = seats;
+        assert_eq!(refused.err(), Some(OpenError::Seats { len, max: 64 }));
     }
     let options = CoreOptions {
         spectators_max: 129,

@@ -11,8 +11,8 @@ use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
 use cabinet_consensus::ids::Incarnation;
 use cabinet_consensus::log::{LogError, LogStore, MemoryLog};
 use cabinet_consensus::session::{
-    GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ReturnPolicy,
-    SessionConfig, game_host, game_join, game_resume,
+    GameSession, HostError, HostOptions, JoinError, JoinOptions, OpenError, ResumeError,
+    ReturnPolicy, SessionConfig, game_host, game_join, game_resume,
 };
 use common::{Sum, config as usual, peer, port, sum, until};
 use tokio::time::{Instant, sleep, timeout};
@@ -99,13 +99,21 @@ async fn bob_tries(before: usize, end: End, within: Duration) -> Became {
         // It goes on in the background, for as long as it may take.
         sleep(config(0).timing.election_max() * 12).await;
     }
+    if matches!(came, Some(Err(JoinError::NotCaughtUp(_)))) {
+        let again = game_resume(port(&at[1]), sum(), bobs.clone()).await;
+        let closed = ResumeError::Open(OpenError::Log(LogError::Closed));
+        assert_eq!(again.err(), Some(closed), "its session has closed it");
+    }
     // To look at it: who did not come in has closed it.
     log.reopen();
     let in_log = log.state().unwrap().has_begun();
     let became = match &came {
         Some(Ok(_)) => Became::Player(took),
-        Some(Err(JoinError::Timeout(_))) | None if in_log => Became::GaveBack,
-        Some(Err(JoinError::Timeout(_))) | None => Became::Stranger,
+        Some(Err(JoinError::NotCaughtUp(_))) | None if in_log => Became::GaveBack,
+        Some(Err(JoinError::Timeout(_) | JoinError::NotCaughtUp(_))) | None if !in_log => {
+            Became::Stranger
+        }
+        None => unreachable!("its log has begun or not"),
         Some(Err(other)) => panic!("unexpected {other:?}"),
     };
     if became == Became::GaveBack {

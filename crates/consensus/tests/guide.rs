@@ -7,10 +7,10 @@ use std::time::Duration;
 use cabinet_consensus::fabric::{MemoryFabric, Port};
 use cabinet_consensus::game::{Blueprint, Game, Snapshots, TurnInfo};
 use cabinet_consensus::ids::{GameId, Incarnation, PeerId};
-use cabinet_consensus::log::MemoryLog;
+use cabinet_consensus::log::{LogError, LogStore, MemoryLog};
 use cabinet_consensus::session::{
-    GameSession, HostOptions, JoinError, JoinOptions, ResumeError, ReturnPolicy, ServerCore,
-    SessionConfig, TokioClock, game_host, game_join, game_resume,
+    GameSession, HostOptions, JoinError, JoinOptions, OpenError, ResumeError, ReturnPolicy,
+    ServerCore, SessionConfig, TokioClock, game_host, game_join, game_resume,
 };
 
 #[path = "../examples/turns.rs"]
@@ -35,6 +35,7 @@ fn told(player: &str) -> TurnInfo {
         now_ms: 0,
         key: None,
         player: Some(PeerId::new(player).unwrap()),
+        place: None,
     }
 }
 
@@ -146,12 +147,17 @@ async fn a_seat_of_the_guides_game_comes_back_from_its_directory() {
     session.close().await;
 }
 
-/// A player of a hosted game: joins the first time, and goes on with its log every later time.
+/// A player of a hosted game: joins the first time, and goes on with its log every later time, also
+/// after a join that failed. A session closes its log, so each opens it anew.
 async fn come_in(
     port: impl Fn() -> Port,
     life: Incarnation,
-    config: SessionConfig,
+    open_log: impl AsyncFn() -> Result<Arc<dyn LogStore>, LogError>,
 ) -> Result<GameSession<Stones>, JoinError> {
+    let config = SessionConfig {
+        log: open_log().await.map_err(OpenError::from)?,
+        ..SessionConfig::new(Arc::new(TokioClock::default()), rand::random())
+    };
     let blueprint = Blueprint::with_snapshots(|| Stones::new(&roster(&NAMES), 21));
     match game_resume(port(), blueprint.clone(), config.clone()).await {
         Ok(resumed) => Ok(resumed),
@@ -173,20 +179,26 @@ async fn a_player_of_the_guides_hosted_game_joins_once_and_resumes_from_then_on(
     };
     let blueprint = Blueprint::with_snapshots(|| Stones::new(&roster(&NAMES), 21));
     let log = MemoryLog::new();
-    let bobs = |nonce| SessionConfig {
-        log: Arc::new(log.clone()),
-        ..config(nonce)
+    let as_it_is = async || Ok::<_, LogError>(Arc::new(log.clone()) as Arc<dyn LogStore>);
+    let anew = async || {
+        log.reopen();
+        as_it_is().await
     };
     let (host, player) = tokio::join!(
         game_host(open(ann.clone()), blueprint, options, config(1)),
-        come_in(|| open(bob.clone()), Incarnation(1), bobs(2))
+        come_in(|| open(bob.clone()), Incarnation(1), &anew)
     );
     let (host, player) = (host.unwrap(), player.unwrap());
     let first = host.sequencer().propose(&2).await.unwrap();
     player.close().await;
     drop(player);
-    log.reopen();
-    let again = come_in(|| open(bob.clone()), Incarnation(1), bobs(3)).await;
+    // The log that a session had is closed, and what is said of it is how to go on.
+    let closed = come_in(|| open(bob.clone()), Incarnation(1), &as_it_is).await;
+    let closed = closed.err().unwrap();
+    assert_eq!(closed, JoinError::Open(OpenError::Log(LogError::Closed)));
+    let said = closed.to_string();
+    assert!(said.contains("open it anew"), "{said}");
+    let again = come_in(|| open(bob.clone()), Incarnation(1), &anew).await;
     let again = again.unwrap();
     assert_eq!(again.id(), host.id());
     let next = again.sequencer().propose(&1).await.unwrap();

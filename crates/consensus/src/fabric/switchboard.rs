@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::queue::{self, Overflow, Pushed, Pusher, Receiver};
-use super::{Inbound, Lane, PortError};
+use super::{FRAME_BYTES_MAX, Inbound, Lane, PortError};
 use crate::ids::GameId;
 
 /// Most games open on one fabric.
 const GAMES_MAX: usize = 1024;
 
-/// How much of each lane may wait for its reader.
+/// How much of each lane may wait for its reader. A [`Switchboard`] takes less than one frame of the
+/// largest size for just that: a lane that holds nothing would carry nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
     /// Frames per lane.
@@ -137,7 +138,10 @@ impl Switchboard {
             }),
             counters: Default::default(),
             unknown_game: AtomicU64::new(0),
-            limits,
+            limits: QueueLimits {
+                frames_max: limits.frames_max.max(1),
+                bytes_max: limits.bytes_max.max(FRAME_BYTES_MAX),
+            },
         }))
     }
 
@@ -306,6 +310,26 @@ mod tests {
         let stats = board.stats();
         assert_eq!((stats.app.delivered, stats.app.dropped), (100, 96));
         assert_eq!((stats.raft.delivered, stats.raft.dropped), (1, 0));
+    }
+
+    #[test]
+    fn a_lane_holds_one_frame_of_the_largest_size_whatever_it_is_told_and_not_one_more() {
+        let largest = || Inbound {
+            frame: Bytes::from(vec![0; FRAME_BYTES_MAX]),
+            ..frame(0)
+        };
+        for frames_max in [0, 1] {
+            let board = Switchboard::new(QueueLimits {
+                frames_max,
+                bytes_max: 0,
+            });
+            let game = GameId::new("chess").unwrap();
+            let mut incoming = board.open(&game).unwrap();
+            assert!(board.deliver(&game, Lane::Raft, largest()));
+            assert!(!board.deliver(&game, Lane::Raft, frame(1)));
+            assert_eq!(incoming.raft.try_recv(), Some(largest()));
+            assert_eq!(incoming.raft.try_recv(), None);
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,8 @@
 //! - of two claims that are not established the lower nonce wins, then the lower node, so both
 //!   sides decide alike, and the loser withdraws;
 //! - a claim that was won but is not established yet answers nobody: a rival waits for it;
-//! - a rival session is reported once, and again when somebody vouches for it in a later term;
+//! - a rival session is reported once, and again when somebody vouches for it in a later term; it is
+//!   one for as long as a peer is connected that vouches for it and goes on doing so;
 //! - a claim for a session that lives says the present term, and who leads in it: a later leader's
 //!   outranks an older one.
 //!
@@ -19,13 +20,13 @@ use std::time::Duration;
 use super::wire::{Claim, LobbyMsg};
 use crate::ids::{NodeId, PeerId, SessionId};
 
-/// Most rival sessions that are reported; what comes after them is a flood.
-const SPLITS_MAX: usize = 64;
 /// A claim is repeated this often within its wait, to those that did not answer.
 const REPEATS: u32 = 4;
 /// An established session makes itself known every so many waits to peers that it has not heard
 /// the same session from.
 const BEACON_WAITS: u32 = 4;
+/// A rival that was not heard for so many of its beacons has ended without a word.
+const RIVAL_BEACONS: u32 = 8;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,15 @@ pub(crate) enum ClaimAction {
         /// Its term.
         term: u64,
     },
+}
+
+/// What a peer vouches for, of another session than this.
+#[derive(Debug)]
+struct RivalClaim {
+    session: SessionId,
+    holder: NodeId,
+    term: u64,
+    heard_at: Duration,
 }
 
 #[derive(Debug)]
@@ -94,8 +104,9 @@ pub(crate) struct HostClaim {
     connected: BTreeSet<PeerId>,
     /// Nodes heard to be of the same session, by peer: they need no beacon.
     kin: BTreeMap<PeerId, NodeId>,
-    /// Rival sessions reported, and the highest term heard of each.
-    splits: BTreeMap<SessionId, u64>,
+    /// The rival session that each peer vouches for, as it said last: one peer cannot say so much that
+    /// another is not heard.
+    rivals: BTreeMap<PeerId, RivalClaim>,
     /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
     pub(crate) lowest_id_hosts: bool,
 }
@@ -113,7 +124,7 @@ impl HostClaim {
             phase: Phase::Idle,
             connected,
             kin: BTreeMap::new(),
-            splits: BTreeMap::new(),
+            rivals: BTreeMap::new(),
             lowest_id_hosts: false,
         }
     }
@@ -174,6 +185,7 @@ impl HostClaim {
             beacon_at: now.saturating_add(self.beacon_every()),
         };
         self.kin.clear();
+        self.rivals.clear();
         vec![ClaimAction::Broadcast(self.mine())]
     }
 
@@ -204,6 +216,7 @@ impl HostClaim {
             return Vec::new();
         }
         self.phase = Phase::Idle;
+        self.rivals.clear();
         vec![ClaimAction::Broadcast(LobbyMsg::Withdraw {
             nonce: self.nonce,
         })]
@@ -249,8 +262,12 @@ impl HostClaim {
                 actions.extend(self.answered(from, now));
                 actions
             }
-            Phase::Established { .. } if !theirs.established => self.tell(from),
+            Phase::Established { .. } if !theirs.established => {
+                self.rivals.remove(from);
+                self.tell(from)
+            }
             Phase::Established { .. } if !rival => {
+                self.rivals.remove(from);
                 let known = self.kin.insert(from.clone(), theirs.holder.clone());
                 if known.as_ref() == Some(&theirs.holder) {
                     return Vec::new();
@@ -259,15 +276,23 @@ impl HostClaim {
             }
             Phase::Established { .. } => {
                 self.kin.remove(from);
-                let known = self.splits.get(&theirs.session);
-                let news = match known {
-                    Some(term) => theirs.term > *term,
-                    None => self.splits.len() < SPLITS_MAX,
+                let news = self
+                    .rivals
+                    .values()
+                    .all(|known| known.session != theirs.session || known.term < theirs.term);
+                // Frames may overtake each other: of one session a peer's latest term counts.
+                let held = self.rivals.get(from);
+                let held = held.filter(|held| held.session == theirs.session);
+                let claim = RivalClaim {
+                    session: theirs.session,
+                    holder: theirs.holder.clone(),
+                    term: held.map_or(theirs.term, |held| held.term.max(theirs.term)),
+                    heard_at: now,
                 };
+                self.rivals.insert(from.clone(), claim);
                 if !news {
                     return Vec::new();
                 }
-                self.splits.insert(theirs.session, theirs.term);
                 let mut actions = self.tell(from);
                 actions.push(ClaimAction::SplitDetected {
                     theirs: theirs.holder.clone(),
@@ -295,6 +320,7 @@ impl HostClaim {
     /// A peer gave up its claim: it objects to nothing any more.
     pub(crate) fn heard_withdraw(&mut self, from: &PeerId, now: Duration) -> Vec<ClaimAction> {
         self.kin.remove(from);
+        self.rivals.remove(from);
         self.answered(from, now)
     }
 
@@ -309,6 +335,7 @@ impl HostClaim {
         let came: Vec<PeerId> = peers.difference(&self.connected).cloned().collect();
         self.connected = peers;
         self.kin.retain(|peer, _| self.connected.contains(peer));
+        self.rivals.retain(|peer, _| self.connected.contains(peer));
         if let Phase::Claiming { awaited, .. } = &mut self.phase {
             awaited.retain(|peer| self.connected.contains(peer));
             awaited.extend(came.iter().cloned());
@@ -331,6 +358,9 @@ impl HostClaim {
     pub(crate) fn tick(&mut self, now: Duration) -> Vec<ClaimAction> {
         let repeat_every = self.wait / REPEATS;
         let beacon_every = self.beacon_every();
+        let silent = beacon_every.saturating_mul(RIVAL_BEACONS);
+        self.rivals
+            .retain(|_, rival| now.saturating_sub(rival.heard_at) < silent);
         let again: Vec<PeerId> = match &mut self.phase {
             Phase::Claiming { deadline, .. } if now >= *deadline => return self.win_if_clear(now),
             Phase::Claiming {
@@ -371,6 +401,17 @@ impl HostClaim {
     /// The nodes that are connected, spoke for this session, and have not taken that back.
     pub(crate) fn kin(&self) -> impl Iterator<Item = &NodeId> {
         self.kin.values()
+    }
+
+    /// The rival sessions somebody vouches for: of each the latest term, and whose word that is.
+    pub(crate) fn rivals(&self) -> BTreeMap<SessionId, (u64, &NodeId)> {
+        let mut rivals = BTreeMap::new();
+        for rival in self.rivals.values() {
+            let said = (rival.term, &rival.holder);
+            let latest = rivals.entry(rival.session).or_insert(said);
+            *latest = said.max(*latest);
+        }
+        rivals
     }
 
     fn beacon_every(&self) -> Duration {

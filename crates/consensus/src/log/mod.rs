@@ -223,18 +223,33 @@ pub enum LogError {
         /// Bytes allowed.
         max: usize,
     },
+    /// An option that cannot be. Nothing was opened.
+    #[error("{what} must be between {min} and {max}, not {value}")]
+    OutOfRange {
+        /// Which option.
+        what: &'static str,
+        /// The value given.
+        value: u64,
+        /// The least there can be.
+        min: u64,
+        /// The most there can be.
+        max: u64,
+    },
     /// Entries that were asked for are not in the log: they were purged, or never written.
     #[error("entry {0} is not in the log")]
     Missing(u64),
-    /// The store was closed.
-    #[error("the log is closed")]
+    /// The store was closed. A session closes the log it was given when it ends, also when it did not
+    /// open: what goes on with that log opens it anew.
+    #[error(
+        "the log is closed: a session closes its log when it ends, so open it anew for the next one"
+    )]
     Closed,
 }
 
 /// Called once appended records are on stable storage, or certainly are not.
 pub type AppendDone = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
-/// How much a store did, for benches and operators.
+/// How much a store did since it was opened, for benches and operators.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Records appended.

@@ -79,6 +79,28 @@ impl Node {
         tokio::time::timeout(within, submit).await.ok()?.ok()
     }
 
+    /// Bytes of the entries after the snapshot that an earlier process left.
+    async fn found_bytes(&self) -> u64 {
+        let Ok(state) = self.log.state() else {
+            return 0;
+        };
+        let snapshot = self.log.load_snapshot().await.ok().flatten();
+        let after = snapshot.map_or(0, |snapshot| snapshot.through.index + 1);
+        let end = state.last.map_or(0, |last| last.index + 1);
+        let (mut from, mut bytes) = (state.first.max(after), 0);
+        while from < end {
+            let to = end.min(from + FOUND_AT_ONCE);
+            // What is gone meanwhile, a snapshot holds.
+            let Ok(records) = self.log.read(from, to) else {
+                break;
+            };
+            bytes += records.iter().map(|r| r.body.len() as u64).sum::<u64>();
+            from = to;
+            tokio::task::yield_now().await;
+        }
+        bytes
+    }
+
     async fn compact_if_due(&self, house: &mut House) {
         let Some(compaction) = self.compaction else {
             return;
@@ -87,9 +109,10 @@ impl Node {
         let (Some(applied), snapshot) = (numbers.applied, numbers.snapshot) else {
             return;
         };
-        let entries = applied.saturating_sub(snapshot.map_or(0, |index| index + 1));
+        let entries = (applied + 1).saturating_sub(snapshot.map_or(0, |index| index + 1));
         let now = self.clock.now();
-        let bytes = self.log.stats().bytes;
+        let appended = self.log.stats().bytes;
+        let bytes = house.found_bytes + appended.saturating_sub(house.compacted_bytes);
         // One that was too large is not tried again until the log is longer by as much: it is
         // written whole to be measured.
         let since = house
@@ -99,18 +122,26 @@ impl Node {
             return;
         }
         let due = entries >= compaction.entries
-            || bytes.saturating_sub(house.compacted_bytes) >= compaction.bytes
+            || (entries > 0 && bytes >= compaction.bytes)
             || (entries > 0 && now.saturating_sub(house.compacted_at) >= compaction.age);
         if due && house.asked_at != Some(applied) && self.engine.compact().await.is_ok() {
             house.asked_at = Some(applied);
-            house.compacted_bytes = bytes;
+            house.found_bytes = 0;
+            house.compacted_bytes = appended;
             house.compacted_at = now;
         }
     }
 }
 
+/// Records read at a time while what an earlier process left is measured.
+const FOUND_AT_ONCE: u64 = 1024;
+
 #[derive(Default)]
 struct House {
+    /// Bytes of the entries that the log held after its snapshot when this process opened it: what
+    /// the log counts begins with the process.
+    found_bytes: u64,
+    /// What the log had counted at the last compaction, or when this process opened it.
     compacted_bytes: u64,
     compacted_at: Duration,
     asked_at: Option<u64>,
@@ -119,9 +150,13 @@ struct House {
 /// Keeps a node's house until Raft ends.
 pub(super) async fn keep_house(node: Arc<Node>) {
     let mut house = House {
+        compacted_bytes: node.log.stats().bytes,
         compacted_at: node.clock.now(),
         ..House::default()
     };
+    if node.compaction.is_some() {
+        house.found_bytes = node.found_bytes().await;
+    }
     let mut status = node.engine.status();
     loop {
         node.house_round(&mut house).await;

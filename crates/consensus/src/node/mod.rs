@@ -351,8 +351,8 @@ impl Node {
         count(&self.drops.overload);
     }
 
-    pub(crate) fn count_malformed(&self) {
-        count(&self.drops.malformed);
+    pub(crate) fn count_malformed(&self, frames: u64) {
+        self.drops.malformed.fetch_add(frames, Ordering::Relaxed);
     }
 }
 

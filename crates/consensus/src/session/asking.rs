@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::attend::{broadcast, connected, send};
+use super::attend::{FRAMES_AT_ONCE, broadcast, connected, send};
 use super::bootstrap::JoinError;
 use super::{OpenError, SessionConfig};
 use crate::fabric::{Links, Port};
@@ -18,6 +18,7 @@ use crate::lobby::admission::REANNOUNCE_EVERY;
 use crate::lobby::claim::{ClaimAction, HostClaim};
 use crate::lobby::knock::Knock;
 use crate::lobby::wire::{self, Announce, Answer, LobbyMsg, Verdict};
+use crate::node::Node;
 use crate::state::command::Kind;
 
 /// What a peer that is in no session asks, and whom it believes.
@@ -57,13 +58,32 @@ impl Drop for Wanted {
     }
 }
 
+/// Frames that were dropped at the door: the session that follows counts them as its own.
+pub(super) struct Dropped {
+    /// Answers that were not believed.
+    not_believed: u64,
+    /// Frames that are none.
+    malformed: u64,
+}
+
+impl Dropped {
+    pub fn count_at(&self, node: &Node) {
+        node.count_not_member(self.not_believed);
+        node.count_malformed(self.malformed);
+    }
+}
+
+/// Who leads said welcome.
+pub(super) struct Asked {
+    pub answer: Answer,
+    pub dropped: Dropped,
+    /// The place asked for.
+    pub wanted: Wanted,
+}
+
 impl Asking<'_> {
-    /// Who leads said welcome; how many answers were not believed; and the place asked for.
-    pub async fn of(
-        self,
-        port: &mut Port,
-        config: &SessionConfig,
-    ) -> Result<(Answer, u64, Wanted), JoinError> {
+    /// Asks until who leads says what becomes of this peer.
+    pub async fn of(self, port: &mut Port, config: &SessionConfig) -> Result<Asked, JoinError> {
         let Self {
             me,
             kind,
@@ -88,9 +108,17 @@ impl Asking<'_> {
             needs_vote,
             begins,
         };
-        let asked = ask_in(port, &mut knock, announce, config);
+        let mut malformed = 0;
+        let asked = ask_in(port, &mut knock, announce, config, &mut malformed);
         match tokio::time::timeout(within, asked).await {
-            Ok(answer) => Ok((welcomed(answer?)?, knock.dropped(), wanted)),
+            Ok(answer) => Ok(Asked {
+                answer: welcomed(answer?)?,
+                dropped: Dropped {
+                    not_believed: knock.dropped(),
+                    malformed,
+                },
+                wanted,
+            }),
             Err(_) if knock.dropped() > 0 => Err(JoinError::NotVouchedFor {
                 within,
                 answers: knock.dropped(),
@@ -121,6 +149,7 @@ async fn ask_in(
     knock: &mut Knock,
     announce: Announce,
     config: &SessionConfig,
+    malformed: &mut u64,
 ) -> Result<Answer, OpenError> {
     let links: Links = port.links.clone();
     let clock = &config.clock;
@@ -128,6 +157,7 @@ async fn ask_in(
     let announce = LobbyMsg::Announce(announce);
     let mut host = HostClaim::idle(me, &connected(&links), REANNOUNCE_EVERY);
     let mut peers = links.peers();
+    let mut heard = 0;
     loop {
         broadcast(&links, &announce);
         let again = clock.now().saturating_add(REANNOUNCE_EVERY);
@@ -140,12 +170,12 @@ async fn ask_in(
             let pause = wake.saturating_sub(now).max(Duration::from_millis(1));
             let inbound = tokio::select! {
                 biased;
-                inbound = port.incoming.lobby.recv() => inbound,
                 // Whoever came may be the host.
                 Ok(()) = peers.changed() => {
                     knock.peers_changed(connected(&links));
                     break;
                 }
+                inbound = port.incoming.lobby.recv() => inbound,
                 () = tokio::time::sleep(pause) => {
                     if let Some(answer) = knock.decide(clock.now()) {
                         return Ok(answer);
@@ -156,6 +186,11 @@ async fn ask_in(
             let Some(inbound) = inbound else {
                 return Err(OpenError::Start("the fabric is closed".to_owned()));
             };
+            heard += 1;
+            if heard % FRAMES_AT_ONCE == 0 {
+                // Whoever waits for an answer no longer than so long has a turn too.
+                tokio::task::yield_now().await;
+            }
             let from = &inbound.from;
             let now = clock.now();
             knock.peers_changed(connected(&links));
@@ -170,7 +205,8 @@ async fn ask_in(
                 Ok(LobbyMsg::NoClaim { .. }) => knock.heard_no_claim(from),
                 Ok(LobbyMsg::Withdraw { .. }) => knock.heard_withdraw(from),
                 Ok(LobbyMsg::Announce(_)) => actions = host.heard_announce(from),
-                _ => {}
+                Ok(_) => {}
+                Err(_) => *malformed += 1,
             }
             for action in actions {
                 if let ClaimAction::Send { to, msg } = action {

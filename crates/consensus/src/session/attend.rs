@@ -29,6 +29,10 @@ use crate::state::command::{Body, Kind, SeatRequest, Vacate};
 use crate::state::seats::{NoPlace, SeatTable};
 use crate::watch;
 
+/// Most lobby frames that are heard in a row. Between two such batches whatever else runs on the
+/// thread has a turn: taking frames that wait costs none of the runtime's budget.
+pub(super) const FRAMES_AT_ONCE: usize = 32;
+
 /// Another session of the same game that was seen on this fabric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rival {
@@ -127,6 +131,7 @@ pub(crate) async fn attend(
         this.claim.follow(status.term, leader);
         let ticked = this.claim.tick(now);
         this.act_on_claim(ticked);
+        this.note_rivals();
         if led != leads {
             admission.reset();
         }
@@ -219,11 +224,6 @@ pub(crate) async fn attend(
             biased;
             () = change.done() => {}
             () = proposal.done() => {}
-            inbound = lobby.recv() => {
-                let Some(inbound) = inbound else { return };
-                let now = this.clock.now();
-                this.heard(led.then_some(&mut admission), inbound, now);
-            }
             Ok(()) = peers.changed() => {
                 let connected = connected(&this.links);
                 let actions = this.claim.peers_changed(&connected, this.clock.now());
@@ -231,6 +231,20 @@ pub(crate) async fn attend(
             }
             _ = status_watch.changed() => {
                 drop(status_watch.borrow_and_update());
+            }
+            // After what changes seldom: peers send as much as they like.
+            inbound = lobby.recv() => {
+                let Some(inbound) = inbound else { return };
+                let now = this.clock.now();
+                this.heard(led.then_some(&mut admission), inbound, now);
+                let mut heard = 1;
+                while heard < FRAMES_AT_ONCE && let Some(inbound) = lobby.try_recv() {
+                    this.heard(led.then_some(&mut admission), inbound, now);
+                    heard += 1;
+                }
+                if heard == FRAMES_AT_ONCE {
+                    tokio::task::yield_now().await;
+                }
             }
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => {}
         }
@@ -335,7 +349,7 @@ impl Attendant {
             }
             Ok(LobbyMsg::Answer(answer)) => self.heard_answer(&from, answer),
             Err(error) => {
-                self.node.count_malformed();
+                self.node.count_malformed(1);
                 tracing::debug!(%from, %error, "a lobby frame was dropped");
             }
         }
@@ -358,6 +372,16 @@ impl Attendant {
         let now = Presence::new(&seats, &heard, self.node.me());
         self.presence.set_if_new(now);
         self.attended = Some((seats, heard));
+    }
+
+    fn note_rivals(&self) {
+        let rivals = self.claim.rivals().into_iter();
+        let rivals = rivals.map(|(session, (term, holder))| Rival {
+            session,
+            holder: holder.clone(),
+            term,
+        });
+        self.rivals.set_if_new(rivals.collect());
     }
 
     fn note_leader(&mut self, from: &PeerId, claim: &Claim, now: Duration) {
@@ -420,20 +444,8 @@ impl Attendant {
                 }
                 ClaimAction::Broadcast(msg) => broadcast(&self.links, &msg),
                 ClaimAction::SplitDetected {
-                    theirs,
-                    session,
-                    term,
-                } => {
-                    let rival = Rival {
-                        session,
-                        holder: theirs,
-                        term,
-                    };
-                    self.rivals.modify(|rivals| {
-                        rivals.retain(|known| known.session != session);
-                        rivals.insert(rival)
-                    });
-                }
+                    theirs, session, ..
+                } => tracing::debug!(%theirs, %session, "another session of this game lives"),
                 // Only a host that is not established yet gets these, and it attends nothing.
                 ClaimAction::Won | ClaimAction::DuplicateHost { .. } => {}
             }

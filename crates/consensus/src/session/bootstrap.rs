@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::asking::Asking;
+use super::asking::{Asked, Asking};
 use super::claiming::{Claimed, claim, hosted_session};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
@@ -184,14 +184,22 @@ pub enum JoinError {
         /// Its id.
         session: SessionId,
     },
-    /// Nobody let this peer in in time. What it was given meanwhile is given back, as far as anybody
-    /// hears that.
-    ///
-    /// If it was told welcome before, the log it was given has begun. To try again on that log, call
-    /// [`game_resume`] with it, which asks for a place by itself; joining with it is
-    /// [`OpenError::LogBegun`]. With an empty log it takes a higher incarnation.
+    /// Nobody let this peer in in time. Its log is as it was: try again with it.
     #[error("nobody let this peer in within {0:?}: is the host connected and its door open?")]
     Timeout(Duration),
+    /// Who leads let this peer in, and it did not have its place in time. What it was given is given
+    /// back, as far as anybody hears that.
+    ///
+    /// The session closed its log, which may have begun. To try again, open the log anew
+    /// ([`DurableLog::open`](crate::log::DurableLog::open),
+    /// [`MemoryLog::reopen`](crate::log::MemoryLog::reopen)) and call [`game_resume`] with it, which
+    /// asks for a place by itself; joining with a log that has begun is [`OpenError::LogBegun`]. With
+    /// an empty log it takes a higher incarnation.
+    #[error(
+        "this peer was let in and did not have its place within {0:?}: give it longer; to try again, \
+         open its log anew and resume"
+    )]
+    NotCaughtUp(Duration),
     /// The game's state is larger than this node takes: raise `Limits::snapshot_bytes_max`.
     #[error("the game's state has {bytes} bytes, and this node takes {max}: raise its limit")]
     SnapshotTooLarge {
@@ -227,6 +235,10 @@ pub enum ResumeError {
 /// # Errors
 ///
 /// [`ResumeError`]; nothing keeps running then, and nothing was written.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_resume<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -268,6 +280,10 @@ pub(crate) async fn resume<G: Game>(
 /// # Errors
 ///
 /// [`HostError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_host<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -287,13 +303,13 @@ pub(crate) async fn host<G: Game>(
 ) -> Result<GameSession<G>, HostError> {
     config.validate(&blueprint)?;
     options.validate()?;
-    places_fit(options.seats as usize, options.spectators_max)?;
+    places_fit(options.seats, options.spectators_max)?;
     let me = NodeId::new(port.links.local().clone(), options.incarnation);
     identity::is_new(&*config.log, &me, port.links.game())?;
     let session = hosted_session(port.links.game().as_str(), &me, config.nonce);
     let lowest = hooks.planted.lowest_id_hosts;
     let mut claimed = Claimed::new(port.links.clone());
-    claim(&mut port, &me, session, &options, &config, lowest).await?;
+    let malformed = claim(&mut port, &me, session, &options, &config, lowest).await?;
     hooks.observer.founded(session);
     let configure = Configure {
         seats: options.seats,
@@ -318,6 +334,7 @@ pub(crate) async fn host<G: Game>(
     // The session answers for itself from here on.
     claimed.founded();
     let game = entering.game();
+    game.node.count_malformed(malformed);
     if let Err(why) = game.node.engine.initialize([me].into()).await {
         entering.give_back().await;
         return Err(OpenError::Start(why.to_string()).into());
@@ -381,6 +398,10 @@ fn seated_now<G: Game>(game: &GameSession<G>, status: &RaftStatus) -> usize {
 /// # Errors
 ///
 /// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_join<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -403,6 +424,10 @@ pub async fn game_join<G: Game>(
 /// # Errors
 ///
 /// As [`game_join`].
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_spectate<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -425,6 +450,10 @@ pub async fn game_spectate<G: Game>(
 /// # Errors
 ///
 /// As [`game_join`].
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_witness<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -470,11 +499,15 @@ pub(crate) async fn enter<G: Game>(
         hosts,
         within,
     };
-    let (answer, dropped, mut wanted) = asking.of(&mut port, &config).await?;
+    let Asked {
+        answer,
+        dropped,
+        mut wanted,
+    } = asking.of(&mut port, &config).await?;
     let Answer {
         session, members, ..
     } = answer;
-    let timeout = || JoinError::Timeout(within);
+    let timeout = || JoinError::NotCaughtUp(within);
     let identity = LogIdentity {
         owner: LogOwner {
             node: me,
@@ -489,7 +522,7 @@ pub(crate) async fn enter<G: Game>(
     let member = Member { identity, hooks };
     let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
     let game = entering.game();
-    game.node.count_not_member(dropped);
+    dropped.count_at(&game.node);
     // A seat is taken once the vote is; a place to watch from once the log arrives.
     let mut status = game.node.status();
     let me = game.node.me().clone();

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::attend::{broadcast, connected, say_closed, send};
+use super::attend::{FRAMES_AT_ONCE, broadcast, connected, say_closed, send};
 use super::bootstrap::{HostError, HostOptions};
 use super::{OpenError, SessionConfig};
 use crate::fabric::{Links, Port};
@@ -48,7 +48,7 @@ pub(super) fn hosted_session(game: &str, me: &NodeId, nonce: u64) -> SessionId {
     SessionId::named(&text)
 }
 
-/// Finds out whether anybody hosts, by claiming to.
+/// Finds out whether anybody hosts, by claiming to. Answers how many frames were none.
 pub(super) async fn claim(
     port: &mut Port,
     me: &NodeId,
@@ -56,19 +56,21 @@ pub(super) async fn claim(
     options: &HostOptions,
     config: &SessionConfig,
     lowest_id_hosts: bool,
-) -> Result<(), HostError> {
+) -> Result<u64, HostError> {
     let links = port.links.clone();
     let clock = &config.clock;
     let mut peers = links.peers();
     let mut host = HostClaim::idle(me.clone(), &connected(&links), options.claim_wait);
     host.lowest_id_hosts = lowest_id_hosts;
     let mut actions = host.claim(session, shown(config.nonce, Shown::Claim), clock.now());
+    let mut heard = 0;
+    let mut malformed = 0;
     loop {
         for action in std::mem::take(&mut actions) {
             match action {
                 ClaimAction::Send { to, msg } => send(&links, &to, &msg),
                 ClaimAction::Broadcast(msg) => broadcast(&links, &msg),
-                ClaimAction::Won => return Ok(()),
+                ClaimAction::Won => return Ok(malformed),
                 ClaimAction::DuplicateHost { incumbent, session } => {
                     return Err(HostError::DuplicateHost { incumbent, session });
                 }
@@ -81,6 +83,7 @@ pub(super) async fn claim(
             .map_or(options.claim_wait, |at| at.saturating_sub(now));
         tokio::select! {
             biased;
+            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
             inbound = port.incoming.lobby.recv() => {
                 let Some(inbound) = inbound else {
                     return Err(OpenError::Start("the fabric is closed".to_owned()).into());
@@ -90,10 +93,18 @@ pub(super) async fn claim(
                     Ok(LobbyMsg::Claim(claim)) => host.heard_claim(&inbound.from, &claim, now),
                     Ok(LobbyMsg::NoClaim { nonce }) => host.heard_no_claim(&inbound.from, nonce, now),
                     Ok(LobbyMsg::Withdraw { .. }) => host.heard_withdraw(&inbound.from, now),
-                    _ => Vec::new(),
+                    Ok(_) => Vec::new(),
+                    Err(_) => {
+                        malformed += 1;
+                        Vec::new()
+                    }
                 };
+                heard += 1;
+                if heard % FRAMES_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                    actions.extend(host.tick(clock.now()));
+                }
             }
-            Ok(()) = peers.changed() => actions = host.peers_changed(&connected(&links), clock.now()),
             () = tokio::time::sleep(wake.max(Duration::from_millis(1))) => actions = host.tick(clock.now()),
         }
     }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use super::asking::Asking;
+use super::asking::{Asked, Asking};
 use super::bootstrap::{JoinError, JoinOptions};
 use super::entering::Entering;
 use super::identity::{self, LogIdentity, LogOwner};
@@ -111,6 +111,10 @@ pub struct CoreOptions {
 /// # Errors
 ///
 /// [`OpenError`]; nothing keeps running then.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_server<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -129,7 +133,7 @@ pub(crate) async fn serve<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
-    places_fit(options.seats as usize, options.spectators_max)?;
+    places_fit(options.seats, options.spectators_max)?;
     let local = port.links.local().clone();
     if !options.core.servers().contains(&local) {
         return Err(PlacementError::NotInCore(local).into());
@@ -157,6 +161,10 @@ pub(crate) async fn serve<G: Game>(
 /// # Errors
 ///
 /// [`JoinError`]; nothing keeps running then, and the game's name on the fabric is free again.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_player<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -187,7 +195,7 @@ pub(crate) async fn ride<G: Game>(
         return Err(JoinError::WrongSession { session });
     }
     let deadline = config::deadline(options.within);
-    let timeout = || JoinError::Timeout(options.within);
+    let timeout = || JoinError::NotCaughtUp(options.within);
     let me = NodeId::new(local, options.incarnation);
     let owner = LogOwner {
         node: me.clone(),
@@ -205,7 +213,11 @@ pub(crate) async fn ride<G: Game>(
         hosts: core.servers().clone(),
         within: options.within,
     };
-    let (_, dropped, mut wanted) = asking.of(&mut port, &config).await?;
+    let Asked {
+        dropped,
+        mut wanted,
+        ..
+    } = asking.of(&mut port, &config).await?;
     let identity = LogIdentity {
         owner,
         kind: Kind::Player,
@@ -216,7 +228,7 @@ pub(crate) async fn ride<G: Game>(
     let member = Member { identity, hooks };
     let entering = Entering::new(open(port, blueprint, member, config).await?, observer);
     let game = entering.game();
-    game.node.count_not_member(dropped);
+    dropped.count_at(&game.node);
     // It is in the game once it has applied the entry that seats it.
     let seated = async {
         let mut progress = game.node.feed.progress();

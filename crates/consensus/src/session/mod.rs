@@ -19,6 +19,8 @@ mod entering;
 #[cfg(test)]
 mod false_answers;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod gate;
 mod identity;
 mod leaving;
@@ -97,6 +99,14 @@ pub enum OpenError {
         len: usize,
         /// Peers allowed.
         max: usize,
+    },
+    /// There are no seats, or too many.
+    #[error("a game has 1 to {max} seats, not {len}")]
+    Seats {
+        /// Seats asked for.
+        len: u32,
+        /// Seats allowed.
+        max: u32,
     },
     /// The gallery is too large.
     #[error("a gallery has at most {max} places, not {len}")]
@@ -209,7 +219,7 @@ impl<G: Game> GameSession<G> {
     }
 
     /// Other sessions of the same game that were seen on this fabric: a split, which nothing can
-    /// merge. Empty when all is well.
+    /// merge. Empty when all is well: one that nobody connected speaks for any more is gone from it.
     #[must_use]
     pub fn rivals(&self) -> Watch<BTreeSet<Rival>> {
         self.rivals.subscribe()

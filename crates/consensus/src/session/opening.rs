@@ -38,10 +38,10 @@ impl Default for Hooks {
 }
 
 /// Whether a game may have so many seats and places to watch from.
-pub(super) fn places_fit(seats: usize, spectators: u32) -> Result<(), OpenError> {
-    let max = seats::SEATS_MAX as usize;
-    if seats == 0 || seats > max {
-        return Err(OpenError::Roster { len: seats, max });
+pub(super) fn places_fit(seats: u32, spectators: u32) -> Result<(), OpenError> {
+    let (len, max) = (seats, seats::SEATS_MAX);
+    if len == 0 || len > max {
+        return Err(OpenError::Seats { len, max });
     }
     if spectators > seats::SPECTATORS_MAX {
         let (len, max) = (spectators, seats::SPECTATORS_MAX);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::opening::{Founding, Hooks, found, places_fit};
+use super::opening::{Founding, Hooks, found};
 use super::{GameSession, OpenError, SessionConfig};
 use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
@@ -19,6 +19,10 @@ use crate::state::seats;
 /// # Errors
 ///
 /// [`OpenError`]; nothing keeps running then.
+///
+/// # Panics
+///
+/// When it is polled outside a tokio runtime that has its timer on.
 pub async fn game_node<G: Game>(
     port: Port,
     blueprint: Blueprint<G>,
@@ -37,7 +41,10 @@ pub(crate) async fn game_node_with<G: Game>(
     hooks: Hooks,
 ) -> Result<GameSession<G>, OpenError> {
     config.validate(&blueprint)?;
-    places_fit(roster.len(), 0)?;
+    let (len, max) = (roster.len(), seats::SEATS_MAX as usize);
+    if len == 0 || len > max {
+        return Err(OpenError::Roster { len, max });
+    }
     let local = port.links.local().clone();
     if !roster.contains(&local) {
         return Err(OpenError::NotInRoster(local));

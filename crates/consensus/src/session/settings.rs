@@ -26,6 +26,12 @@ pub struct SessionConfig {
     /// How this node's client is known.
     pub identity: Identity,
     /// Where the log is kept. The default dies with the process.
+    ///
+    /// The session owns it, and closes it when it ends: when it is closed or dropped, and when an
+    /// entry point failed that had opened it, as a join does that was let in and did not catch up.
+    /// The next session on the same log, of this very configuration too, needs it opened anew:
+    /// [`DurableLog::open`](crate::log::DurableLog::open) on the same directory,
+    /// [`MemoryLog::reopen`]. Otherwise it is [`LogError::Closed`](crate::log::LogError::Closed).
     pub log: Arc<dyn LogStore>,
     /// How long a silent client is remembered, on the game's clock: ten upper election timeouts at
     /// least.

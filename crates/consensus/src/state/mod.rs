@@ -317,6 +317,7 @@ impl Replica {
             term: at.term,
             turn: self.turn,
             now_ms: self.now_ms,
+            place: self.place(&owner),
             player: Some(owner),
             key: Some(key),
         };
@@ -350,6 +351,7 @@ impl Replica {
         let TurnInfo {
             key: Some(key),
             player,
+            place,
             ..
         } = info
         else {
@@ -364,6 +366,7 @@ impl Replica {
                 now_ms: this.now_ms,
                 key,
                 player,
+                place,
                 action,
                 ruling,
             })
@@ -372,6 +375,11 @@ impl Replica {
             kept,
             duplicate: false,
         }
+    }
+
+    /// The place of a peer in the game as it stands.
+    pub(crate) fn place(&self, peer: &PeerId) -> Option<Place> {
+        self.seats.place_of(peer).map(|(place, _)| place)
     }
 
     /// The game's answer, if it is no larger than every node may keep. What the action did stands
@@ -416,6 +424,7 @@ impl Replica {
             now_ms: self.now_ms,
             key: None,
             player: None,
+            place: None,
         };
         self.game.time_out(&info);
         let timed_out = self.turn;

@@ -14,6 +14,8 @@ use crate::ids::Incarnation;
 struct Talk {
     accepted: u64,
     timeouts: u64,
+    /// Where the last one came from.
+    place: Option<Place>,
 }
 
 const REFUSED: u64 = 1_000_000;
@@ -23,7 +25,8 @@ impl Game for Talk {
     type Outcome = Vec<u8>;
     type Refusal = Vec<u8>;
 
-    fn apply(&mut self, _: &TurnInfo, says: &u64) -> Result<Vec<u8>, Vec<u8>> {
+    fn apply(&mut self, at: &TurnInfo, says: &u64) -> Result<Vec<u8>, Vec<u8>> {
+        self.place = at.place;
         let answer = |bytes: u64| vec![7; usize::try_from(bytes).unwrap()];
         if *says >= REFUSED {
             return Err(answer(says - REFUSED));
@@ -52,6 +55,7 @@ impl Snapshots for Talk {
         Ok(Self {
             accepted: read(accepted)?,
             timeouts: read(timeouts)?,
+            place: None,
         })
     }
 }
@@ -194,6 +198,45 @@ fn an_action_counts_only_from_the_peer_that_owns_the_session_on_every_replica() 
         );
     }
     assert_eq!(all[0].replica.snapshot(), all[1].replica.snapshot());
+}
+
+#[test]
+fn the_game_is_told_the_place_that_who_acts_has_at_that_entry_also_after_a_snapshot() {
+    let mut driven = Driven::new();
+    let seat = |name: &str, kind: Kind| {
+        Body::Seat(SeatRequest {
+            node: Some((&node(name)).into()),
+            kind: kind as i32,
+        })
+    };
+    let told = |driven: &mut Driven, owner: &str, serial| {
+        let open = driven.open("one", owner);
+        driven.act(owner, open.generation, serial, 3);
+        let game = driven.replica.game.game().downcast_ref::<Talk>().unwrap();
+        game.place
+    };
+    assert_eq!(told(&mut driven, "bob", 1), Some(Place::Seat(1)));
+    // Given up, it is gone from that entry on; taken again, it is back.
+    let vacate = Vacate {
+        node: Some((&node("bob")).into()),
+        left: false,
+    };
+    driven.apply(Body::Vacate(vacate));
+    assert_eq!(told(&mut driven, "bob", 2), None);
+    driven.apply(seat("bob", Kind::Player));
+    assert_eq!(told(&mut driven, "bob", 3), Some(Place::Seat(1)));
+
+    // Another node has only the snapshot.
+    let mut other = Driven::new();
+    let voters = ["ann", "bob", "cyd"].map(node).into();
+    let state = driven.replica.snapshot().unwrap();
+    let through = at(driven.next - 1);
+    other.replica.install(through, voters, &state).unwrap();
+    (other.next, other.now_ms) = (driven.next, driven.now_ms);
+    for driven in [&mut driven, &mut other] {
+        assert_eq!(told(driven, "bob", 4), Some(Place::Seat(1)));
+    }
+    assert_eq!(driven.replica.snapshot(), other.replica.snapshot());
 }
 
 #[test]

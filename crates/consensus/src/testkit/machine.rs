@@ -127,6 +127,7 @@ impl From<JoinError> for Refused {
             JoinError::RosterFull
             | JoinError::SpectatorsClosed
             | JoinError::Timeout(_)
+            | JoinError::NotCaughtUp(_)
             | JoinError::NotVouchedFor { .. } => Self::Later,
             other => Self::Never(other.to_string()),
         }

@@ -11,7 +11,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::events::{self, RawEvent, RawTurn};
-use crate::game::{Blueprint, Codec, Game, Malformed, TurnInfo, Verdict};
+use crate::game::{Blueprint, Codec, Game, Malformed, Place, TurnInfo, Verdict};
 use crate::ids::{ActionKey, PeerId};
 
 /// An action that stands in the log, and what became of it.
@@ -28,6 +28,8 @@ pub struct IndexedAction<G: Game> {
     pub key: ActionKey,
     /// The peer the proposal came from, as the game was told.
     pub player: Option<PeerId>,
+    /// The place that peer had in the game, as the game was told.
+    pub place: Option<Place>,
     /// What was proposed.
     pub action: G::Action,
     /// What became of it.
@@ -125,6 +127,7 @@ impl<G: Game> IndexedAction<G> {
             now_ms: self.now_ms,
             key: Some(self.key.clone()),
             player: self.player.clone(),
+            place: self.place,
         }
     }
 }
@@ -209,6 +212,7 @@ impl<G: Game> TurnEvent<G> {
             now_ms: turn.now_ms,
             key: turn.key,
             player: turn.player,
+            place: turn.place,
             action,
             ruling,
         })
@@ -267,6 +271,7 @@ impl<G: Game> Clone for IndexedAction<G> {
             now_ms: self.now_ms,
             key: self.key.clone(),
             player: self.player.clone(),
+            place: self.place,
             action: self.action.clone(),
             ruling: self.ruling.clone(),
         }
@@ -362,6 +367,7 @@ where
             .field("now_ms", &self.now_ms)
             .field("key", &self.key)
             .field("player", &self.player)
+            .field("place", &self.place)
             .field("action", &self.action)
             .field("ruling", &self.ruling)
             .finish()
@@ -461,6 +467,7 @@ where
             == (other.index, other.term, other.turn, other.now_ms)
             && self.key == other.key
             && self.player == other.player
+            && self.place == other.place
             && self.action == other.action
             && self.ruling == other.ruling
     }

@@ -24,7 +24,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 
-use crate::game::{Codec, Game, TurnInfo};
+use crate::game::{Codec, Game, Place, TurnInfo};
 use crate::ids::{ActionKey, PeerId};
 use crate::state::sessions::WINDOW;
 
@@ -58,6 +58,7 @@ pub(crate) struct Planted {
 struct Prediction {
     index: u64,
     turn: u64,
+    place: Option<Place>,
     outcome: Vec<u8>,
 }
 
@@ -72,6 +73,7 @@ struct Entry<G: Game> {
 /// The agreed state, and one's own actions over it.
 pub struct Speculation<G: Game> {
     player: Option<PeerId>,
+    place: Option<Place>,
     pending_max: usize,
     at: Standing,
     authoritative: G,
@@ -90,7 +92,9 @@ pub struct Speculation<G: Game> {
 
 impl<G: Game> Speculation<G> {
     /// Speculates over `state`, which stands `at` a place in the log, for proposals that the game
-    /// will be told come from `player`. At most `pending_max` actions are pending at a time.
+    /// will be told come from `player`, without a place in the game until
+    /// [`Speculation::set_place`] says which. At most `pending_max` actions are pending at a time,
+    /// and one in any case.
     #[must_use]
     pub fn new(player: Option<PeerId>, state: G, at: Standing, pending_max: usize) -> Self {
         Self::planted(player, state, at, pending_max, Planted::default())
@@ -105,7 +109,8 @@ impl<G: Game> Speculation<G> {
     ) -> Self {
         Self {
             player,
-            pending_max,
+            place: None,
+            pending_max: pending_max.max(1),
             at,
             authoritative: state,
             speculative: None,
@@ -120,9 +125,23 @@ impl<G: Game> Speculation<G> {
         }
     }
 
+    /// The place in the game that the player has now. The rules may look at it, so what is pending is
+    /// predicted anew when it changed.
+    pub fn set_place(&mut self, place: Option<Place>) -> Vec<Notice<G::Refusal>> {
+        let mut notices = Vec::new();
+        if self.place != place {
+            self.place = place;
+            if !self.pending.is_empty() {
+                self.rebuild(&mut notices);
+            }
+        }
+        notices
+    }
+
     /// Shows an action before it is decided. Of what the game is told, `key` and `player` are what
-    /// they will be; `turn` is right if nobody else acts first; `term` and `now_ms` are those last
-    /// seen, so the clock is at most too early; `index` is the lowest the entry can have.
+    /// they will be; `place` is right unless the player is given another first; `turn` is right if
+    /// nobody else acts first; `term` and `now_ms` are those last seen, so the clock is at most too
+    /// early; `index` is the lowest the entry can have.
     ///
     /// # Errors
     ///
@@ -149,7 +168,7 @@ impl<G: Game> Speculation<G> {
             .values()
             .rev()
             .find_map(|e| e.prediction.as_ref());
-        let info = predicted_info(&self.at, last, &key, self.player.as_ref());
+        let info = predicted_info(&self.at, last, &key, self.player.as_ref(), self.place);
         let game = match &mut self.speculative {
             Some(game) => game,
             None => self.speculative.insert(self.authoritative.clone()),
@@ -197,6 +216,7 @@ impl<G: Game> Speculation<G> {
                         now_ms: *now_ms,
                         key: None,
                         player: None,
+                        place: None,
                     };
                     self.authoritative.time_out(&info);
                     self.advance(*index, *term, turn + 1, *now_ms);
@@ -384,7 +404,9 @@ impl<G: Game> Speculation<G> {
                 was_next
                     && (self.planted.match_by_value
                         || prediction.is_some_and(|p| {
-                            p.turn + 1 == action.turn && p.outcome == outcome.encode()
+                            p.turn + 1 == action.turn
+                                && p.place == action.place
+                                && p.outcome == outcome.encode()
                         }))
             }
             // Without the outcome there is nothing to compare a prediction with.
@@ -486,7 +508,8 @@ impl<G: Game> Speculation<G> {
         let mut last: Option<&Prediction> = None;
         let mut rejected = Vec::new();
         for (place, entry) in &mut self.pending {
-            let info = predicted_info(&self.at, last, &entry.key, self.player.as_ref());
+            let player = self.player.as_ref();
+            let info = predicted_info(&self.at, last, &entry.key, player, self.place);
             entry.prediction = match predict(&mut game, info, &entry.action) {
                 Ok(prediction) => Some(prediction),
                 Err(refusal) => {
@@ -515,6 +538,7 @@ fn predicted_info(
     last: Option<&Prediction>,
     key: &ActionKey,
     player: Option<&PeerId>,
+    place: Option<Place>,
 ) -> TurnInfo {
     TurnInfo {
         index: last.map_or(at.index, |last| last.index.max(at.index)) + 1,
@@ -523,6 +547,7 @@ fn predicted_info(
         now_ms: at.now_ms,
         key: Some(key.clone()),
         player: player.cloned(),
+        place,
     }
 }
 
@@ -535,6 +560,7 @@ fn predict<G: Game>(
     Ok(Prediction {
         index: info.index,
         turn: info.turn,
+        place: info.place,
         outcome: outcome.encode(),
     })
 }

@@ -25,6 +25,7 @@ use crate::fabric::{Overflow, Pusher, Receiver, queue};
 use crate::game::{Codec, Game};
 use crate::ids::ActionKey;
 use crate::node::{Node, Reserved};
+use crate::raft::lock;
 use crate::state::sessions::Kept;
 use crate::watch::{self, Ended, Watch};
 
@@ -167,6 +168,10 @@ impl<G: Game + Sync> SpeculativeSequencer<G> {
     /// # Errors
     ///
     /// [`ConfigError::Limit`] when more may be pending than the session lets this node propose.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: its task is spawned there.
     pub fn start(
         sequencer: TurnSequencer<G>,
         options: SpeculationOptions,
@@ -391,6 +396,9 @@ impl<G: Game + Sync> Driver<G> {
                     _ => break,
                 }
             }
+            if self.speculation.pending_count() > 0 {
+                self.note_place();
+            }
             self.publish();
         }
     }
@@ -405,6 +413,7 @@ impl<G: Game + Sync> Driver<G> {
                 self.notice(notices);
             }
             Command::Propose(action, mut flight, verdict) => {
+                self.note_place();
                 let told = match self.speculation.propose(flight.reserved.key(), action) {
                     Ok(()) => Ok(()),
                     // Sent again, it gets the first answer.
@@ -515,6 +524,13 @@ impl<G: Game + Sync> Driver<G> {
             }
         }
         let notices = self.speculation.on_event(event);
+        self.notice(notices);
+    }
+
+    /// A place is given and taken without an event of its own.
+    fn note_place(&mut self) {
+        let place = lock(&self.node.replica).place(&self.node.me().peer);
+        let notices = self.speculation.set_place(place);
         self.notice(notices);
     }
 

@@ -195,6 +195,46 @@ fn a_record_a_vote_and_a_snapshot_are_taken_at_their_limits_and_refused_one_past
 }
 
 #[test]
+fn options_are_taken_at_their_limits_and_refused_one_past_them() {
+    use cabinet_consensus::log::durable::{
+        SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SNAPSHOT_BYTES_MAX,
+    };
+    run(async {
+        let open = |segment_bytes, snapshot_bytes_max| {
+            let options = DurableOptions {
+                segment_bytes,
+                snapshot_bytes_max,
+            };
+            DurableLog::open(SimDisk::new().attach(), options, Driver::Task)
+        };
+        for (segment, snapshot) in [
+            (SEGMENT_BYTES_MIN, 1),
+            (SEGMENT_BYTES_MAX, SNAPSHOT_BYTES_MAX),
+        ] {
+            let log = open(segment, snapshot).await.unwrap();
+            append(&log, vec![record(0, 1, 1)]).await.unwrap();
+            log.close().await.unwrap();
+        }
+        for (segment, snapshot, which) in [
+            (0, 1, "segment_bytes"),
+            (SEGMENT_BYTES_MIN - 1, 1, "segment_bytes"),
+            (SEGMENT_BYTES_MAX + 1, 1, "segment_bytes"),
+            (SEGMENT_BYTES_MIN, 0, "snapshot_bytes_max"),
+            (
+                SEGMENT_BYTES_MIN,
+                SNAPSHOT_BYTES_MAX + 1,
+                "snapshot_bytes_max",
+            ),
+        ] {
+            match open(segment, snapshot).await.err() {
+                Some(LogError::OutOfRange { what, .. }) => assert_eq!(what, which),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn a_log_that_never_held_anything_may_begin_anywhere() {
     run(async {
         let disk = SimDisk::new();

@@ -284,14 +284,79 @@ fn a_rival_session_is_reported_again_only_by_who_vouches_for_it_in_a_later_term(
     assert_eq!(hear(&mut ann, "cyd", 4), Some(("cyd".to_owned(), 4)));
 }
 
+/// The rival sessions, with who vouches for each.
+fn rivals(host: &HostClaim) -> Vec<(u128, u64, String)> {
+    let rivals = host.rivals().into_iter();
+    rivals
+        .map(|(session, (term, holder))| (session.0, term, holder.peer.to_string()))
+        .collect()
+}
+
 #[test]
-fn rival_sessions_without_end_are_reported_up_to_a_limit() {
-    let mut host = established("ann", 1, &[]);
-    let reported = (2..1000u128)
-        .flat_map(|n| host.heard_claim(&peer("eve"), &a_claim("eve", n, 0, true), ms(1)))
-        .filter(|action| matches!(action, ClaimAction::SplitDetected { .. }))
-        .count();
-    assert_eq!(reported, SPLITS_MAX);
+fn a_peer_that_makes_up_sessions_without_end_holds_one_and_hides_nobody_elses() {
+    let mut host = established("ann", 1, &["bob", "eve"]);
+    for n in 2..1000u128 {
+        host.heard_claim(&peer("eve"), &a_claim("eve", n, 0, true), ms(1));
+        assert_eq!(rivals(&host), [(n, 1, "eve".to_owned())]);
+    }
+    let split = host.heard_claim(&peer("bob"), &a_claim("bob", 5000, 0, true), ms(2));
+    assert!(
+        matches!(split.last(), Some(ClaimAction::SplitDetected { theirs, .. })
+        if *theirs == node("bob"))
+    );
+    let bobs = (5000, 1, "bob".to_owned());
+    assert_eq!(rivals(&host), [(999, 1, "eve".to_owned()), bobs.clone()]);
+    // To vouch for bob's in a term that is none does not keep it there once she is gone.
+    let lie = Claim {
+        term: u64::MAX,
+        ..a_claim("eve", 5000, 0, true)
+    };
+    host.heard_claim(&peer("eve"), &lie, ms(3));
+    assert_eq!(rivals(&host), [(5000, u64::MAX, "eve".to_owned())]);
+    host.peers_changed(&peers(&["bob"]), ms(4));
+    assert_eq!(rivals(&host), [bobs]);
+}
+
+#[test]
+fn a_rival_is_over_when_its_peers_withdrew_left_say_another_thing_or_fell_silent() {
+    let silent = WAIT * BEACON_WAITS * RIVAL_BEACONS;
+    type End = fn(&mut HostClaim, Duration);
+    let ends: [(&str, End); 5] = [
+        ("withdrew", |host, now| {
+            host.heard_withdraw(&peer("bob"), now);
+        }),
+        ("is not connected", |host, now| {
+            host.peers_changed(&peers(&["cyd"]), now);
+        }),
+        ("hosts nothing yet", |host, now| {
+            host.heard_claim(&peer("bob"), &a_claim("bob", 7, 0, false), now);
+        }),
+        ("came over", |host, now| {
+            host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), now);
+        }),
+        ("is silent", |host, now| {
+            host.tick(now + WAIT * BEACON_WAITS * RIVAL_BEACONS);
+        }),
+    ];
+    for (what, end) in ends {
+        let mut host = established("ann", 1, &["bob", "cyd"]);
+        host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(1));
+        // A beacon within the time keeps it.
+        host.tick(ms(1) + silent - ms(1));
+        assert_eq!(rivals(&host).len(), 1, "{what}: too early");
+        host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), silent);
+        host.tick(silent + silent - ms(1));
+        assert_eq!(rivals(&host).len(), 1, "{what}: it was heard again");
+        end(&mut host, silent);
+        assert!(rivals(&host).is_empty(), "{what}");
+    }
+    // It lives for as long as any of its peers vouches for it.
+    let mut host = established("ann", 1, &["bob", "cyd"]);
+    for name in ["bob", "cyd"] {
+        host.heard_claim(&peer(name), &a_claim(name, 2, 0, true), ms(1));
+    }
+    host.heard_withdraw(&peer("bob"), ms(2));
+    assert_eq!(rivals(&host), [(2, 1, "cyd".to_owned())]);
 }
 
 #[test]

@@ -69,13 +69,23 @@ pub const VOTE_BYTES_MAX: usize = 4 << 10;
 /// Largest list of members in a snapshot, in bytes: more than all that can be members take.
 pub const MEMBERSHIP_BYTES_MAX: usize = 256 << 10;
 
+/// Smallest segment, in bytes: below it nearly every batch would begin a new file.
+pub const SEGMENT_BYTES_MIN: u64 = 128;
+
+/// Largest segment, in bytes: each is read whole when the log is opened.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest snapshot a log can be told to take, in bytes.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
 /// What a durable log may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurableOptions {
-    /// A segment that has this many bytes is followed by a new one.
+    /// A segment that has this many bytes is followed by a new one: [`SEGMENT_BYTES_MIN`] to
+    /// [`SEGMENT_BYTES_MAX`].
     pub segment_bytes: u64,
-    /// Largest state in a snapshot, in bytes. At least `Limits::snapshot_bytes_max`: a session does
-    /// not open on a log that takes less than its node.
+    /// Largest state in a snapshot, in bytes: 1 to [`SNAPSHOT_BYTES_MAX`]. At least
+    /// `Limits::snapshot_bytes_max`: a session does not open on a log that takes less than its node.
     pub snapshot_bytes_max: usize,
 }
 
@@ -85,6 +95,26 @@ impl Default for DurableOptions {
             segment_bytes: 16 << 20,
             snapshot_bytes_max: 64 << 20,
         }
+    }
+}
+
+impl DurableOptions {
+    fn validate(&self) -> Result<(), LogError> {
+        let fits = |what, value, min, max| {
+            if value < min || value > max {
+                return Err(LogError::OutOfRange {
+                    what,
+                    value,
+                    min,
+                    max,
+                });
+            }
+            Ok(())
+        };
+        let (min, max) = (SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        fits("segment_bytes", self.segment_bytes, min, max)?;
+        let (value, max) = (self.snapshot_bytes_max as u64, SNAPSHOT_BYTES_MAX as u64);
+        fits("snapshot_bytes_max", value, 1, max)
     }
 }
 
@@ -157,14 +187,15 @@ impl DurableLog {
     ///
     /// # Errors
     ///
-    /// [`LogError::InUse`] when somebody has it open; [`LogError::Corrupt`] and
-    /// [`LogError::Version`] when it is not what this program wrote; [`LogError::TooLarge`] when the
+    /// [`LogError::OutOfRange`] when an option cannot be; [`LogError::InUse`] when somebody has it
+    /// open; [`LogError::Corrupt`] and [`LogError::Version`] when it is not what this program wrote; [`LogError::TooLarge`] when the
     /// snapshot there is larger than the options allow; [`LogError::Io`].
     pub async fn open(
         disk: Arc<dyn Disk>,
         options: DurableOptions,
         driver: Driver,
     ) -> Result<Self, LogError> {
+        options.validate()?;
         let (jobs, queue) = mpsc::unbounded_channel();
         let (opened, opening) = oneshot::channel();
         let work = async move {

@@ -36,6 +36,7 @@ fn turn(action: &[u8], ruling: events::Ruling) -> RawEvent {
         now_ms: 9,
         key: key(),
         player: Some(PeerId::new("ann").unwrap()),
+        place: Some(Place::Seat(1)),
         action: Bytes::copy_from_slice(action),
         ruling,
     })
@@ -66,6 +67,7 @@ fn a_committed_action_is_read_with_all_that_the_game_was_told() {
     assert_eq!(action.action, 7);
     assert_eq!(action.ruling, Ruling::Accepted(7));
     let info = action.info();
+    assert_eq!((info.place, info.seat()), (Some(Place::Seat(1)), Some(1)));
     assert_eq!((info.turn, info.now_ms, info.key), (2, 9, Some(key())));
     assert_eq!(info.player, Some(PeerId::new("ann").unwrap()));
     assert_eq!(event, TurnEvent::Committed(action));

@@ -24,6 +24,7 @@ impl Pile {
             now_ms: index * 10,
             key,
             player: None,
+            place: None,
         }
     }
 }
@@ -79,6 +80,7 @@ pub(super) fn event_of(
         now_ms: index * 10,
         key: key.clone(),
         player: None,
+        place: None,
         action,
         ruling,
     });

@@ -427,6 +427,7 @@ fn hole_8_the_state_is_copied_for_the_first_pending_entry_and_on_a_mismatch_only
             now_ms: 0,
             key: key(client, serial),
             player: None,
+            place: None,
             action: 0,
             ruling: Ruling::Accepted(()),
         })
@@ -444,6 +445,63 @@ fn hole_8_the_state_is_copied_for_the_first_pending_entry_and_on_a_mismatch_only
     spec.on_event(&event(5, "ann", 4));
     spec.on_event(&event(6, "bob", 2));
     assert_eq!((copied(), spec.pending_count()), (2, 0));
+}
+
+#[test]
+fn one_action_may_be_pending_whatever_is_said_and_not_one_more() {
+    for pending_max in [0, 1] {
+        let mut spec = Speculation::new(None, Pile::of(9), Standing::default(), pending_max);
+        spec.propose(key("ann", 1), 1).unwrap();
+        assert_eq!(
+            spec.propose(key("ann", 2), 1),
+            Err(SpeculateError::TooManyPending { max: 1 })
+        );
+    }
+}
+
+/// Remembers from which seats it was played.
+#[derive(Clone, Debug, PartialEq)]
+struct Sat(Vec<Option<u32>>);
+
+impl Game for Sat {
+    type Action = u64;
+    type Outcome = ();
+    type Refusal = String;
+
+    fn apply(&mut self, at: &TurnInfo, _: &u64) -> Result<(), String> {
+        self.0.push(at.seat());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_predicted_for_another_place_is_predicted_anew_whatever_the_rules_answer() {
+    let mut spec = Speculation::new(None, Sat(Vec::new()), Standing::default(), 8);
+    spec.set_place(Some(Place::Seat(1)));
+    for serial in 1..=3 {
+        spec.propose(key("ann", serial), 0).unwrap();
+    }
+    assert_eq!(spec.speculative_state(), &Sat(vec![Some(1); 3]));
+    // It was given another seat before the first was decided, and nobody told it.
+    let event = TurnEvent::Committed(IndexedAction {
+        index: 1,
+        term: 1,
+        turn: 1,
+        now_ms: 0,
+        key: key("ann", 1),
+        player: None,
+        place: Some(Place::Seat(0)),
+        action: 0,
+        ruling: Ruling::Accepted(()),
+    });
+    spec.on_event(&event);
+    assert_eq!(spec.authoritative_state(), &Sat(vec![Some(0)]));
+    let shown = |rest| Sat(vec![Some(0), rest, rest]);
+    assert_eq!(spec.speculative_state(), &shown(Some(1)));
+    let revision = spec.revision();
+    spec.set_place(Some(Place::Seat(0)));
+    assert_eq!(spec.speculative_state(), &shown(Some(0)));
+    assert!(spec.revision() > revision);
 }
 
 #[test]
