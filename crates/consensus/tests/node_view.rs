@@ -13,7 +13,7 @@ use cabinet_consensus::ids::{Incarnation, NodeId};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
     GameSession, HostOptions, JoinOptions, TRACE_MAX, TraceEvent, TransferError, Waiting,
-    game_host, game_node, game_spectate,
+    game_host, game_spectate,
 };
 use cabinet_consensus::turns::ReadError;
 use common::{NAMES, Node, Sum, fast as config, peer, port, sum, three, until};
@@ -213,7 +213,7 @@ async fn leadership_is_handed_to_another_voter_alone_and_a_refusal_costs_nothing
 #[tokio::test(start_paused = true)]
 async fn a_game_goes_on_when_the_voter_that_was_to_lead_dies_at_that_moment() {
     let net = MemoryFabric::new();
-    let nodes = three(&net, config).await;
+    let nodes = three(&net, "sum", whole(), config).await;
     let at = leader(&nodes).await;
     let heir = (at + 1) % 3;
     nodes[at].1.sequencer().propose(&1).await.unwrap();

@@ -80,6 +80,7 @@ async fn a_full_lobby_lane_lets_others_run_and_timers_fire_and_the_honest_are_an
         session: None,
         member: false,
         needs_vote: false,
+        begins: false,
     };
     for n in 0..full {
         let honest = n == full / 2;
