@@ -49,11 +49,11 @@ impl<G: Game> GameSession<G> {
         if status.membership.voters.iter().all(|voter| *voter == me) {
             return !leads;
         }
+        if self.node.is_in_core() {
+            return self.stop_leading(deadline).await;
+        }
         if leads {
             self.hand_over(deadline).await;
-        }
-        if self.node.is_in_core() {
-            return !self.node.status().borrow().role.leads();
         }
         // Also where nobody was seen to take over: whoever leads next is asked.
         let vacate = Body::Vacate(Vacate {
@@ -96,6 +96,20 @@ impl<G: Game> GameSession<G> {
             sleep_until(grace.min(deadline)).await;
         }
         true
+    }
+
+    /// Hands leadership over for as long as that takes, within reason; answers whether this node
+    /// leads no more. Who has only just begun to has heard from nobody who could take over.
+    async fn stop_leading(&self, deadline: Instant) -> bool {
+        let enough = deadline.min(Instant::now() + self.grace * 8);
+        let leads = || self.node.status().borrow().role.leads();
+        while leads() && Instant::now() < enough {
+            self.hand_over(enough).await;
+            if leads() {
+                sleep_until(enough.min(Instant::now() + self.grace)).await;
+            }
+        }
+        !leads()
     }
 
     /// Asks the voter that is furthest of those that answer to lead, and waits until anybody but
