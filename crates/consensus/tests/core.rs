@@ -284,6 +284,45 @@ async fn the_paths_that_seat_votes_on_players_refuse_a_game_whose_votes_are_on_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_leaves_hands_over_and_closes_at_once_whatever_time_it_has() {
+    for within in [Duration::from_secs(600), Duration::MAX] {
+        let mut table = table().await;
+        let players = std::mem::take(&mut table.players);
+        add(&players[0], 1).await;
+        for gone in [true, false] {
+            let leads = |s: &Session| s.node().status().borrow().role == Role::Leader;
+            let wanted = table.servers.iter().position(|s| leads(s) == gone);
+            let server = table.servers.remove(wanted.unwrap());
+            let begun = tokio::time::Instant::now();
+            assert!(server.leave(within).await, "it does not lead");
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(30), "{took:?}, virtual time");
+            if gone {
+                // Its vote is its own still.
+                assert_eq!(add(&players[1], 1).await, 2);
+                only_servers_vote(&players[0]);
+            }
+        }
+    }
+    // Where nobody could take over, nobody is waited for.
+    let net = MemoryFabric::new();
+    let s1 = net.join(peer("s1")).unwrap();
+    let options = CoreOptions {
+        core: ServerCore::new([peer("s1")]).unwrap(),
+        ..options()
+    };
+    let alone = game_server(port_of(&s1, "sum"), sum(), options, config(1)).await;
+    let alone = alone.unwrap();
+    until("it leads", || {
+        alone.node().status().borrow().role == Role::Leader
+    })
+    .await;
+    let begun = tokio::time::Instant::now();
+    assert!(!alone.leave(Duration::MAX).await, "to nobody");
+    assert!(begun.elapsed() < Duration::from_secs(30), "virtual time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_games_on_the_same_connections_know_nothing_of_each_other() {
     let net = MemoryFabric::new();
     let at: Vec<_> = SERVERS.iter().map(|n| net.join(peer(n)).unwrap()).collect();

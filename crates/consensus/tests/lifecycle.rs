@@ -278,6 +278,38 @@ async fn leaving_and_closing_end_though_the_disk_never_answers_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_stops_leaving_half_way_is_in_the_game_again_whenever_it_stops() {
+    // After so many milliseconds: before it said anything, while it waits to be out, and after.
+    for after in [0, 1, 5, 20, 50, 100, 200, 300] {
+        let net = MemoryFabric::new();
+        let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(|name| machine(&net, name));
+        let (host, leaver, other) = tokio::join!(
+            game_host(port(&ann), sum(), hosting(3), config(1)),
+            game_join(port(&bob), sum(), joining(), config(2)),
+            game_join(port(&cyd), sum(), joining(), config(3))
+        );
+        let (host, leaver, _other) = (host.unwrap(), leaver.unwrap(), other.unwrap());
+        leaver.sequencer().propose(&1).await.unwrap();
+        let left = leaver.leave(Duration::from_secs(5));
+        let stopped = tokio::time::timeout(Duration::from_millis(after), left).await;
+        if stopped.is_ok() {
+            assert!(after > 5, "it takes longer than {after} ms");
+            continue;
+        }
+        // Long enough to be put out, and to ask for the place again.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let me = leaver.node().id().clone();
+        let back = || host.node().voters().contains(&me);
+        common::until("it is back", || {
+            back() && leaver.refused().borrow().is_none()
+        })
+        .await;
+        let seated = leaver.sequencer().propose(&1).await;
+        assert!(seated.is_ok(), "after {after} ms: {seated:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_left_is_not_seated_again_by_a_new_leader_that_heard_it_knock_before() {
     let net = MemoryFabric::new();
     let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(|name| machine(&net, name));
@@ -291,7 +323,10 @@ async fn whoever_left_is_not_seated_again_by_a_new_leader_that_heard_it_knock_be
     let begun = tokio::time::Instant::now();
     assert!(leaver.leave(Duration::from_secs(1)).await);
     let to = heir.node().id().clone();
-    assert!(host.node().transfer(&to, Duration::from_secs(1)).await);
+    assert_eq!(
+        host.node().transfer(&to, Duration::from_secs(1)).await,
+        Ok(())
+    );
     assert!(begun.elapsed() < Duration::from_secs(1), "virtual time");
     for _ in 0..300 {
         let seats = heir.seats();

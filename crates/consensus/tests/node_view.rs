@@ -11,15 +11,18 @@ use std::time::Duration;
 use cabinet_consensus::config::{Compaction, Timing};
 use cabinet_consensus::fabric::{MemoryFabric, MemoryPeer};
 use cabinet_consensus::game::Blueprint;
+use cabinet_consensus::ids::{Incarnation, NodeId};
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::{
-    GameSession, SessionConfig, TRACE_MAX, TokioClock, TraceEvent, Waiting, game_node,
+    GameSession, HostOptions, JoinOptions, SessionConfig, TRACE_MAX, TokioClock, TraceEvent,
+    TransferError, Waiting, game_host, game_node, game_spectate,
 };
 use cabinet_consensus::turns::ReadError;
-use common::{Sum, peer, port, until};
+use common::{Sum, peer, port, sum, until};
 
 const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 const SILENT: Duration = Duration::from_millis(200);
+const SOON: Duration = Duration::from_secs(5);
 
 fn config(nonce: u64) -> SessionConfig {
     SessionConfig {
@@ -108,7 +111,7 @@ async fn a_leader_knows_from_where_its_own_term_is_committed_and_nobody_else_doe
     );
     let before = node.commit_index();
     let heir = nodes[(first + 1) % 3].1.node();
-    assert!(node.transfer(heir.id(), Duration::from_secs(5)).await);
+    assert_eq!(node.transfer(heir.id(), SOON).await, Ok(()));
     until("the heir has committed in its term", || {
         heir.committed_from().is_some()
     })
@@ -174,13 +177,86 @@ async fn leadership_goes_to_who_is_asked_and_to_nobody_who_cannot_take_it() {
     let (to, away) = ((at + 1) % 3, (at + 2) % 3);
     let heir = nodes[to].1.node().id().clone();
     let node = nodes[at].1.node();
-    assert!(node.transfer(&heir, Duration::from_secs(5)).await);
+    assert_eq!(node.transfer(&heir, SOON).await, Ok(()));
     assert_eq!(node.leader(), Some(heir.clone()));
     until("it leads", || nodes[to].1.node().committed_from().is_some()).await;
-    nodes[away].0.leave();
+    for other in [at, to] {
+        net.cut(&peer(NAMES[away]), &peer(NAMES[other]));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let gone = nodes[away].1.node().id().clone();
     let view = nodes[to].1.node();
-    assert!(!view.transfer(&gone, Duration::from_millis(500)).await);
+    let not_ready = TransferError::NotReady { to: gone.clone() };
+    let handed = view.transfer(&gone, Duration::from_millis(500)).await;
+    assert_eq!(handed, Err(not_ready));
+    assert_eq!(view.waiting(SILENT), Waiting::No, "it leads as before");
+    assert!(nodes[to].1.sequencer().propose(&1).await.is_ok());
+    // Who is heard again while there is time is asked.
+    let comes_back = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        net.heal();
+    };
+    let (handed, ()) = tokio::join!(view.transfer(&gone, SOON), comes_back);
+    assert_eq!(handed, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_to_another_voter_alone_and_a_refusal_costs_nothing() {
+    let net = MemoryFabric::new();
+    let [ann, eve] = ["ann", "eve"].map(|name| net.join(peer(name)).unwrap());
+    let hosts = HostOptions {
+        spectators_max: 1,
+        claim_wait: Duration::from_millis(100),
+        ..HostOptions::new(1, Incarnation(1))
+    };
+    let watches = JoinOptions::new(Incarnation(1));
+    let (host, watcher) = tokio::join!(
+        game_host(port(&ann), sum(), hosts, config(1)),
+        game_spectate(port(&eve), sum(), watches, config(2)),
+    );
+    let (host, watcher) = (host.unwrap(), watcher.unwrap());
+    let node = host.node();
+    let term = node.status().borrow().term;
+    let unknown = NodeId::new(peer("dan"), Incarnation(1));
+    for to in [node.id(), watcher.node().id(), &unknown] {
+        let handed = node.transfer(to, SOON).await;
+        let refused = TransferError::NotAnotherVoter { to: to.clone() };
+        assert_eq!(handed, Err(refused));
+        assert_eq!(node.waiting(SILENT), Waiting::No, "{to}");
+        assert!(host.sequencer().propose(&1).await.is_ok(), "{to}");
+    }
+    let leader = Some(node.id().clone());
+    let handed = watcher.node().transfer(node.id(), SOON).await;
+    assert_eq!(handed, Err(TransferError::NotLeader { leader }));
+    assert_eq!(node.status().borrow().term, term, "no election");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_game_goes_on_when_the_voter_that_was_to_lead_dies_at_that_moment() {
+    let net = MemoryFabric::new();
+    let nodes = three(&net, config).await;
+    let at = leader(&nodes).await;
+    let heir = (at + 1) % 3;
+    nodes[at].1.sequencer().propose(&1).await.unwrap();
+    tokio::time::sleep(SILENT).await;
+    let node = nodes[at].1.node();
+    let to = nodes[heir].1.node().id().clone();
+    // It answered a moment ago.
+    nodes[heir].0.leave();
+    let waits = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        node.waiting(SILENT)
+    };
+    let (handed, waiting) = tokio::join!(node.transfer(&to, SOON), waits);
+    assert_eq!(handed, Err(TransferError::NotTaken { to: to.clone() }));
+    assert_eq!(waiting, Waiting::ForHandover { to });
+    for n in [at, (at + 2) % 3] {
+        let proposed = nodes[n].1.sequencer().propose(&1).await;
+        assert!(proposed.is_ok(), "{proposed:?}");
+    }
+    let next = nodes[(at + 2) % 3].1.node();
+    assert_eq!(node.waiting(SILENT), Waiting::No);
+    assert_eq!(node.leader().as_ref(), Some(next.id()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,7 +68,7 @@ impl Table {
         let leader = ann.leader().unwrap();
         if leader != *ann.id() {
             let of = this.session(leader.peer.as_str()).node();
-            assert!(of.transfer(ann.id(), PATIENCE).await);
+            assert_eq!(of.transfer(ann.id(), PATIENCE).await, Ok(()));
         }
         let hello = "hello".to_owned();
         for name in NAMES {
@@ -208,7 +208,7 @@ async fn the_longest_time_there_is_may_be_asked_for_everywhere_and_means_until_i
         assert_eq!(node.state(Duration::MAX).leader, node.leader());
     }
     let heir = bob.node();
-    assert!(ann.node().transfer(heir.id(), Duration::MAX).await);
+    assert_eq!(ann.node().transfer(heir.id(), Duration::MAX).await, Ok(()));
     let left = timeout(PATIENCE, bob.leave(Duration::MAX)).await;
     assert_eq!(left, Ok(true), "also who has only just begun to lead");
 }

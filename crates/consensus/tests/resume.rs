@@ -210,7 +210,9 @@ async fn who_comes_back_to_a_seat_that_is_anothers_by_now_is_told_so_and_let_in_
     let heir = taken.node().id().clone();
     for session in sessions.iter().chain([&last]) {
         if session.node().status().borrow().role == Role::Leader {
-            assert!(session.node().transfer(&heir, Duration::from_secs(5)).await);
+            let node = session.node();
+            let handed = node.transfer(&heir, Duration::from_secs(5));
+            assert_eq!(handed.await, Ok(()));
         }
     }
     let cyd = machines[2].resume().await;
@@ -240,12 +242,9 @@ async fn who_comes_back_is_let_in_by_a_leader_it_has_never_heard_of() {
     for session in &sessions {
         if session.node().status().borrow().role == Role::Leader {
             let heir = dan.node();
-            assert!(
-                session
-                    .node()
-                    .transfer(heir.id(), Duration::from_secs(5))
-                    .await
-            );
+            let node = session.node();
+            let handed = node.transfer(heir.id(), Duration::from_secs(5));
+            assert_eq!(handed.await, Ok(()));
         }
     }
     let cyd = machines[2].resume().await;

@@ -230,7 +230,12 @@ impl Admission {
             *node == view.me || acked.is_some_and(|ago| ago <= stood)
         };
         let fresh = live.iter().filter(is_fresh).cloned().collect();
-        let seen = Seen { view, live, fresh };
+        let seen = Seen {
+            view,
+            live,
+            fresh,
+            promotes_at_once: self.promotes_at_once,
+        };
         let mut steps = self.answers(&seen);
         if !view.open {
             return steps;

@@ -67,6 +67,7 @@ pub(crate) enum Verdict {
     WrongSession = 5,
     NotOpen = 6,
     CoreVotes = 7,
+    LogLost = 8,
 }
 
 impl Verdict {
@@ -77,7 +78,11 @@ impl Verdict {
             Self::GalleryFull => Some(NoPlace::GalleryFull),
             Self::NoWitness => Some(NoPlace::NoWitness),
             Self::Superseded => Some(NoPlace::Superseded),
-            Self::Welcome | Self::WrongSession | Self::NotOpen | Self::CoreVotes => None,
+            Self::Welcome
+            | Self::WrongSession
+            | Self::NotOpen
+            | Self::CoreVotes
+            | Self::LogLost => None,
         }
     }
 }
@@ -107,6 +112,8 @@ pub(crate) struct Announce {
     pub member: bool,
     /// Whether a place without a vote is none to it.
     pub needs_vote: bool,
+    /// Whether it is in no session, and its log has not begun.
+    pub begins: bool,
 }
 
 /// A node hosts a session, or is a member of one, or would host one.
@@ -194,6 +201,8 @@ struct AnnouncePb {
     member: bool,
     #[prost(bool, tag = "5")]
     needs_vote: bool,
+    #[prost(bool, tag = "6")]
+    begins: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -254,6 +263,7 @@ pub(crate) fn encode(msg: &LobbyMsg) -> Result<Bytes, LobbyError> {
             session: announce.session.map(session_bytes),
             member: announce.member,
             needs_vote: announce.needs_vote,
+            begins: announce.begins,
         }),
         LobbyMsg::GiveUp { node } => BodyPb::GiveUp(GiveUpPb {
             node: Some(node.into()),
@@ -299,6 +309,7 @@ pub(crate) fn decode(from: &PeerId, frame: &[u8]) -> Result<LobbyMsg, LobbyError
             session: announce.session.as_ref().map(session).transpose()?,
             member: announce.member,
             needs_vote: announce.needs_vote,
+            begins: announce.begins,
         }),
         BodyPb::GiveUp(given) => LobbyMsg::GiveUp {
             node: own_node(from, given.node, "node that gives up")?,

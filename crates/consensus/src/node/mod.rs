@@ -19,6 +19,7 @@ mod reader;
 mod reads;
 mod rounds;
 mod serve;
+mod serving;
 mod submit;
 
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ use crate::raft::rpc::Rpc;
 use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
 use crate::raft::{SharedReplica, lock};
 use crate::state::Planted;
-use crate::state::command::Configure;
+use crate::state::command::{Configure, NodeMsg};
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
@@ -83,7 +84,8 @@ impl Clock for TokioClock {
 /// Frames this node did not serve.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DroppedFrames {
-    /// Bytes that are no frame, or hold more of something than is ever sent.
+    /// Bytes that are no frame, or hold more of something than is ever sent; and answers that cannot
+    /// be true, as of an entry that was never sent.
     pub malformed: u64,
     /// Of another session.
     pub other_session: u64,
@@ -93,7 +95,8 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
-    /// Proposals, reads and announcements of others past what is served at a time.
+    /// Proposals, reads, announcements and Raft's own requests of others past what is served at a
+    /// time.
     pub overload: u64,
     /// Votes on state hashes that do not count.
     pub votes: u64,
@@ -242,6 +245,16 @@ impl Node {
         self.rpc.me()
     }
 
+    /// Whether this node votes by the session's settings.
+    pub(crate) fn is_in_core(&self) -> bool {
+        // A server knows them before they are in its log.
+        let first = self.configure.core.iter();
+        lock(&self.replica).seats.core.contains(self.me())
+            || first
+                .filter_map(NodeMsg::node)
+                .any(|node| node == *self.me())
+    }
+
     pub(crate) fn timing(&self) -> &Timing {
         &self.timing
     }
@@ -265,7 +278,7 @@ impl Node {
     pub(crate) fn dropped(&self) -> DroppedFrames {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DroppedFrames {
-            malformed: read(&self.drops.malformed),
+            malformed: read(&self.drops.malformed) + self.engine.false_answers(),
             other_session: read(&self.drops.other_session),
             other_life: read(&self.drops.other_life),
             not_member: read(&self.drops.not_member),

@@ -9,7 +9,7 @@ use crate::config;
 use crate::ids::NodeId;
 use crate::raft::rpc::Caller;
 use crate::raft::wire::{Body, ReadAsked};
-use crate::raft::{Consensus, ReadIndexError, lock};
+use crate::raft::{Consensus, RaftStatus, ReadIndexError, TransferError, lock};
 
 /// A read that cannot be promised to be the latest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,13 +79,39 @@ impl Node {
         }
     }
 
-    /// Hands leadership to `to`, and waits until it leads.
-    pub(crate) async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
+    /// Hands leadership to `to`, once it could take it, and waits until it leads.
+    pub(crate) async fn transfer(
+        &self,
+        to: &NodeId,
+        within: Duration,
+    ) -> Result<(), TransferError> {
+        let deadline = config::deadline(within);
         let mut status = self.engine.status();
-        if self.engine.transfer(to).await.is_err() {
-            return false;
+        let term = loop {
+            let term = status.borrow().term;
+            let asked = self.engine.transfer(to).await;
+            // It may answer, or have caught up, a moment later.
+            let later = matches!(
+                asked,
+                Err(TransferError::NotReady { .. } | TransferError::Changing)
+            );
+            let again = Instant::now() + self.timing.heartbeat();
+            if !later || again >= deadline {
+                asked?;
+                break term;
+            }
+            tokio::time::sleep_until(again).await;
+        };
+        let decided = |now: &RaftStatus| {
+            let led = now.leader.as_ref();
+            now.stopped.is_some() || led == Some(to) || (led.is_some() && now.term > term)
+        };
+        match tokio::time::timeout_at(deadline, status.wait_for(decided)).await {
+            Ok(Ok(now)) if now.leader.as_ref() == Some(to) => Ok(()),
+            Ok(Ok(now)) if now.stopped.is_some() => Err(TransferError::Stopped(
+                now.stopped.clone().unwrap_or_default(),
+            )),
+            _ => Err(TransferError::NotTaken { to: to.clone() }),
         }
-        let led = status.wait_for(|status| status.leader.as_ref() == Some(to));
-        matches!(tokio::time::timeout(within, led).await, Ok(Ok(_)))
     }
 }

@@ -7,6 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use prost::Message;
 
 use super::answer::submitted;
+use super::serving::{Serving, is_ours};
 use super::{Node, count};
 use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
@@ -145,16 +146,17 @@ impl Node {
     }
 }
 
-/// Most requests of others under way here at a time.
-const SERVING_MAX: usize = 4096;
-
 /// Serves the lane until it ends.
 pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
-    let mut serving = FuturesUnordered::new();
+    let mut serving = Serving::default();
+    let mut under_way = FuturesUnordered::new();
     loop {
         let inbound = tokio::select! {
             biased;
-            Some(()) = serving.next(), if !serving.is_empty() => continue,
+            Some(served) = under_way.next(), if !under_way.is_empty() => {
+                serving.give_back(served);
+                continue;
+            }
             inbound = incoming.recv() => inbound,
         };
         let Some(Inbound { from, frame }) = inbound else {
@@ -184,6 +186,7 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
+        let bytes = frame.len();
         let frame = Frame::is_bounded(&frame).then(|| Frame::decode(frame));
         let Some(Ok(Frame {
             body: Some(body), ..
@@ -202,20 +205,23 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
-        let is_ours = matches!(body, Body::Submit(_) | Body::Read(_));
         // A member that speaks in another's name, or would use up the terms.
-        if !is_ours && !node.engine.admits(&from, &body) {
+        if !is_ours(&body) && !node.engine.admits(&from, &body) {
             count(&node.drops.not_member);
             continue;
         }
-        // Answers and Raft's own requests are always served: what waits here waits for them.
-        if serving.len() >= SERVING_MAX && is_ours {
+        // Whoever sent it sends it again: answers are always taken, for what waits here waits for them.
+        let Some(served) = serving.take(&from.peer, &body, bytes) else {
             count(&node.drops.overload);
             continue;
-        }
+        };
         if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
             node.hears_leader(&from, vote.as_ref());
         }
-        serving.push(node.answer(from, id, body));
+        let node = &node;
+        under_way.push(async move {
+            node.answer(from, id, body).await;
+            served
+        });
     }
 }

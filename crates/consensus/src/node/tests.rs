@@ -418,7 +418,7 @@ async fn a_voter_that_speaks_in_anothers_name_or_for_the_last_term_is_dropped_an
     let decided = table.sessions[0].1.sequencer().propose(&hello).await;
     assert_eq!(decided.unwrap().term, term);
     // The leader's own word is enough, at once.
-    assert!(leader.transfer(bob.me(), HOP).await);
+    assert_eq!(leader.transfer(bob.me(), HOP).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -519,4 +519,51 @@ async fn a_member_without_a_vote_is_heard_as_a_leader_only_by_who_hears_none() {
     // It may have been given a vote since.
     *guard(&follower.heard) = Duration::ZERO;
     assert!(follower.may_ask(&eve, &ask));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voters_flood_of_rafts_requests_is_served_up_to_its_share_and_dropped_and_counted_past_it()
+ {
+    let table = Table::open(|_| {}).await;
+    let [leader, ann, bob] = table.nodes();
+    let term = leader.status().get().term;
+    // Each waits for the leader to say that it hands over.
+    let ask = Body::Vote(VoteAsked {
+        vote: Some(VoteMsg {
+            term: term + 1,
+            node: Some(bob.me().into()),
+            committed: false,
+        }),
+        last: None,
+        transfer: true,
+        pre: false,
+    });
+    let before = ann.dropped().overload;
+    for n in 0..serving::RAFT_OF_PEER_MAX as u64 {
+        assert!(bob.rpc.send(ann.me(), n, ask.clone()));
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ann.dropped().overload, before, "at the limit");
+    assert!(bob.rpc.send(ann.me(), 0, ask.clone()));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ann.dropped().overload, before + 1, "one past it");
+    // The leader has its own share, and bob his again once the first are answered.
+    let hello = "hello".to_owned();
+    assert!(
+        table.sessions[table.leader]
+            .1
+            .sequencer()
+            .propose(&hello)
+            .await
+            .is_ok()
+    );
+    tokio::time::sleep(HOP).await;
+    assert!(bob.rpc.send(ann.me(), 0, ask));
+    tokio::time::sleep(HOP).await;
+    assert_eq!(ann.dropped().overload, before + 1);
 }

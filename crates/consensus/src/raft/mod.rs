@@ -212,6 +212,44 @@ pub enum ChangeError {
     Stopped(String),
 }
 
+/// Leadership that was not handed over to the node that was named.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// This node does not lead: ask the one that does.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who may.
+        leader: Option<NodeId>,
+    },
+    /// Only another voter can lead, one that is not about to lose its vote. Nothing was handed over.
+    #[error("{to} is no other voter")]
+    NotAnotherVoter {
+        /// Who was named.
+        to: NodeId,
+    },
+    /// The voter did not answer within the upper election timeout, or lacks more entries than one
+    /// message brings. Nothing was handed over.
+    #[error("{to} does not answer, or lacks too much of the log")]
+    NotReady {
+        /// Who was named.
+        to: NodeId,
+    },
+    /// A voter is just being taken out: try again when that is done. Nothing was handed over.
+    #[error("a voter is just being taken out")]
+    Changing,
+    /// The voter was asked, and did not take over in time. This node has given up its leadership:
+    /// whichever voter a majority elects leads next, within some election timeouts.
+    #[error("{to} did not take over in time")]
+    NotTaken {
+        /// Who was named.
+        to: NodeId,
+    },
+    /// Raft has stopped.
+    #[error("raft has stopped: {0}")]
+    Stopped(String),
+}
+
 /// A read that cannot be promised to see every acknowledged turn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -243,8 +281,11 @@ pub(crate) trait Consensus: Send + Sync + 'static {
     /// The index a linearizable read must wait to be applied.
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;
     fn change(&self, change: Change) -> BoxFuture<'static, Result<(), ChangeError>>;
-    /// Asks `to` to take over. Whether it did shows in the status.
-    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), SubmitError>>;
+    /// Asks another voter to take over, if it looks as if it could. Whether it did shows in the
+    /// status; this node decides nothing from here on until somebody else leads.
+    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), TransferError>>;
+    /// Whom this node, which leads, has asked to take over.
+    fn handing_to(&self) -> Option<NodeId>;
     /// Writes a snapshot and forgets the log it stands for.
     fn compact(&self) -> BoxFuture<'_, Result<(), SubmitError>>;
     fn read(&self, from: u64, to: u64) -> Result<Vec<Record>, LogError>;

@@ -179,3 +179,44 @@ impl Caller for Rpc {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::{MemoryFabric, Port};
+    use crate::ids::{GameId, Incarnation, PeerId};
+    use crate::raft::wire::ReadAsked;
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_calls_are_under_way_as_may_be_and_one_more_is_not_sent() {
+        let net = MemoryFabric::new();
+        let [ann, bob] = ["ann", "bob"].map(|name| {
+            let at = net.join(PeerId::new(name).unwrap()).unwrap();
+            (
+                at.clone(),
+                Port::open(at, GameId::new("sum").unwrap()).unwrap(),
+            )
+        });
+        let (links, _heard) = ann.1.split();
+        let (_, mut incoming) = bob.1.split();
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        let rpc = Rpc::new(links, node("ann"), 7);
+        rpc.set_session(SessionId(1));
+        let to = node("bob");
+        let within = Duration::from_secs(60);
+        let call = |rpc: &Rpc| rpc.call(&to, Body::Read(ReadAsked {}), within);
+        let mut calls = Vec::new();
+        for n in 0..CALLS_MAX {
+            let mut call = call(&rpc);
+            assert!((&mut call).now_or_never().is_none(), "{n} is sent");
+            assert!(incoming.raft.recv().await.is_some());
+            calls.push(call);
+        }
+        assert_eq!(call(&rpc).await, Err(CallError::NotSent));
+        assert!(incoming.raft.recv().now_or_never().is_none(), "one more");
+        // One that is given up makes room.
+        calls.pop();
+        assert!(call(&rpc).now_or_never().is_none());
+        assert!(incoming.raft.recv().await.is_some());
+    }
+}

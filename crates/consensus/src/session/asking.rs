@@ -26,6 +26,8 @@ pub(super) struct Asking<'a> {
     pub kind: Kind,
     /// Whether a place without a vote is none.
     pub needs_vote: bool,
+    /// Whether its log has not begun.
+    pub begins: bool,
     pub session: Option<SessionId>,
     /// Peers whose word counts alone, if there are any.
     pub hosts: BTreeSet<PeerId>,
@@ -66,6 +68,7 @@ impl Asking<'_> {
             me,
             kind,
             needs_vote,
+            begins,
             session,
             hosts,
             within,
@@ -83,6 +86,7 @@ impl Asking<'_> {
             session,
             member: false,
             needs_vote,
+            begins,
         };
         let asked = ask_in(port, &mut knock, announce, config);
         match tokio::time::timeout(within, asked).await {
@@ -103,6 +107,7 @@ fn welcomed(answer: Answer) -> Result<Answer, JoinError> {
         Verdict::GalleryFull => Err(JoinError::SpectatorsClosed),
         Verdict::NoWitness => Err(JoinError::NoWitness),
         Verdict::CoreVotes => Err(JoinError::CoreVotes),
+        Verdict::LogLost => Err(JoinError::LogLost),
         // The last two decide nothing: `Knock` does not keep them.
         Verdict::Superseded | Verdict::WrongSession | Verdict::NotOpen => {
             Err(JoinError::Superseded)

@@ -207,6 +207,7 @@ pub(crate) async fn attend(
                 member: status.membership.contains(this.node.me()),
                 // What it has been let in as, it is.
                 needs_vote: false,
+                begins: false,
             };
             broadcast(&this.links, &LobbyMsg::Announce(announce));
         }

@@ -158,6 +158,13 @@ pub enum JoinError {
     /// A later life of this peer is in the game.
     #[error("a later life of this peer is in the game: give this one a higher incarnation")]
     Superseded,
+    /// This very life of the peer is in the game, and was given the log: the one it has now has not
+    /// begun. It may have voted, and must not vote again: resume with the log it had, or, if that is
+    /// gone, as the default log in memory is with its process, join in a new life, which gets the seat.
+    #[error(
+        "this life of the peer is in the game and had a log: resume with it, or give a higher incarnation"
+    )]
+    LogLost,
     /// Somebody answered in time, and nobody who may: name the hosts, or fewer liars.
     #[error(
         "nobody who leads answered within {within:?}, and {answers} others did: name the hosts"
@@ -458,6 +465,7 @@ pub(crate) async fn enter<G: Game>(
         me: &me,
         kind,
         needs_vote: kind != Kind::Spectator,
+        begins: true,
         session,
         hosts,
         within,

@@ -195,10 +195,12 @@ pub(crate) async fn ride<G: Game>(
         session,
     };
     identity::is_own_or_new(&*config.log, &owner)?;
+    let begins = !identity::look(&*config.log)?.begun;
     let asking = Asking {
         me: &me,
         kind: Kind::Player,
         needs_vote: false,
+        begins,
         session: Some(session),
         hosts: core.servers().clone(),
         within: options.within,

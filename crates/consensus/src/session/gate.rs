@@ -111,7 +111,7 @@ impl Table {
         if leader != n {
             let to = self.node(n).me().clone();
             let from = self.sessions[leader].node();
-            assert!(from.transfer(&to, Duration::from_secs(5)).await);
+            assert_eq!(from.transfer(&to, Duration::from_secs(5)).await, Ok(()));
         }
         until("the new leader leads", || self.role(n) == Role::Leader).await;
         tokio::time::sleep(self.three_timeouts() * 2).await;

@@ -2,10 +2,14 @@
 //!
 //! Invariants
 //! - leaving takes the time it is given at most, and closing ten seconds;
+//! - a server of a core keeps its vote, which the first entry of the log gave it: it hands over and
+//!   closes;
+//! - who stops leaving before it is done is in the game as before, and asks for its place again if
+//!   it gave that up;
 //! - everything a session started ends with it, also when it is only dropped.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -18,12 +22,21 @@ use crate::state::command::{Body, Vacate};
 
 impl<G: Game> GameSession<G> {
     /// Leaves for good: hands leadership to the voter that is furthest of those that answer, if this
-    /// node leads, gives its seat up, and closes. Takes `within` at most, and then what [`Self::close`] takes; answers
-    /// whether the others know.
+    /// node leads, gives its seat up, and closes. Takes `within` at most, and then what [`Self::close`]
+    /// takes; answers whether the others know.
+    ///
+    /// A server of a core has no seat to give up, and its vote stays: the session begins with that.
+    /// It closes once it does not lead, within eight upper election timeouts, and answers whether
+    /// that is so; until it comes back with its log the others are a voter short.
+    ///
+    /// If the future is dropped before it is done, the session goes on. Should it have given its
+    /// place up by then, it asks for one again, as who was put out does.
     pub async fn leave(&self, within: Duration) -> bool {
         let deadline = config::deadline(within);
+        let leaving = Leaving::begin(&self.leaving);
         let left = timeout_at(deadline, self.say_goodbye(deadline)).await;
         self.close().await;
+        leaving.done();
         left.unwrap_or(false)
     }
 
@@ -38,6 +51,9 @@ impl<G: Game> GameSession<G> {
         }
         if leads {
             self.hand_over(deadline).await;
+        }
+        if self.node.is_in_core() {
+            return !self.node.status().borrow().role.leads();
         }
         // Also where nobody was seen to take over: whoever leads next is asked.
         let vacate = Body::Vacate(Vacate {
@@ -129,6 +145,30 @@ impl<G: Game> GameSession<G> {
             drop(guard);
         }
         self.channels.close();
+    }
+}
+
+/// Who leaves asks for no place meanwhile.
+struct Leaving<'a> {
+    leaving: &'a AtomicBool,
+    before: bool,
+}
+
+impl<'a> Leaving<'a> {
+    fn begin(leaving: &'a AtomicBool) -> Self {
+        let before = leaving.swap(true, Ordering::Relaxed);
+        Self { leaving, before }
+    }
+
+    /// It has left.
+    fn done(mut self) {
+        self.before = true;
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.leaving.store(self.before, Ordering::Relaxed);
     }
 }
 

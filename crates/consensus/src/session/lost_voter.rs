@@ -61,7 +61,7 @@ async fn table(net: &MemoryFabric) -> [GameSession<Sum>; 3] {
     if leads != Some(0) {
         let ann = sessions[0].node().id().clone();
         let former = sessions[leads.unwrap()].node();
-        assert!(former.transfer(&ann, SOON).await);
+        assert_eq!(former.transfer(&ann, SOON).await, Ok(()));
     }
     sessions[0].sequencer().propose(&1).await.unwrap();
     sessions.try_into().unwrap()

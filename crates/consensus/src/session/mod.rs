@@ -17,9 +17,13 @@ mod claiming;
 mod core;
 mod entering;
 #[cfg(test)]
+mod false_answers;
+#[cfg(test)]
 mod gate;
 mod identity;
 mod leaving;
+#[cfg(test)]
+mod lost_log;
 #[cfg(test)]
 mod lost_voter;
 mod node_view;
@@ -74,7 +78,7 @@ use crate::watch::{self, Watch};
 
 pub use crate::lobby::AdmissionTiming;
 pub use crate::node::{Clock, DroppedFrames, Identity, TokioClock};
-pub use crate::raft::{TRACE_MAX, TraceEvent, Traced};
+pub use crate::raft::{TRACE_MAX, TraceEvent, Traced, TransferError};
 
 /// A session that did not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::ids::NodeId;
 use crate::node::{DroppedFrames, Node, ReadError};
-use crate::raft::{Membership, RaftNumbers, RaftStatus, Role, SnapshotTooLarge, Traced};
+use crate::raft::{
+    Consensus, Membership, RaftNumbers, RaftStatus, Role, SnapshotTooLarge, Traced, TransferError,
+};
 use crate::state::seats::NoPlace;
 use crate::watch::Watch;
 
@@ -50,6 +52,12 @@ pub enum Waiting {
         from: NodeId,
         /// How large it is, and how large it may be.
         too_large: SnapshotTooLarge,
+    },
+    /// This node leads, and has asked a voter to take over: it decides nothing until that one, or
+    /// another, leads.
+    ForHandover {
+        /// Who was asked.
+        to: NodeId,
     },
     /// This node leads, and nothing of its own term is committed yet.
     ForFirstCommit,
@@ -232,6 +240,9 @@ impl NodeView {
                 missing,
             };
         }
+        if let Some(to) = self.node.engine.handing_to() {
+            return Waiting::ForHandover { to };
+        }
         match self.committed_from() {
             Some(_) => Waiting::No,
             None => Waiting::ForFirstCommit,
@@ -248,8 +259,18 @@ impl NodeView {
         self.node.read_barrier(within).await
     }
 
-    /// Asks `to` to lead, and waits for it to.
-    pub async fn transfer(&self, to: &NodeId, within: Duration) -> bool {
+    /// Hands leadership to another voter, and waits for it to lead; [`TIME_MAX`](crate::config::TIME_MAX)
+    /// at most. One that does not answer yet, or lacks much of the log, is waited for as long.
+    ///
+    /// From when it is asked until somebody else leads, this node decides nothing and says
+    /// [`Waiting::ForHandover`]. If the voter dies at that moment, another is elected: the others
+    /// hear from no leader any more, and this node gives its vote like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`TransferError`]; only with [`TransferError::NotTaken`] has this node given up its
+    /// leadership.
+    pub async fn transfer(&self, to: &NodeId, within: Duration) -> Result<(), TransferError> {
         self.node.transfer(to, within).await
     }
 

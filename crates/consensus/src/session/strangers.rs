@@ -317,7 +317,7 @@ async fn a_member_that_is_cut_off_takes_nothing_from_a_peer_that_was_never_let_i
     ann.sequencer().propose(&1).await.unwrap();
     if ann.node().status().borrow().role.leads() {
         let (from, to) = (ann.node(), bob.node());
-        assert!(from.transfer(to.id(), Duration::from_secs(5)).await);
+        assert_eq!(from.transfer(to.id(), Duration::from_secs(5)).await, Ok(()));
     }
     for other in ["bob", "cyd"] {
         net.cut(&peer("ann"), &peer(other));
@@ -344,6 +344,7 @@ async fn a_member_that_is_cut_off_takes_nothing_from_a_peer_that_was_never_let_i
         session: Some(ann.id()),
         member: true,
         needs_vote: false,
+        begins: false,
     });
     send(Lane::Lobby, lobby(&announce));
     let anns = loop {

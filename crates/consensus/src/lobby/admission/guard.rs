@@ -25,6 +25,9 @@ pub(super) fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) 
         return Some(Verdict::CoreVotes);
     }
     let node = &announce.node;
+    if announce.begins && had_log(seen, node) {
+        return Some(Verdict::LogLost);
+    }
     let in_it = seen.view.membership_committed && seen.view.membership.contains(node);
     if holds_place(seen, node) {
         return in_it.then_some(Verdict::Welcome);
@@ -35,6 +38,15 @@ pub(super) fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) 
         .take(node, announce.kind)
         .err()
         .map(Verdict::from)
+}
+
+/// Whether this very life of the peer was given the log and acknowledged a part of it: nobody is a
+/// voter before, and none but a planted bug makes one. If it says that it begins, its log is gone, and
+/// with it the votes it gave. Who announced itself and came in does not ask any more, so an
+/// announcement that is late is answered to nobody who minds.
+fn had_log(seen: &Seen<'_>, node: &NodeId) -> bool {
+    let voted = seen.view.membership.voters.contains(node) && !seen.promotes_at_once;
+    voted || progress(seen, node).matched.is_some()
 }
 
 /// Whether this very life of the peer has a place, or votes by the session's settings.

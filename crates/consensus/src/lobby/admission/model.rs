@@ -288,6 +288,7 @@ impl World {
                     session: None,
                     member: false,
                     needs_vote: false,
+                    begins: false,
                 });
             }
         }

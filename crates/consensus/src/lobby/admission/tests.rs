@@ -89,6 +89,7 @@ impl Table {
             session: None,
             member: false,
             needs_vote: false,
+            begins: false,
         };
         let heard = self
             .admission

@@ -95,4 +95,6 @@ pub(super) struct Seen<'a> {
     pub live: BTreeSet<NodeId>,
     /// Of these, who answered what was sent since the seats and members are what they are.
     pub fresh: BTreeSet<NodeId>,
+    /// See [`Admission`](super::Admission).
+    pub promotes_at_once: bool,
 }

@@ -37,6 +37,7 @@ fn a_peer_cannot_announce_or_claim_for_another() {
         session: None,
         member: false,
         needs_vote: false,
+        begins: false,
     });
     let claim = LobbyMsg::Claim(Claim {
         session: SessionId(1),
@@ -148,6 +149,7 @@ fn what_is_missing_or_unknown_is_named() {
             session: None,
             member: false,
             needs_vote: false,
+            begins: false,
         }))
     };
     let read = |bytes: &[u8]| decode(&peer("ann"), bytes).unwrap_err();
@@ -186,7 +188,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 }
 
 fn messages() -> impl Strategy<Value = LobbyMsg> {
-    let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<[bool; 2]>());
+    let announce = (nodes(), kinds(), any::<Option<u128>>(), any::<[bool; 3]>());
     let leader = proptest::option::of(nodes());
     let proof = any::<Option<[u8; 32]>>();
     let claim = (
@@ -196,15 +198,16 @@ fn messages() -> impl Strategy<Value = LobbyMsg> {
         proof.clone(),
     );
     let members = proptest::collection::vec(nodes(), 0..20);
-    let answer = (nodes(), any::<u128>(), 0i32..8, members, proof);
+    let answer = (nodes(), any::<u128>(), 0i32..9, members, proof);
     prop_oneof![
         announce.prop_map(
-            |(node, kind, session, [member, needs_vote])| LobbyMsg::Announce(Announce {
+            |(node, kind, session, [member, needs_vote, begins])| LobbyMsg::Announce(Announce {
                 node,
                 kind,
                 session: session.map(SessionId),
                 member,
                 needs_vote,
+                begins,
             })
         ),
         claim.prop_map(

@@ -13,6 +13,7 @@ use openraft::ServerState;
 use openraft_rt::watch::WatchReceiver as _;
 
 use super::super::{ChangeError, Progress, RaftNumbers, RaftStatus, Role, Tracer};
+use super::answered::Answered;
 use super::arrivals::Arrivals;
 use super::refusals::Refusals;
 use super::{Raft, machine, stopped, types};
@@ -149,6 +150,7 @@ pub(super) struct Follow {
     pub(super) status: watch::Sender<RaftStatus>,
     pub(super) leads: Arc<AtomicBool>,
     pub(super) refusals: Refusals,
+    pub(super) answered: Answered,
     pub(super) arrivals: Arc<Mutex<Arrivals>>,
     pub(super) began: tokio::time::Instant,
     pub(super) again: Duration,
@@ -164,6 +166,7 @@ impl Follow {
         loop {
             let status = self.led.status_of(&self.raft, &self.refusals, self.lease);
             self.refusals.keep_to(&status);
+            self.answered.keep_to(&status.membership);
             self.arrivals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -8,10 +8,14 @@
 //!   the upper election timeout, and callers put their own deadline on a submit;
 //! - `add_learner(blocking)` does not wait for a peer that never existed: admission looks at what
 //!   the learner acknowledged instead;
+//! - a leader that hands over refuses everything from then on, and nothing but another leader ends
+//!   that: it hands over to another voter alone, which answers, has nearly all of the log and keeps
+//!   its vote; if that one dies all the same, the others are free to elect, as no heartbeat comes;
 //! - a change of members whose future is dropped leaves a joint configuration: changes run in a
 //!   task of their own, to their end or the engine's.
 
 mod answer;
+mod answered;
 mod arrivals;
 mod follow;
 mod inbound;
@@ -35,14 +39,15 @@ use futures_util::future::BoxFuture;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
 };
-use openraft::{ChangeMembers, EmptyNode, ReadPolicy, SnapshotPolicy};
+use openraft::{ChangeMembers, EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::rpc::Caller;
-use super::wire::Body;
+use super::wire::{Body, ENTRIES_MAX};
 use super::{
     Change, ChangeError, Consensus, RaftNumbers, RaftStatus, ReadIndexError, SubmitError, Traced,
+    TransferError,
 };
 use crate::config::{Limits, Timing};
 use crate::events::Feed;
@@ -53,6 +58,7 @@ use crate::state::sessions::Rejection;
 use crate::state::{Applied, Replica};
 use crate::watch::{self, Watch};
 
+use answered::Answered;
 use arrivals::Arrivals;
 use follow::{Follow, Led, Told, numbers_of, still_so};
 use inbound::Terms;
@@ -115,6 +121,7 @@ impl From<String> for StartError {
 type Raft = openraft::Raft<Types, machine::Machine>;
 
 pub(crate) struct Engine {
+    me: NodeId,
     raft: Raft,
     replica: SharedReplica,
     game_clock_ms: Arc<AtomicU64>,
@@ -123,6 +130,7 @@ pub(crate) struct Engine {
     status: watch::Sender<RaftStatus>,
     arrivals: Arc<Mutex<Arrivals>>,
     refusals: Refusals,
+    answered: Answered,
     /// When the engine started: halves of snapshots go by the time since.
     began: tokio::time::Instant,
     too_large: machine::TooLarge,
@@ -134,6 +142,10 @@ pub(crate) struct Engine {
     handing: watch::Sender<Option<(u64, NodeId)>>,
     /// How long a vote may be ahead of the leader's word that it is wanted.
     heartbeat: Duration,
+    /// A voter that answered within this time is there.
+    lease: Duration,
+    /// Held while a node is taken out: leadership that is handed to it meanwhile would be nobody's.
+    removing: Arc<tokio::sync::Mutex<()>>,
     /// Every task of ours. Dropped with the engine, they are aborted.
     tasks: Mutex<JoinSet<()>>,
     told: Told,
@@ -218,6 +230,7 @@ impl Engine {
             .map_err(|_| StartError::Unreadable)?;
         let chunk_timeout = timing.election_max() * 4;
         let refusals = Refusals::new();
+        let answered = Answered::default();
         let bytes_max = parts.limits.snapshot_bytes_max as u64;
         let arrivals = Arrivals::new(bytes_max, chunk_timeout * 4);
         let arrivals = Arc::new(Mutex::new(arrivals));
@@ -229,6 +242,7 @@ impl Engine {
             chunk_timeout,
             refusals: refusals.clone(),
             terms: terms.clone(),
+            answered: answered.clone(),
         };
         let store = store::Store {
             log: parts.log.clone(),
@@ -236,7 +250,7 @@ impl Engine {
             kept: kept.clone(),
             terms: terms.clone(),
         };
-        let raft = Raft::new(parts.me, config, network, store, machine)
+        let raft = Raft::new(parts.me.clone(), config, network, store, machine)
             .await
             .map_err(stopped)?;
         let mut led = Led::default();
@@ -249,6 +263,7 @@ impl Engine {
             status: status.clone(),
             leads: leads.clone(),
             refusals: refusals.clone(),
+            answered: answered.clone(),
             arrivals: arrivals.clone(),
             began,
             again: timing.heartbeat(),
@@ -258,6 +273,7 @@ impl Engine {
         };
         tasks.spawn(follow.run());
         let engine = Self {
+            me: parts.me,
             raft,
             replica,
             game_clock_ms,
@@ -266,6 +282,7 @@ impl Engine {
             status,
             arrivals,
             refusals,
+            answered,
             began,
             too_large,
             kept,
@@ -273,6 +290,8 @@ impl Engine {
             terms,
             handing: watch::channel(None).0,
             heartbeat: timing.heartbeat(),
+            lease: timing.election_max(),
+            removing: Arc::default(),
             tasks: Mutex::new(tasks),
             told,
         };
@@ -292,6 +311,11 @@ impl Engine {
     /// The first entry of this node's own term, from 0, if it leads and one of it is committed.
     pub(crate) fn committed_from(&self) -> Option<u64> {
         self.told.committed_from(&self.raft)
+    }
+
+    /// Answers of other nodes that could not be true.
+    pub(crate) fn false_answers(&self) -> u64 {
+        self.answered.refused()
     }
 
     /// What the node did from an entry of its trace on.
@@ -431,6 +455,7 @@ impl Consensus for Engine {
         };
         let is_voter = |node: &NodeId| members.voters.contains(node);
         let absolute = lock(&self.replica).planted.absolute_voters;
+        let removing = matches!(change, Change::Remove(_)).then(|| self.removing.clone());
         let (change, retain) = match change {
             Change::Promote(node) if absolute => return self.replace_all(&members, node),
             Change::AddLearner(node) => (
@@ -449,6 +474,10 @@ impl Consensus for Engine {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
+            let _removing = match &removing {
+                Some(removing) => Some(removing.lock().await),
+                None => None,
+            };
             let changed = match still_so(&raft, index) {
                 Ok(()) => {
                     let changed = raft.change_membership(change, retain).await;
@@ -468,15 +497,49 @@ impl Consensus for Engine {
         .boxed()
     }
 
-    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), SubmitError>> {
+    fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), TransferError>> {
         let to = to.clone();
         async move {
-            let term = self.status.borrow().term;
+            let fatal = |fatal| TransferError::Stopped(stopped(fatal));
+            let Ok(_removing) = self.removing.try_lock() else {
+                return Err(TransferError::Changing);
+            };
+            // From openraft itself: what is published may be late.
+            let seen = self.raft.with_raft_state(|state| {
+                let members = types::membership(state.membership_state.effective().membership());
+                let term = state.vote_ref().leader_id.term;
+                (state.server_state == ServerState::Leader, term, members)
+            });
+            let (leads, term, members) = seen.await.map_err(fatal)?;
+            let status = self.status.borrow().clone();
+            if !leads {
+                let leader = status.leader.filter(|leader| *leader != self.me);
+                return Err(TransferError::NotLeader { leader });
+            }
+            let staying = members.joint.last().unwrap_or(&members.voters);
+            if to == self.me || !staying.contains(&to) {
+                return Err(TransferError::NotAnotherVoter { to });
+            }
+            let numbers = self.numbers();
+            let known = numbers.progress.get(&to).copied().unwrap_or_default();
+            let answers = known.acked.is_some_and(|ago| ago <= self.lease);
+            let last = numbers.last.unwrap_or(0);
+            let near = |has: u64| last.saturating_sub(has) <= ENTRIES_MAX as u64;
+            if !answers || !known.matched.is_some_and(near) {
+                return Err(TransferError::NotReady { to });
+            }
             self.handing.set(Some((term, to.clone())));
             let asked = self.raft.trigger().transfer_leader(to).await;
-            asked.map_err(|fatal| SubmitError::Stopped(stopped(fatal)))
+            asked.map_err(fatal)
         }
         .boxed()
+    }
+
+    fn handing_to(&self) -> Option<NodeId> {
+        let status = self.status.borrow();
+        let handing = self.handing.borrow();
+        let (_, to) = handing.as_ref().filter(|(term, _)| *term == status.term)?;
+        status.role.leads().then(|| to.clone())
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<(), SubmitError>> {

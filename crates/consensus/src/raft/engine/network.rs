@@ -13,6 +13,7 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend};
 
+use super::answered::{Answered, SENT_AGAIN_MAX};
 use super::inbound::Terms;
 use super::refusals::Refusals;
 use super::types::{Snapshot, Types, Vote, at, entry_msg, id_of, stored_msg, vote, vote_msg};
@@ -30,6 +31,7 @@ pub struct Network {
     pub chunk_timeout: Duration,
     pub refusals: Refusals,
     pub terms: Terms,
+    pub answered: Answered,
 }
 
 /// The way to one node.
@@ -87,8 +89,10 @@ impl Way {
     /// The vote another node answers with. A node takes the term of one that is later than its own.
     fn answered(&self, msg: Option<VoteMsg>) -> Result<Vote, Malformed> {
         let vote = vote(msg)?;
-        let believed = self.network.terms.believe(vote.leader_id.term);
-        believed.then_some(vote).ok_or(Malformed)
+        if self.network.terms.believe(vote.leader_id.term) {
+            return Ok(vote);
+        }
+        Err(self.network.answered.refuse())
     }
 
     async fn ask_vote(
@@ -123,7 +127,9 @@ impl Way {
         let mut offset = 0usize;
         // Who has refused a snapshot before is asked before it is sent any of this one.
         let mut asks = self.network.refusals.concerns(&self.to);
+        let mut sent_again = 0;
         loop {
+            let asked_only = asks;
             let chunk_bytes = if std::mem::take(&mut asks) {
                 0
             } else {
@@ -148,13 +154,23 @@ impl Way {
                 }));
             }
             if let Some(msg) = chunked.vote {
-                return Ok(SnapshotResponse::new(self.answered(Some(msg))?));
+                let vote = self.answered(Some(msg))?;
+                let answered = &self.network.answered;
+                let vote = answered.to_snapshot(&self.to, leader, through, vote)?;
+                return Ok(SnapshotResponse::new(vote));
             }
-            // The receiver says where to go on: from the start, when it has lost what it had.
-            offset = usize::try_from(chunked.next)
-                .ok()
-                .filter(|next| *next <= snapshot.len())
-                .ok_or(Malformed)?;
+            // The receiver says where to go on: from the start, when it has lost what it had. It
+            // would never end with one that loses it always.
+            let next = usize::try_from(chunked.next).ok();
+            let next = next.filter(|next| *next <= snapshot.len());
+            let next = next.ok_or_else(|| self.network.answered.refuse())?;
+            if next <= offset && !asked_only {
+                sent_again += 1;
+                if sent_again > SENT_AGAIN_MAX {
+                    return Err(self.network.answered.refuse().into());
+                }
+            }
+            offset = next;
         }
     }
 }
@@ -178,13 +194,15 @@ impl RaftNetworkV2<Types> for Way {
             let Body::Appended(appended) = self.call(append, timeout).await? else {
                 return Err(Unanswered::Malformed);
             };
-            Ok(match appended.outcome {
+            let answered = &self.network.answered;
+            let answer = match appended.outcome {
                 0 => AppendEntriesResponse::Success,
                 1 => AppendEntriesResponse::PartialSuccess(appended.through.map(id_of)),
                 2 => AppendEntriesResponse::Conflict,
                 3 => AppendEntriesResponse::HigherVote(self.answered(appended.vote)?),
-                _ => return Err(Unanswered::Malformed),
-            })
+                _ => return Err(answered.refuse().into()),
+            };
+            Ok(answered.to_append(&self.to, &rpc, answer)?)
         };
         let answered = answered.await;
         answered.map_err(|error| self.error(RPCTypes::AppendEntries, timeout, error))
@@ -271,7 +289,7 @@ mod tests {
     use super::super::inbound::TERM_JUMP_MAX;
     use super::*;
     use crate::ids::{Incarnation, PeerId};
-    use crate::raft::wire::Voted;
+    use crate::raft::wire::{Chunked, Voted};
 
     /// Votes for nobody, and says it is in this term.
     struct InTerm(u64);
@@ -306,6 +324,7 @@ mod tests {
                 chunk_timeout: Duration::from_secs(1),
                 refusals: Refusals::new(),
                 terms: Terms::new(3),
+                answered: Answered::default(),
             };
             let way = Way {
                 network,
@@ -314,6 +333,62 @@ mod tests {
             let ask = VoteRequest::new(Vote::new(4, node("ann")), None);
             let asked = way.ask_vote(ask, true, Duration::from_secs(1)).await;
             assert_eq!(asked.is_ok(), taken, "{term}");
+        }
+    }
+
+    /// Loses what it was sent so many times, and then has it.
+    struct Loses(std::sync::atomic::AtomicU32);
+
+    impl Caller for Loses {
+        fn call(
+            &self,
+            _: &NodeId,
+            ask: Body,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Body, CallError>> {
+            let Body::Chunk(chunk) = ask else {
+                return futures_util::future::ready(Err(CallError::NotSent)).boxed();
+            };
+            let less = |left: u32| left.checked_sub(1);
+            let order = std::sync::atomic::Ordering::Relaxed;
+            let has = self.0.fetch_update(order, order, less).is_err();
+            let chunked = Chunked {
+                vote: chunk.vote.filter(|_| has),
+                ..Chunked::default()
+            };
+            futures_util::future::ready(Ok(Body::Chunked(chunked))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_loses_a_snapshot_is_sent_it_so_many_times_again_and_not_once_more() {
+        let node = |name| NodeId::new(PeerId::new(name).unwrap(), Incarnation(0));
+        for (times, taken) in [(SENT_AGAIN_MAX, true), (SENT_AGAIN_MAX + 1, false)] {
+            let answered = Answered::default();
+            let network = Network {
+                me: node("ann"),
+                caller: Arc::new(Loses(times.into())),
+                chunk_bytes: 1 << 20,
+                chunk_timeout: Duration::from_secs(1),
+                refusals: Refusals::new(),
+                terms: Terms::new(3),
+                answered: answered.clone(),
+            };
+            let way = Way {
+                network,
+                to: node("bob"),
+            };
+            let snapshot = Snapshot {
+                meta: super::super::types::Meta {
+                    last_log_id: Some(id_of(crate::raft::wire::At { index: 7, term: 2 })),
+                    last_membership: super::super::types::Stored::default(),
+                },
+                snapshot: Bytes::from_static(b"state"),
+            };
+            let leader = Vote::new_committed(3, node("ann"));
+            let sent = way.send_snapshot(&leader, &snapshot).await;
+            assert_eq!(sent.is_ok(), taken, "{times}: {sent:?}");
+            assert_eq!(answered.refused(), u64::from(!taken));
         }
     }
 }

@@ -27,6 +27,7 @@ fn an_announcement_for_another_session_is_told_so() {
         session: Some(SessionId(2)),
         member: false,
         needs_vote: false,
+        begins: false,
     };
     t.connected.insert(bob.peer.clone());
     let heard = t.admission.heard_announce(&bob.peer, announce, ms(0));
@@ -74,6 +75,7 @@ fn as_many_announcements_are_heard_as_may_be_and_one_more_is_not() {
         session: None,
         member: false,
         needs_vote: false,
+        begins: false,
     };
     let mut hear = |from: &str, of: &str| {
         let from = node(from, 1).peer;
@@ -206,6 +208,7 @@ fn who_needs_a_vote_is_refused_at_once_where_servers_vote_and_takes_no_seat() {
         session: None,
         member: false,
         needs_vote: true,
+        begins: false,
     };
     let heard = t
         .admission
@@ -217,4 +220,70 @@ fn who_needs_a_vote_is_refused_at_once_where_servers_vote_and_takes_no_seat() {
     assert_eq!(heard, Ok(()));
     let kind = Kind::Player;
     assert_eq!(t.step(), [Step::Seat { node: bob, kind }]);
+}
+
+#[test]
+fn who_begins_in_a_life_that_had_the_log_is_told_so_and_who_has_begun_since_it_asked_is_not() {
+    let bob = node("bob", 1);
+    let mut t = Table::new(3, &["ann"]);
+    let begins = |t: &mut Table, node: &NodeId, begins| {
+        let announce = Announce {
+            node: node.clone(),
+            kind: Kind::Player,
+            session: None,
+            member: false,
+            needs_vote: true,
+            begins,
+        };
+        t.connected.insert(node.peer.clone());
+        let heard = t.admission.heard_announce(&node.peer, announce, t.now);
+        assert_eq!(heard, Ok(()));
+    };
+    let verdicts = |t: &mut Table| {
+        let told = |step| match step {
+            Step::Answer { to, verdict, .. } => {
+                assert_eq!(to, node("bob", 1).peer);
+                Some(verdict)
+            }
+            Step::AddLearner(_) | Step::Promote(_) | Step::Seat { .. } => None,
+            other => panic!("it loses nothing: {other:?}"),
+        };
+        t.step().into_iter().filter_map(told).collect::<Vec<_>>()
+    };
+    t.seat("bob", Kind::Player);
+    begins(&mut t, &bob, true);
+    assert_eq!(verdicts(&mut t), [], "it is let in");
+    t.membership.learners.insert(bob.clone());
+    assert_eq!(verdicts(&mut t), [Verdict::Welcome]);
+    // The answer was lost: what it asked again comes before its first log does.
+    begins(&mut t, &bob, true);
+    assert_eq!(verdicts(&mut t), [Verdict::Welcome]);
+    t.progress.insert(bob.clone(), Progress::default());
+    begins(&mut t, &bob, true);
+    assert_eq!(verdicts(&mut t), [Verdict::Welcome]);
+    // It has a part of the log, and is not a member yet by that part.
+    t.acks("bob", 3);
+    begins(&mut t, &bob, false);
+    assert_eq!(verdicts(&mut t), [Verdict::Welcome]);
+    // It had a part of the log, and has none.
+    begins(&mut t, &bob, true);
+    assert_eq!(verdicts(&mut t), [Verdict::LogLost]);
+    assert_eq!(verdicts(&mut t), [], "once");
+    // A new leader, which has heard nothing from it: nobody votes before it had the log.
+    t.membership.learners.remove(&bob);
+    t.membership.voters.insert(bob.clone());
+    t.progress.remove(&bob);
+    begins(&mut t, &bob, true);
+    assert_eq!(verdicts(&mut t), [Verdict::LogLost]);
+    begins(&mut t, &bob, false);
+    assert_eq!(verdicts(&mut t), [Verdict::Welcome]);
+    // A later life begins as it should.
+    t.acks("bob", 50);
+    let later = node("bob", 2);
+    begins(&mut t, &later, true);
+    let seat = Step::Seat {
+        node: later,
+        kind: Kind::Player,
+    };
+    assert_eq!(t.step(), [seat]);
 }
