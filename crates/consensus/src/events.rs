@@ -8,12 +8,14 @@
 //! - what [`Feed::read`] answers holds every event from the cursor on, or says that it cannot.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::game::Verdict;
+use crate::hidden::Hidden;
 use crate::ids::{ActionKey, PeerId};
 use crate::state::seats::Place;
 use crate::watch::{self, Watch};
@@ -61,7 +63,7 @@ pub(crate) enum RawEvent {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct RawTurn {
     pub index: u64,
     pub term: u64,
@@ -75,6 +77,17 @@ pub(crate) struct RawTurn {
     pub place: Option<Place>,
     pub action: Bytes,
     pub ruling: Ruling,
+}
+
+impl fmt::Debug for RawTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawTurn")
+            .field("index", &self.index)
+            .field("turn", &self.turn)
+            .field("key", &self.key)
+            .field("action", &Hidden(self.action.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 /// What became of an action.

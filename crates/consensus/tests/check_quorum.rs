@@ -235,3 +235,30 @@ fn the_halves_of_a_game_go_on_when_they_are_one_again() {
         table.ends_well(11);
     }
 }
+
+#[test]
+fn a_hand_over_that_fails_ends_when_the_link_is_back_though_the_next_leader_lacks_an_entry() {
+    for seed in 0..4 {
+        let mut table = Table::new(2, seed);
+        let (leader, other) = (table.leader, table.others[0]);
+        let to = table.cluster.session(other).unwrap().node().id().clone();
+        table.cut_both_ways(leader, other);
+        table.leave_in_the_log(leader, 4);
+        // It answered a moment ago, so it may be handed to.
+        let node = table.cluster.session(leader).unwrap().node().clone();
+        let asked = table.cluster.during(async {
+            let handed = node.transfer(&to, LONG);
+            tokio::time::timeout(Duration::from_millis(10), handed).await
+        });
+        assert!(asked.is_err(), "under way: {asked:?}");
+        // Well past the time that the leader is confirmed for.
+        let waited = table.cluster.run_until(Duration::from_secs(2), |_| false);
+        assert!(!waited);
+        table.cluster.heal();
+        let led = table
+            .cluster
+            .run_until(LONG, |cluster| cluster.leader().is_some());
+        assert!(led, "seed {seed}: nobody leads");
+        table.ends_well(5);
+    }
+}

@@ -222,9 +222,13 @@ async fn a_game_goes_on_when_the_voter_that_was_to_lead_dies_at_that_moment() {
     let to = nodes[heir].1.node().id().clone();
     // It answered a moment ago.
     nodes[heir].0.leave();
+    let third = nodes[(at + 2) % 3].1.node().id().clone();
     let waits = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        node.waiting(SILENT)
+        let told = node.transfer(&third, Duration::ZERO).await;
+        assert_eq!(told, Err(TransferError::Changing), "one at a time");
+        // Longer than any voter may be silent: nobody answers who is sent nothing.
+        node.waiting(Duration::from_millis(5))
     };
     let (handed, waiting) = tokio::join!(node.transfer(&to, SOON), waits);
     assert_eq!(handed, Err(TransferError::NotTaken { to: to.clone() }));

@@ -56,7 +56,10 @@ impl Node {
     /// This node leads, or did until now: from here on it waits for another leader as any node does.
     pub(crate) fn hears_itself(&self) {
         *guard(&self.heard) = self.clock.now();
-        self.set_trusted(BTreeSet::new());
+        // Asked often: what was found of the members stands as long as nothing changes.
+        if !guard(&self.trusted).is_empty() {
+            self.set_trusted(BTreeSet::new());
+        }
         guard(&self.proved).clear();
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use prost::Message;
@@ -254,7 +255,15 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             continue;
         };
         if !body.is_request() {
-            for (id, body) in answers_of(id, body) {
+            let answers = answers_of(id, body);
+            if answers.is_empty() {
+                count(&node.drops.malformed);
+            }
+            for (id, body) in answers {
+                let Some(body) = body else {
+                    count(&node.drops.malformed);
+                    continue;
+                };
                 if !node.rpc.answered(&from, id, body) {
                     count(&node.drops.unasked);
                 }
@@ -270,40 +279,54 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.not_member);
             continue;
         }
-        for (id, body) in requests_of(id, body) {
+        // Whether or not there is room for it: who leads is heard.
+        if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
+            node.hears_leader(&from, vote.as_ref());
+        }
+        let requests = requests_of(id, body, bytes);
+        if requests.is_empty() {
+            count(&node.drops.malformed);
+        }
+        for (id, body) in requests {
             // Whoever sent it sends it again: answers are always taken, for what waits here waits for
             // them.
             let Some(served) = serving.take(&from.peer, &body, bytes) else {
                 count(&node.drops.overload);
                 continue;
             };
-            if let Body::Append(Append { vote, .. }) | Body::Chunk(Chunk { vote, .. }) = &body {
-                node.hears_leader(&from, vote.as_ref());
-            }
             let (node, from) = (&node, from.clone());
             under_way.push(async move { (node.answer(from, id, body).await, served) });
         }
     }
 }
 
-/// Proposals that travelled together, each as one that came alone.
-fn requests_of(id: u64, body: Body) -> Vec<(u64, Body)> {
-    match body {
-        Body::Submits(Submits { asks }) => {
-            let alone = |Numbered { id, command }| (id, Body::Submit(Submit { command }));
-            asks.into_iter().map(alone).collect()
-        }
-        alone => vec![(id, alone)],
-    }
+/// Proposals that travelled together, each as one that came alone. What a frame of so many bytes was
+/// filled up with, for nothing, is not kept with them.
+fn requests_of(id: u64, body: Body, frame_bytes: usize) -> Vec<(u64, Body)> {
+    let asks = match body {
+        Body::Submits(Submits { asks }) => asks,
+        Body::Submit(Submit { command }) => vec![Numbered { id, command }],
+        alone => return vec![(id, alone)],
+    };
+    let bytes: usize = asks.iter().map(|ask| ask.command.len() + 64).sum();
+    let is_filled_up = frame_bytes / 2 > bytes;
+    let alone = |Numbered { id, command }: Numbered| {
+        let command = match is_filled_up {
+            true => Bytes::copy_from_slice(&command),
+            false => command,
+        };
+        (id, Body::Submit(Submit { command }))
+    };
+    asks.into_iter().map(alone).collect()
 }
 
-/// Answers that travelled together, each as one that came alone.
-fn answers_of(id: u64, body: Body) -> Vec<(u64, Body)> {
+/// Answers that travelled together, each as one that came alone; `None` for one that says nothing.
+fn answers_of(id: u64, body: Body) -> Vec<(u64, Option<Body>)> {
     match body {
         Body::Submitteds(Submitteds { answers }) => {
-            let alone = |Answered { id, answer }| Some((id, Body::Submitted(answer?)));
-            answers.into_iter().filter_map(alone).collect()
+            let alone = |Answered { id, answer }: Answered| (id, answer.map(Body::Submitted));
+            answers.into_iter().map(alone).collect()
         }
-        alone => vec![(id, alone)],
+        alone => vec![(id, Some(alone))],
     }
 }

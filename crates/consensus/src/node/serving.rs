@@ -4,8 +4,9 @@
 //! disk, while whoever sent it gave up and sent it again.
 //!
 //! Invariants
-//! - no peer has more under way than its share, in requests and in bytes, whatever it sends, and
-//!   neither have all of them;
+//! - no peer has more of Raft's requests under way than its share, in number and in bytes, whatever it
+//!   sends, and neither have all of them; proposals and reads are bounded in number, and each keeps
+//!   at most twice its own bytes;
 //! - proposals and reads never take the room of Raft's own requests, on which they wait.
 
 use std::collections::BTreeMap;

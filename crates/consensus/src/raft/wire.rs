@@ -531,6 +531,13 @@ mod tests {
             crate::ids::PeerId::new("ann").unwrap(),
             crate::ids::Incarnation(3),
         );
+        let answer = |held: &Bytes| Submitted {
+            kept: Some(crate::state::KeptMsg {
+                bytes: held.clone(),
+                ..Default::default()
+            }),
+            ..Submitted::default()
+        };
         for body in [
             Body::Append(Append {
                 previous: at,
@@ -548,7 +555,16 @@ mod tests {
                     command: held.clone(),
                 }],
             }),
-            Body::Submit(Submit { command: held }),
+            Body::Submit(Submit {
+                command: held.clone(),
+            }),
+            Body::Submitted(answer(&held)),
+            Body::Submitteds(Submitteds {
+                answers: vec![Answered {
+                    id: 77,
+                    answer: Some(answer(&held)),
+                }],
+            }),
         ] {
             hides_it(&body);
             let frame = Frame::new(SessionId(5).to_bytes(), &node, &node, 77, body);

@@ -206,6 +206,10 @@ impl NodeView {
         if status.leader.as_ref() != Some(self.id()) {
             return self.follower_waits_for(&status, silent);
         }
+        // Before anything else: it sends no heartbeats, so nobody answers any.
+        if let Some(to) = self.node.engine.handing_to() {
+            return Waiting::ForHandover { to };
+        }
         let numbers = self.node.numbers();
         let alive = |voter: &NodeId| {
             voter == self.id()
@@ -230,9 +234,6 @@ impl NodeView {
                 of: voters.len(),
                 missing,
             };
-        }
-        if let Some(to) = self.node.engine.handing_to() {
-            return Waiting::ForHandover { to };
         }
         match self.committed_from() {
             Some(_) => Waiting::No,

@@ -144,6 +144,7 @@ struct SessionMsg {
 
 /// One remembered result, in a snapshot and in a reply.
 #[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
 pub(crate) struct KeptMsg {
     #[prost(uint64, tag = "1")]
     pub serial: u64,
@@ -164,6 +165,19 @@ pub(crate) struct KeptMsg {
     /// Bytes of an answer that is not here.
     #[prost(uint64, tag = "8")]
     pub withheld: u64,
+}
+
+impl fmt::Debug for KeptMsg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptMsg")
+            .field("serial", &self.serial)
+            .field("index", &self.index)
+            .field("term", &self.term)
+            .field("turn", &self.turn)
+            .field("result", &self.result)
+            .field("bytes", &Hidden(self.bytes.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

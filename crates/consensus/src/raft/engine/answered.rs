@@ -25,9 +25,6 @@ use crate::raft::Membership;
 /// How often a receiver of a snapshot may ask for a part that it was sent already.
 pub(super) const SENT_AGAIN_MAX: u32 = 16;
 
-/// Nodes remembered before those that are no members any more are forgotten.
-const KNOWN_MAX: usize = 1024;
-
 /// The last entry that each node is known to have, in one term of this node's.
 #[derive(Default)]
 struct Known {
@@ -84,12 +81,10 @@ impl Answered {
         (known.term == term).then(|| known.nodes.get(node).copied())?
     }
 
-    /// Forgets who is no member, once there are many of them.
+    /// Forgets who is no member: it may come in again with a log that begins anew, and openraft has
+    /// forgotten it too.
     pub(super) fn keep_to(&self, members: &Membership) {
-        let mut known = self.known();
-        if known.nodes.len() > KNOWN_MAX {
-            known.nodes.retain(|node, _| members.contains(node));
-        }
+        self.known().nodes.retain(|node, _| members.contains(node));
     }
 
     /// What `from` answers to entries it was sent, if it can be true.
@@ -264,23 +259,28 @@ mod tests {
     }
 
     #[test]
-    fn as_many_nodes_are_remembered_as_may_be_and_with_one_more_the_members_alone() {
+    fn who_is_no_member_any_more_is_forgotten_and_may_begin_anew() {
+        use AppendEntriesResponse::{Conflict, Success};
         let answered = Answered::default();
-        let names: Vec<_> = (0..=KNOWN_MAX).map(|n| node(&format!("n{n}"))).collect();
-        let members = Membership {
-            learners: [names[0].clone()].into(),
-            ..Membership::default()
-        };
-        for name in &names[..KNOWN_MAX] {
-            answered.has(name, 5, Some(&at(1, 4)));
+        let (bob, cyd) = (node("bob"), node("cyd"));
+        for name in [&bob, &cyd] {
+            let taken = answered.to_append(name, &asked(Some(200), 201), Success);
+            assert!(taken.is_ok());
         }
-        answered.keep_to(&members);
-        assert_eq!(answered.known().nodes.len(), KNOWN_MAX);
-        answered.has(&names[KNOWN_MAX], 5, Some(&at(1, 4)));
-        answered.keep_to(&members);
-        assert_eq!(
-            answered.known().nodes.keys().collect::<Vec<_>>(),
-            [&names[0]]
+        answered.keep_to(&Membership {
+            learners: [cyd.clone()].into(),
+            ..Membership::default()
+        });
+        let lacks = |name| {
+            answered
+                .to_append(name, &asked(Some(8), 9), Conflict)
+                .is_ok()
+        };
+        assert!(
+            lacks(&bob),
+            "it was taken out, and lost nothing it is held to"
         );
+        assert!(!lacks(&cyd));
+        assert_eq!(answered.known().nodes.len(), 1);
     }
 }

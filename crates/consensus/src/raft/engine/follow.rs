@@ -15,6 +15,7 @@ use openraft_rt::watch::WatchReceiver as _;
 use super::super::{ChangeError, Progress, RaftNumbers, RaftStatus, Role, Tracer};
 use super::answered::Answered;
 use super::arrivals::Arrivals;
+use super::handover::Handing;
 use super::quorum::{Heard, Hush, Pending};
 use super::refusals::Refusals;
 use super::{Raft, machine, stopped, types};
@@ -171,6 +172,7 @@ pub(super) struct Follow {
     pub(super) lease: Duration,
     pub(super) led: Led,
     pub(super) hush: Hush,
+    pub(super) handing: Handing,
     pub(super) told: Told,
 }
 
@@ -180,7 +182,12 @@ impl Follow {
         let mut refused = self.refusals.changes();
         loop {
             let status = self.led.status_of(&self.raft, &self.refusals, self.lease);
-            self.hush.set(status.role == Role::StaleLeader);
+            // Who hands over sends no heartbeats either: its entries are all that is heard of it, and the
+            // next leader may need them to be elected.
+            let hands_over =
+                (self.handing.borrow().as_ref()).is_some_and(|(of, _)| *of == status.term);
+            self.hush
+                .set(status.role == Role::StaleLeader && !hands_over);
             self.refusals.keep_to(&status);
             self.answered.keep_to(&status.membership);
             self.arrivals

@@ -19,6 +19,7 @@ mod answer;
 mod answered;
 mod arrivals;
 mod follow;
+mod handover;
 mod inbound;
 mod machine;
 mod network;
@@ -41,7 +42,7 @@ use futures_util::future::BoxFuture;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError,
 };
-use openraft::{ChangeMembers, EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, EmptyNode, ReadPolicy, SnapshotPolicy};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -63,6 +64,7 @@ use crate::watch::{self, Watch};
 use answered::Answered;
 use arrivals::Arrivals;
 use follow::{Follow, Led, Told, numbers_of, still_so};
+use handover::Handing;
 use inbound::Terms;
 pub(crate) use machine::{Shared as SharedReplica, lock};
 use quorum::Hush;
@@ -142,7 +144,7 @@ pub(crate) struct Engine {
     patience: Duration,
     terms: Terms,
     /// The term whose leader hands over, and to whom, when it said so last.
-    handing: watch::Sender<Option<(u64, NodeId)>>,
+    handing: Handing,
     /// How long a vote may be ahead of the leader's word that it is wanted.
     heartbeat: Duration,
     /// A voter that answered within this time is there.
@@ -263,6 +265,7 @@ impl Engine {
         let mut led = Led::default();
         let (status, _) = watch::channel(led.status_of(&raft, &refusals, timing.election_max()));
         let told = Told::new(parts.log.clone(), too_large.clone());
+        let handing: Handing = watch::channel(None).0;
         let leads = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         let follow = Follow {
@@ -277,6 +280,7 @@ impl Engine {
             lease: timing.election_max(),
             led,
             hush,
+            handing: handing.clone(),
             told: told.clone(),
         };
         tasks.spawn(follow.run());
@@ -296,7 +300,7 @@ impl Engine {
             kept,
             patience: chunk_timeout,
             terms,
-            handing: watch::channel(None).0,
+            handing,
             heartbeat: timing.heartbeat(),
             lease: timing.election_max(),
             removing: Arc::default(),
@@ -526,48 +530,11 @@ impl Consensus for Engine {
     }
 
     fn transfer(&self, to: &NodeId) -> BoxFuture<'_, Result<(), TransferError>> {
-        let to = to.clone();
-        async move {
-            let fatal = |fatal| TransferError::Stopped(stopped(fatal));
-            let Ok(_removing) = self.removing.try_lock() else {
-                return Err(TransferError::Changing);
-            };
-            // From openraft itself: what is published may be late.
-            let seen = self.raft.with_raft_state(|state| {
-                let members = types::membership(state.membership_state.effective().membership());
-                let term = state.vote_ref().leader_id.term;
-                (state.server_state == ServerState::Leader, term, members)
-            });
-            let (leads, term, members) = seen.await.map_err(fatal)?;
-            let status = self.status.borrow().clone();
-            if !leads {
-                let leader = status.leader.filter(|leader| *leader != self.me);
-                return Err(TransferError::NotLeader { leader });
-            }
-            let staying = members.joint.last().unwrap_or(&members.voters);
-            if to == self.me || !staying.contains(&to) {
-                return Err(TransferError::NotAnotherVoter { to });
-            }
-            let numbers = self.numbers();
-            let known = numbers.progress.get(&to).copied().unwrap_or_default();
-            let answers = known.acked.is_some_and(|ago| ago <= self.lease);
-            let last = numbers.last.unwrap_or(0);
-            let near = |has: u64| last.saturating_sub(has) <= ENTRIES_MAX as u64;
-            if !answers || !known.matched.is_some_and(near) {
-                return Err(TransferError::NotReady { to });
-            }
-            self.handing.set(Some((term, to.clone())));
-            let asked = self.raft.trigger().transfer_leader(to).await;
-            asked.map_err(fatal)
-        }
-        .boxed()
+        self.hand_over(to.clone()).boxed()
     }
 
     fn handing_to(&self) -> Option<NodeId> {
-        let status = self.status.borrow();
-        let handing = self.handing.borrow();
-        let (_, to) = handing.as_ref().filter(|(term, _)| *term == status.term)?;
-        status.role.leads().then(|| to.clone())
+        self.hands_over_to()
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<(), SubmitError>> {
