@@ -157,7 +157,11 @@ impl SimNet {
         cut.iter().any(|(from, to)| *from == place || *to == place)
     }
 
-    /// Keeps a place's links whole, whatever is cut.
+    /// Keeps a place's links whole, whatever is cut, and connects it at once.
+    ///
+    /// A host asks those it is connected to, and goes on as soon as all of them have answered: one
+    /// that meets who hosts nothing before it meets a member founds a second session, and both report
+    /// it (mixed seed 91). That nobody does is promised to who is connected.
     pub(super) fn spare(&self, place: usize, spared: bool) {
         let mut state = self.lock();
         if spared {
@@ -256,7 +260,8 @@ impl State {
         let spared = self.spared.contains(&low) || self.spared.contains(&high);
         let cut = self.cut.contains(&(low, high)) || self.cut.contains(&(high, low));
         match (&self.boards[low], &self.boards[high]) {
-            (Some(_), Some(_)) if spared || !cut => Whole::Yes,
+            (Some(_), Some(_)) if spared => Whole::AtOnce,
+            (Some(_), Some(_)) if !cut => Whole::Yes,
             (at_low, at_high) => Whole::No([at_low.is_some(), at_high.is_some()]),
         }
     }
