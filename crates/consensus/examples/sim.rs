@@ -1,20 +1,50 @@
 //! The simulator: `sim --seeds N [--from S] [--scenario X] [--plant BUG]`.
 //!
-//! Exits with 1 when an invariant does not hold, and when none of `RUNS_OF_EVERYTHING` or more mixed
+//! Exits with 1 when an invariant does not hold, when a run panics, and when none of `RUNS_OF_EVERYTHING` or more mixed
 //! seeds saw some situation.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cabinet_consensus::testkit::{Outcome, Plant, Scenario, Setting, Tally, run_seed, shrink};
+
+/// Runs at a time.
+const RUNS: usize = 2;
+/// How often progress is told.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+/// A run that takes longer is named.
+const LONG: Duration = Duration::from_secs(60);
 
 struct Asked {
     seeds: u64,
     from: u64,
     scenario: Scenario,
     trace: bool,
+    /// What else to say to run one of its seeds again.
+    kind: String,
+}
+
+/// Since when each run is under way, and of which seed.
+#[derive(Default)]
+struct UnderWay(Mutex<[Option<(u64, Instant)>; RUNS]>);
+
+impl UnderWay {
+    fn set(&self, run: usize, seed: Option<u64>) {
+        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        runs[run] = seed.map(|seed| (seed, Instant::now()));
+    }
+
+    /// The runs that take long, in words.
+    fn long(&self) -> String {
+        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let long = runs.iter().flatten();
+        let long = long.filter(|(_, since)| since.elapsed() > LONG);
+        long.map(|(seed, since)| format!("; seed {seed} runs for {:.0?}", since.elapsed()))
+            .collect()
+    }
 }
 
 fn asked() -> Result<Asked, String> {
@@ -23,6 +53,7 @@ fn asked() -> Result<Asked, String> {
         from: 0,
         scenario: Scenario::default(),
         trace: false,
+        kind: String::new(),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -35,6 +66,9 @@ fn asked() -> Result<Asked, String> {
             let parsed = value.parse::<u64>();
             parsed.map_err(|_| format!("{arg} needs a number, not {value}"))
         };
+        if matches!(arg.as_str(), "--scenario" | "--plant") {
+            asked.kind += &format!(" {arg} {value}");
+        }
         match arg.as_str() {
             "--seeds" => asked.seeds = number()?,
             "--from" => asked.from = number()?,
@@ -75,7 +109,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(outcome: &Outcome, scenario: &Scenario) {
+fn report(outcome: &Outcome, asked: &Asked) {
     let Some(violation) = &outcome.violation else {
         return;
     };
@@ -83,8 +117,10 @@ fn report(outcome: &Outcome, scenario: &Scenario) {
         "seed {}: {} at {} ms: {}",
         outcome.seed, violation.invariant, violation.at_ms, violation.detail
     );
-    println!("the faults it needs:");
-    for fault in shrink(outcome.seed, scenario) {
+    let (seed, kind) = (outcome.seed, &asked.kind);
+    println!("again: cargo xtask sim --seeds 1 --from {seed}{kind}");
+    println!("the faults {} needs:", violation.invariant);
+    for fault in shrink(seed, &asked.scenario, violation.invariant) {
         println!("  {fault:?}");
     }
 }
@@ -92,27 +128,46 @@ fn report(outcome: &Outcome, scenario: &Scenario) {
 fn sim(asked: &Asked) -> ExitCode {
     let begun = Instant::now();
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let under_way = UnderWay::default();
     let (sender, receiver) = mpsc::channel::<Outcome>();
     let (mut tally, mut told, mut failed) = (Tally::default(), Instant::now(), None::<Outcome>);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for run in 0..RUNS {
             let sender = sender.clone();
-            let (next, stop) = (&next, &stop);
+            let (next, stop, under_way) = (&next, &stop, &under_way);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= asked.seeds
-                        || sender
-                            .send(run_seed(asked.from + n, &asked.scenario))
-                            .is_err()
-                    {
+                    if n >= asked.seeds {
+                        return;
+                    }
+                    let seed = asked.from + n;
+                    under_way.set(run, Some(seed));
+                    let outcome = run_seed(seed, &asked.scenario);
+                    under_way.set(run, None);
+                    if sender.send(outcome).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        for outcome in receiver {
+        loop {
+            if told.elapsed() > TOLD_EVERY {
+                told = Instant::now();
+                eprintln!(
+                    "{} of {} seeds, {:?}{}",
+                    tally.runs(),
+                    asked.seeds,
+                    begun.elapsed(),
+                    under_way.long()
+                );
+            }
+            let outcome = match receiver.recv_timeout(TOLD_EVERY) {
+                Ok(outcome) => outcome,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             tally.add(&outcome);
             if asked.trace {
                 println!("{} {:016x}", outcome.seed, outcome.trace_hash);
@@ -126,19 +181,10 @@ fn sim(asked: &Asked) -> ExitCode {
                     failed = Some(outcome);
                 }
             }
-            if told.elapsed() > Duration::from_secs(5) {
-                told = Instant::now();
-                eprintln!(
-                    "{} of {} seeds, {:?}",
-                    tally.runs(),
-                    asked.seeds,
-                    begun.elapsed()
-                );
-            }
         }
     });
     if let Some(outcome) = failed {
-        report(&outcome, &asked.scenario);
+        report(&outcome, asked);
         return ExitCode::FAILURE;
     }
     println!(

@@ -93,6 +93,14 @@ enum Phase {
     },
 }
 
+/// A node of the same session.
+#[derive(Debug)]
+struct Kin {
+    node: NodeId,
+    /// When its claim was last answered.
+    told: Duration,
+}
+
 /// One node's part in the question of who hosts.
 #[derive(Debug)]
 pub(crate) struct HostClaim {
@@ -103,7 +111,7 @@ pub(crate) struct HostClaim {
     phase: Phase,
     connected: BTreeSet<PeerId>,
     /// Nodes heard to be of the same session, by peer: they need no beacon.
-    kin: BTreeMap<PeerId, NodeId>,
+    kin: BTreeMap<PeerId, Kin>,
     /// The rival session that each peer vouches for, as it said last: one peer cannot say so much that
     /// another is not heard.
     rivals: BTreeMap<PeerId, RivalClaim>,
@@ -268,10 +276,19 @@ impl HostClaim {
             }
             Phase::Established { .. } if !rival => {
                 self.rivals.remove(from);
-                let known = self.kin.insert(from.clone(), theirs.holder.clone());
-                if known.as_ref() == Some(&theirs.holder) {
+                // Who is known here may not know this node: it is another process on the same log,
+                // or saw the connection go and come. Two that know each other end at that.
+                let lately = |kin: &&Kin| {
+                    kin.node == theirs.holder && now < kin.told.saturating_add(self.wait)
+                };
+                if self.kin.get(from).filter(lately).is_some() {
                     return Vec::new();
                 }
+                let kin = Kin {
+                    node: theirs.holder.clone(),
+                    told: now,
+                };
+                self.kin.insert(from.clone(), kin);
                 self.tell(from)
             }
             Phase::Established { .. } => {
@@ -400,7 +417,8 @@ impl HostClaim {
 
     /// The nodes that are connected, spoke for this session, and have not taken that back.
     pub(crate) fn kin(&self) -> impl Iterator<Item = &NodeId> {
-        self.kin.values()
+        let connected = |(peer, _): &(&PeerId, &Kin)| self.connected.contains(*peer);
+        self.kin.iter().filter(connected).map(|(_, kin)| &kin.node)
     }
 
     /// The rival sessions somebody vouches for: of each the latest term, and whose word that is.

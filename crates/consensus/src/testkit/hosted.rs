@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::dice::Dice;
+use super::duel;
 use super::machine::{GALLERY, Machine, Wish};
 use super::run::Run;
 use crate::ids::{NodeId, PeerId};
@@ -40,6 +41,9 @@ pub(super) fn cast(seed: u64) -> Vec<Part> {
             is_second_host,
         });
     };
+    if duel::is_one(seed) {
+        return duel::cast(seed);
+    }
     if is_served(seed) {
         for _ in 0..SERVERS {
             part(Wish::Serve, dice.range(0, 200), false);
@@ -95,7 +99,9 @@ impl Run {
         let settled = status.role == Role::Leader
             && status.membership_committed
             && !status.membership.is_joint();
-        let free = seats.free_seats() + (GALLERY as usize - seats.gallery.len());
+        let free = seats.free_seats()
+            + (GALLERY as usize - seats.gallery.len())
+            + usize::from(seats.wants_witness && seats.witness.is_none());
         Some(Led {
             members: (*status.membership).clone(),
             settled,
@@ -122,7 +128,7 @@ impl Run {
     }
 
     /// The place of a life that is in the game now.
-    fn place_of(&self, node: &NodeId) -> Option<usize> {
+    pub(super) fn place_of(&self, node: &NodeId) -> Option<usize> {
         (0..self.machines.len()).find(|place| {
             let running = self.machines[*place].running.as_ref();
             running.is_some_and(|running| running.session.node().id() == node)

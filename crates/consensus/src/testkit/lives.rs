@@ -1,6 +1,7 @@
 //! The lives of a machine's processes: each begins, comes into the game, and stops, leaves or loses
 //! its disk.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,8 +9,10 @@ use std::time::Duration;
 use super::Plant;
 use super::client::Life;
 use super::dice::Dice;
+use super::duel;
 use super::estranged;
 use super::game::Ledger;
+use super::handover::Hands;
 use super::machine::{
     EVICT_AFTER_MS, Entry, Machine, Passing, Refused, Running, SEATS, Skewed, Wish,
 };
@@ -21,7 +24,7 @@ use super::world::Watcher;
 use crate::ids::{NodeId, PeerId};
 use crate::log::durable::sim_disk::{Crash, SimDisk};
 use crate::raft::simulated;
-use crate::session::{AppChannel, GameSession, Hooks, ReturnPolicy};
+use crate::session::{AppChannel, GameSession, Hooks, Presence, ReturnPolicy};
 use crate::state::Planted;
 use crate::state::command::Kind;
 
@@ -81,11 +84,12 @@ impl Run {
             nonce,
             automatic: machine.client.style.automatic,
             early_log: self.scenario.plant == Plant::ReplyBeforeFsync,
-            seats: if self.script.is_some() {
-                estranged::SEATS
-            } else {
-                SEATS
+            seats: match self.script {
+                Some(_) => estranged::SEATS,
+                None if self.duel.is_some() => duel::SEATS,
+                None => SEATS,
             },
+            witness: self.duel.is_some(),
             // Whoever is cut off keeps its place, for the script's sake.
             evict_after: (self.script.is_none()).then_some(Duration::from_millis(EVICT_AFTER_MS)),
             return_at: match self.seed % 8 {
@@ -148,6 +152,8 @@ impl Run {
                             talk,
                             noise,
                             since_ms: self.world.facts().at_ms(),
+                            presence: Presence::default(),
+                            missed: BTreeSet::new(),
                         });
                     }
                     Err(why) => {
@@ -228,6 +234,13 @@ impl Run {
         }
         let follow = machine.client.clone().follow(life, Dice::new(seed, 4));
         machine.tasks.spawn(follow);
+        let hands = Hands {
+            view: session.node(),
+            watcher: watcher.clone(),
+            names: self.names.clone().into(),
+            until_ms: self.chaos_ms,
+        };
+        machine.tasks.spawn(hands.hand_over(Dice::new(seed, 12)));
         let talker = Talker {
             world: self.world.clone(),
             watcher: watcher.clone(),
@@ -280,6 +293,7 @@ impl Run {
         if let Some(running) = &self.machines[node].running {
             self.closes_books(node, running);
         }
+        self.notes_leader(node);
         let machine = &mut self.machines[node];
         let stopped = match (machine.running.take(), machine.entering.take()) {
             (Some(running), _) => {

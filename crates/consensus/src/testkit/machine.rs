@@ -19,14 +19,14 @@ use crate::config::{Compaction, Limits, Timing};
 use crate::events::FeedLimits;
 use crate::fabric::Port;
 use crate::game::Blueprint;
-use crate::ids::{ClientId, GameId, Incarnation, PeerId};
+use crate::ids::{ClientId, GameId, Incarnation, NodeId, PeerId};
 use crate::log::durable::disk::Disk;
 use crate::log::durable::sim_disk::SimDisk;
 use crate::log::durable::{Driver, DurableOptions};
 use crate::log::{DurableLog, LogStore};
 use crate::session::{
     AdmissionTiming, AppChannel, Clock, CoreOptions, GameSession, Hooks, HostError, HostOptions,
-    Identity, JoinError, JoinOptions, ReturnPolicy, ServerCore, SessionConfig, enter,
+    Identity, JoinError, JoinOptions, Presence, ReturnPolicy, ServerCore, SessionConfig, enter,
     game_node_with, host, resume, ride, serve,
 };
 use crate::state::command::Kind;
@@ -155,6 +155,7 @@ pub(super) struct Entry {
     pub early_log: bool,
     /// Of a game that is hosted.
     pub seats: u32,
+    pub witness: bool,
     pub evict_after: Option<Duration>,
     pub return_at: ReturnPolicy,
     pub hooks: Hooks,
@@ -253,6 +254,7 @@ impl Entry {
                     spectators_max: GALLERY,
                     claim_wait: Duration::from_millis(300),
                     return_at: self.return_at,
+                    witness: self.witness,
                     ..HostOptions::new(self.seats, incarnation)
                 };
                 Ok(host(port, blueprint, options, config, self.hooks).await?)
@@ -279,6 +281,9 @@ pub(super) struct Running {
     pub noise: AppChannel,
     /// When it came in.
     pub since_ms: u64,
+    /// Whom it saw last, and who was away.
+    pub presence: Presence,
+    pub missed: BTreeSet<NodeId>,
 }
 
 /// A process on its way into the game, or out of it.

@@ -31,27 +31,35 @@
 //! - `CaughtUp`: who gets a vote has the log as it was when it became a learner;
 //! - `SpectatorsOnlyWatch`, `SpectatorsSurvive`: who watches never votes, and no change forgets it;
 //! - `NoLostSeat`: only who left, or fell silent, loses a place, and comes back to the seat it had;
+//! - `Presence`: who is said to be here is connected;
+//! - `Handover`: who asks for another leader is told the truth about it;
 //! - `NodeLives`: no node stops or fails to start on what its disk holds;
 //! - `Progress`: once nothing goes wrong any more, every proposal is decided, all nodes catch up,
-//!   and in a hosted game the members are who should be.
+//!   who is in the game sees all others who are, and in a hosted game the members are who should be.
+//! - `NoPanic`: nothing panics, the tasks of a node included.
 
 mod client;
 mod cluster;
 mod dice;
+mod duel;
 mod early;
 mod estranged;
 mod game;
+mod handover;
 mod hosted;
 mod ledger;
+mod link;
 mod lives;
 mod lobby;
 mod machine;
 mod mirror;
 mod net;
+mod panics;
 mod plan;
 mod player;
 mod quest;
 mod run;
+mod sight;
 mod strike;
 mod talk;
 mod tally;
@@ -121,7 +129,7 @@ pub enum Setting {
     /// Everybody knows everybody.
     Roster,
     /// One hosts, others join and watch, leave, are put out and come back as new lives. In one seed
-    /// of four servers vote, and nobody hosts.
+    /// of four servers vote, and nobody hosts; in one it is a game of two with a witness.
     Hosted,
     /// One hosts, and a member is cut off while all the others go and new ones come.
     Estranged,
@@ -263,11 +271,31 @@ pub struct Counters {
     pub estranged: u64,
     /// Proofs that somebody who had left showed to who heard a leader.
     pub shown_while_led: u64,
+    /// Peers that a process saw go, by its fabric.
+    pub peers_gone: u64,
+    /// Those it saw come back.
+    pub peers_back: u64,
+    /// Members a session saw go away and keep their place.
+    pub members_away: u64,
+    /// Those it saw come back.
+    pub members_again: u64,
+    /// Times that leadership was handed to who was asked to take it.
+    pub handed_over: u64,
+    /// Times that who was asked to lead did not take over in time.
+    pub not_taken: u64,
+    /// Times that a voter could not be asked to lead.
+    pub not_ready: u64,
+    /// Times that somebody was to lead who is no other voter.
+    pub no_heir: u64,
+    /// Games of two with a witness.
+    pub duels: u64,
+    /// Times that a game of two went on while one of them was away, by the witness's vote.
+    pub witnessed: u64,
 }
 
 impl Counters {
     /// How many counts there are.
-    pub const LEN: usize = 53;
+    pub const LEN: usize = 63;
 
     /// Each count with its name.
     #[must_use]
@@ -326,6 +354,16 @@ impl Counters {
             ("heard by its proof alone", self.heard_by_proof),
             ("back among strangers", self.estranged),
             ("proof shown to who is led", self.shown_while_led),
+            ("peer seen to go", self.peers_gone),
+            ("peer seen to come back", self.peers_back),
+            ("member away", self.members_away),
+            ("member here again", self.members_again),
+            ("leadership handed over", self.handed_over),
+            ("hand-over not taken", self.not_taken),
+            ("heir not ready", self.not_ready),
+            ("heir without a vote", self.no_heir),
+            ("game of two", self.duels),
+            ("game of two with one away", self.witnessed),
         ]
     }
 }
@@ -354,18 +392,42 @@ pub struct Outcome {
     pub violation: Option<Violation>,
 }
 
-/// The faults of a seed that fails, without those it fails without.
+/// The faults of a seed that breaks an invariant, without those it breaks the same one without.
 #[must_use]
-pub fn shrink(seed: u64, scenario: &Scenario) -> Vec<Fault> {
-    let mut faults = run::faults_of(seed, scenario);
+pub fn shrink(seed: u64, scenario: &Scenario, invariant: &str) -> Vec<Fault> {
+    fewest(run::faults_of(seed, scenario), |fewer| {
+        let broken = run_faults(seed, scenario, fewer).violation;
+        broken.is_some_and(|broken| broken.invariant == invariant)
+    })
+}
+
+fn fewest(mut faults: Vec<Fault>, mut fails: impl FnMut(&[Fault]) -> bool) -> Vec<Fault> {
     let mut at = faults.len();
     while at > 0 {
         at -= 1;
         let mut fewer = faults.clone();
         fewer.remove(at);
-        if run_faults(seed, scenario, &fewer).violation.is_some() {
+        if fails(&fewer) {
             faults = fewer;
         }
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shrinking_ends_at_the_faults_without_which_it_does_not_fail() {
+        let fault = |at_ms| Fault {
+            at_ms,
+            for_ms: 1,
+            what: What::IsolateLeader,
+        };
+        let all: Vec<Fault> = (0..9).map(fault).collect();
+        let needed = [fault(2), fault(5)];
+        let left = fewest(all, |fewer| needed.iter().all(|one| fewer.contains(one)));
+        assert_eq!(left, needed);
+    }
 }

@@ -1,5 +1,7 @@
 //! A network in virtual time that delays, loses, repeats and reorders frames, and whose links can
 //! be cut in one direction.
+//!
+//! Who is connected follows from that, as with connections of a transport: see [`super::link`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use bytes::Bytes;
 
 use super::dice::Dice;
 use super::ledger::Fate;
+use super::link::{Link, Whole};
 use super::world::World;
 use crate::fabric::{
     Fabric, Inbound, Incoming, Lane, Peers, PortError, Principal, SendError, Switchboard,
@@ -32,7 +35,9 @@ struct State {
     sent: u64,
     flying: BTreeMap<(u64, u64), Flying>,
     /// Who is at each place now.
-    boards: Vec<Option<Switchboard>>,
+    boards: Vec<Option<Plugged>>,
+    /// The connection of every two places, the lower first.
+    links: BTreeMap<(usize, usize), Link>,
     names: Vec<PeerId>,
     /// Who keeps the books of the app channels.
     world: Option<World>,
@@ -47,7 +52,15 @@ struct State {
     delivered: BTreeMap<(usize, usize), u64>,
 }
 
-/// What the network did to frames.
+/// A process at its place.
+struct Plugged {
+    board: Switchboard,
+    peers: watch::Sender<Peers>,
+    /// Who went while it watched.
+    missed: BTreeSet<usize>,
+}
+
+/// What the network did to frames, and what was seen of peers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NetCounts {
     pub lost: u64,
@@ -55,6 +68,10 @@ pub(super) struct NetCounts {
     pub repeated: u64,
     /// Delivered after one that was sent later.
     pub overtaken: u64,
+    /// Peers that a process saw go.
+    pub gone: u64,
+    /// Those it saw come back.
+    pub back: u64,
 }
 
 /// A frame that arrives.
@@ -79,6 +96,9 @@ impl SimNet {
             sent: 0,
             flying: BTreeMap::new(),
             boards: names.iter().map(|_| None).collect(),
+            links: (0..names.len())
+                .flat_map(|low| (0..low).map(move |lower| ((lower, low), Link::default())))
+                .collect(),
             names,
             world,
             cut: BTreeSet::new(),
@@ -99,15 +119,18 @@ impl SimNet {
     pub(super) fn plug(&self, at: usize) -> Arc<SimPeer> {
         let board = Switchboard::default();
         let mut state = self.lock();
-        let others = state
-            .names
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| *n != at)
-            .map(|(_, name)| (name.clone(), Principal::Asserted))
-            .collect();
-        let (sender, peers) = watch::channel::<Peers>(Arc::new(others));
-        state.boards[at] = Some(board.clone());
+        // It has spoken to nobody yet.
+        let (sender, peers) = watch::channel::<Peers>(Arc::default());
+        state.boards[at] = Some(Plugged {
+            board: board.clone(),
+            peers: sender.clone(),
+            missed: BTreeSet::new(),
+        });
+        for (ends, link) in &mut state.links {
+            if let Some(end) = end_of(*ends, at) {
+                link.begins_anew(end);
+            }
+        }
         Arc::new(SimPeer {
             net: self.clone(),
             at,
@@ -134,7 +157,11 @@ impl SimNet {
         cut.iter().any(|(from, to)| *from == place || *to == place)
     }
 
-    /// Keeps a place's links whole, whatever is cut.
+    /// Keeps a place's links whole, whatever is cut, and connects it at once.
+    ///
+    /// A host asks those it is connected to, and goes on as soon as all of them have answered: one
+    /// that meets who hosts nothing before it meets a member founds a second session, and both report
+    /// it (mixed seed 91). That nobody does is promised to who is connected.
     pub(super) fn spare(&self, place: usize, spared: bool) {
         let mut state = self.lock();
         if spared {
@@ -177,8 +204,8 @@ impl SimNet {
 
     /// Delivers a frame at once, past everything the network does to others.
     pub(super) fn slip(&self, to: usize, game: &GameId, lane: Lane, inbound: Inbound) {
-        if let Some(board) = &self.lock().boards[to] {
-            board.deliver(game, lane, inbound);
+        if let Some(at) = &self.lock().boards[to] {
+            at.board.deliver(game, lane, inbound);
         }
     }
 
@@ -186,6 +213,7 @@ impl SimNet {
     pub(super) fn pump(&self, now_ms: u64, mut seen: impl FnMut(&Arrival<'_>)) {
         let mut state = self.lock();
         state.now_ms = now_ms;
+        state.connects();
         while let Some(next) = state.flying.first_entry() {
             if next.key().0 > now_ms {
                 break;
@@ -199,9 +227,11 @@ impl SimNet {
             *last = flying.number.max(*last);
             state.counts.overtaken += u64::from(overtaken);
             let (lane, frame) = (flying.lane, flying.inbound.frame.clone());
-            let board = state.boards[flying.to].as_ref();
-            let taken =
-                board.is_some_and(|board| board.deliver(&flying.game, lane, flying.inbound));
+            // What was sent on a connection goes with it.
+            let taken = state.sees(flying.to, flying.sent_by)
+                && state.boards[flying.to]
+                    .as_ref()
+                    .is_some_and(|at| at.board.deliver(&flying.game, lane, flying.inbound));
             seen(&Arrival {
                 from: flying.sent_by,
                 to: flying.to,
@@ -209,6 +239,69 @@ impl SimNet {
                 frame: &frame,
                 taken,
             });
+        }
+    }
+}
+
+/// Which end of a link a place is, if it is one.
+fn end_of((low, high): (usize, usize), place: usize) -> Option<usize> {
+    [low, high].into_iter().position(|end| end == place)
+}
+
+impl State {
+    /// Whether a process sees another place's as connected.
+    fn sees(&self, at: usize, other: usize) -> bool {
+        let ends = (at.min(other), at.max(other));
+        let end = usize::from(at > other);
+        self.links.get(&ends).is_some_and(|link| link.sees(end))
+    }
+
+    fn is_whole(&self, low: usize, high: usize) -> Whole {
+        let spared = self.spared.contains(&low) || self.spared.contains(&high);
+        let cut = self.cut.contains(&(low, high)) || self.cut.contains(&(high, low));
+        match (&self.boards[low], &self.boards[high]) {
+            (Some(_), Some(_)) if spared => Whole::AtOnce,
+            (Some(_), Some(_)) if !cut => Whole::Yes,
+            (at_low, at_high) => Whole::No([at_low.is_some(), at_high.is_some()]),
+        }
+    }
+
+    /// Lets connections come and go, and tells whoever sees it.
+    fn connects(&mut self) {
+        let mut changed = BTreeSet::new();
+        let all: Vec<(usize, usize)> = self.links.keys().copied().collect();
+        for (low, high) in all {
+            let whole = self.is_whole(low, high);
+            let Some(link) = self.links.get_mut(&(low, high)) else {
+                continue;
+            };
+            let seen = link.pass(whole, self.now_ms, &mut self.dice);
+            for (end, (at, other)) in [(low, high), (high, low)].into_iter().enumerate() {
+                let Some(plugged) = &mut self.boards[at] else {
+                    continue;
+                };
+                if !seen[end] {
+                    continue;
+                }
+                changed.insert(at);
+                if !link.sees(end) {
+                    plugged.missed.insert(other);
+                    self.counts.gone += 1;
+                } else if plugged.missed.remove(&other) {
+                    self.counts.back += 1;
+                }
+            }
+        }
+        for at in changed {
+            let connected = (0..self.names.len()).filter(|other| self.sees(at, *other));
+            let peers: Peers = Arc::new(
+                connected
+                    .map(|other| (self.names[other].clone(), Principal::Asserted))
+                    .collect(),
+            );
+            if let Some(plugged) = &self.boards[at] {
+                plugged.peers.set(peers);
+            }
         }
     }
 }
@@ -233,6 +326,11 @@ impl SimPeer {
             Lane::Lobby => stats.lobby.dropped,
             Lane::App => stats.app.dropped,
         }
+    }
+
+    /// Who is connected.
+    pub(super) fn connected(&self) -> BTreeSet<PeerId> {
+        self.peers.borrow().keys().cloned().collect()
     }
 
     /// The process is gone: nothing it sends leaves, nothing arrives.
@@ -263,6 +361,9 @@ impl Fabric for SimPeer {
         };
         if place == self.at {
             return Err(SendError::ToSelf(to.clone()));
+        }
+        if !state.sees(self.at, place) {
+            return Err(SendError::NotConnected(to.clone()));
         }
         let loss = state.loss;
         let spared = state.spared.contains(&self.at) || state.spared.contains(&place);

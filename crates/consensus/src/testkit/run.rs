@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::client::{Client, Slot, Style};
 use super::dice::Dice;
+use super::duel::{self, Duel};
 use super::estranged::{self, Script};
 use super::hosted::{self, Part};
 use super::machine::{ADMIT_WITHIN_MS, EVICT_AFTER_MS, Machine, Wish};
@@ -46,6 +47,7 @@ fn is_hosted(seed: u64, scenario: &Scenario) -> bool {
 
 fn nodes_of(seed: u64, scenario: &Scenario) -> usize {
     match setting_of(seed, scenario) {
+        Setting::Hosted if duel::is_one(seed) => return duel::PEERS,
         Setting::Hosted => return hosted::PEERS,
         Setting::Estranged => return estranged::PEERS,
         Setting::Mixed | Setting::Roster => {}
@@ -90,6 +92,10 @@ pub fn run_seed(seed: u64, scenario: &Scenario) -> Outcome {
 /// Runs a seed with just these faults.
 #[must_use]
 pub fn run_faults(seed: u64, scenario: &Scenario, faults: &[Fault]) -> Outcome {
+    super::panics::caught(seed, || play(seed, scenario, faults))
+}
+
+fn play(seed: u64, scenario: &Scenario, faults: &[Fault]) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -136,6 +142,8 @@ pub(super) struct Run {
     pub(super) flood: Option<(usize, u64)>,
     /// What is done to a member that is cut off from all it knows, if that is what the run is of.
     pub(super) script: Option<Script>,
+    /// Whether it is a game of two, and what is known of that.
+    pub(super) duel: Option<Duel>,
 }
 
 impl Run {
@@ -204,6 +212,7 @@ impl Run {
             game: GameId::new("sim").ok()?,
             flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
             script,
+            duel: (setting == Setting::Hosted && duel::is_one(seed)).then(Duel::default),
         })
     }
 
@@ -255,12 +264,16 @@ impl Run {
     async fn tick(&mut self) {
         sleep(Duration::from_millis(1)).await;
         let now = self.now();
+        for node in 0..self.machines.len() {
+            self.looks_around(node);
+        }
         self.pump(now);
         self.undo_due(now);
         if self.hosted && now.is_multiple_of(64) {
             self.strangers_speak();
         }
         self.estrange(now);
+        self.duels();
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;
@@ -268,16 +281,22 @@ impl Run {
             {
                 self.begin(node);
             }
-            if let Some(running) = &self.machines[node].running {
-                let status = running.session.node().status();
-                let status = status.borrow();
-                let mut facts = self.world.facts();
-                if let Some(why) = &status.stopped {
-                    facts.broken("NodeLives", format!("node {node} stopped: {why}"));
-                } else if status.role == Role::Leader {
-                    facts.leads(node, status.term);
-                }
-            }
+            self.notes_leader(node);
+        }
+    }
+
+    /// Whether a node leads, or has stopped.
+    pub(super) fn notes_leader(&self, node: usize) {
+        let Some(running) = &self.machines[node].running else {
+            return;
+        };
+        let status = running.session.node().status();
+        let status = status.borrow();
+        let mut facts = self.world.facts();
+        if let Some(why) = &status.stopped {
+            facts.broken("NodeLives", format!("node {node} stopped: {why}"));
+        } else if status.role == Role::Leader {
+            facts.leads(node, status.term);
         }
     }
 
@@ -346,6 +365,8 @@ impl Run {
         counters.cut_frames = net.cut;
         counters.repeated_frames = net.repeated;
         counters.overtaken_frames = net.overtaken;
+        (counters.peers_gone, counters.peers_back) = (net.gone, net.back);
+        counters.duels = u64::from(self.duel.is_some());
         let skewed = |machine: &&Machine| machine.permille.abs_diff(1000) > 10;
         counters.skewed_clocks = self.machines.iter().filter(skewed).count() as u64;
         let lobby = &facts.lobby;
@@ -400,6 +421,9 @@ impl Run {
             return false;
         }
         let (players, listeners) = self.concerned();
+        if self.out_of_sight(&listeners).is_some() {
+            return false;
+        }
         let facts = self.world.facts();
         let (target, pending) = (facts.acknowledged, &facts.pending);
         players.iter().all(|node| pending[*node] == 0)
@@ -416,14 +440,16 @@ impl Run {
     fn unwell(&self) -> String {
         let applied: Vec<u64> = (0..self.machines.len()).map(|n| self.applied(n)).collect();
         let lobby = self.lobby_unwell().filter(|_| self.hosted);
+        let sight = self.out_of_sight(&self.concerned().1);
         let facts = self.world.facts();
         format!(
             "{} ms after the last fault: proposals under way {:?}, applied {applied:?}, \
-             acknowledged {}; lobby: {}",
+             acknowledged {}; lobby: {}; presence: {}",
             self.scenario.heal_ms,
             facts.pending,
             facts.acknowledged,
-            lobby.unwrap_or("well".to_owned())
+            lobby.unwrap_or("well".to_owned()),
+            sight.unwrap_or("well".to_owned())
         )
     }
 }
@@ -438,12 +464,13 @@ mod tests {
     fn a_mixed_sweep_plays_rosters_of_three_and_of_five_and_hosted_games_of_each_kind() {
         let scenario = Scenario::default();
         let kind = |seed| (is_hosted(seed, &scenario), nodes_of(seed, &scenario));
-        let kinds: BTreeSet<_> = (0..16).map(kind).collect();
+        let kinds: BTreeSet<_> = (0..64).map(kind).collect();
         assert_eq!(
             kinds,
             [
                 (false, 3),
                 (false, 5),
+                (true, duel::PEERS),
                 (true, hosted::PEERS),
                 (true, estranged::PEERS)
             ]

@@ -143,7 +143,6 @@ impl Run {
                 .filter(|name| facts.lobby.was_member(name));
             let members: Vec<_> = members.cloned().collect();
             let line = facts.books.says(node, Channel::Talk, To::All);
-            facts.counters.strangers += members.len() as u64;
             drop(facts);
             let said = frame(Channel::Talk, line);
             let send = |to: &&PeerId| {
@@ -154,6 +153,7 @@ impl Run {
             };
             let sent = members.iter().filter(send).count();
             let mut facts = self.world.facts();
+            facts.counters.strangers += sent as u64;
             let told = facts.books.told(line, sent as u64);
             facts.holds("AppChannels", told);
         }

@@ -144,6 +144,16 @@ impl Facts {
         }
     }
 
+    /// Whether a node led in some term from `term` on.
+    pub(super) fn led_since(&self, term: u64, node: usize) -> bool {
+        self.leaders.range(term..).any(|(_, led)| *led == node)
+    }
+
+    /// The latest entry anybody has applied, from 1.
+    pub(super) fn latest(&self) -> u64 {
+        self.applied.last_key_value().map_or(0, |(at, _)| at + 1)
+    }
+
     /// Whether nobody has applied the entry yet.
     fn is_first(&self, index: u64) -> bool {
         !self.applied.contains_key(&index)

@@ -455,3 +455,54 @@ proptest! {
         prop_assert_eq!(duplicate, names.len() - 1);
     }
 }
+
+/// Carries frames between two established nodes until neither has anything to say; answers how many.
+fn carry(ends: &mut [HostClaim; 2], first: Vec<ClaimAction>, now: Duration) -> usize {
+    let mut carried = 0;
+    let mut queue: Vec<(usize, ClaimAction)> = first.into_iter().map(|act| (0, act)).collect();
+    while let Some((by, action)) = queue.pop() {
+        let (ClaimAction::Send { msg, .. } | ClaimAction::Broadcast(msg)) = action else {
+            continue;
+        };
+        let LobbyMsg::Claim(claim) = msg else {
+            continue;
+        };
+        carried += 1;
+        assert!(carried < 20, "they never stop");
+        let from = ends[by].me.peer.clone();
+        let answers = ends[1 - by].heard_claim(&from, &claim, now);
+        queue.extend(answers.into_iter().map(|act| (1 - by, act)));
+    }
+    carried
+}
+
+#[test]
+fn who_comes_back_to_a_member_that_noticed_nothing_is_told_of_it() {
+    let mut ends = [
+        established("ann", 1, &["bob"]),
+        established("bob", 1, &["ann"]),
+    ];
+    let first = ends[0].tell(&peer("bob"));
+    carry(&mut ends, first, ms(0));
+    let knows = |ends: &[HostClaim; 2], at: usize| ends[at].kin().count() == 1;
+    assert!(knows(&ends, 0) && knows(&ends, 1));
+
+    // Ann's process is another; bob's connection was replaced before he noticed.
+    ends[0] = HostClaim::idle(node("ann"), &peers(&["bob"]), WAIT);
+    let first = ends[0].establish(SessionId(1), 1, WAIT);
+    assert!(!knows(&ends, 0));
+    assert_eq!(
+        carry(&mut ends, first, WAIT),
+        3,
+        "both say it, and ann once more"
+    );
+    assert!(knows(&ends, 0) && knows(&ends, 1));
+
+    // It is not said again and again to who asks without end.
+    let theirs = a_claim("ann", 1, 0, true);
+    let again = WAIT * 2;
+    let mut asks = |now| ends[1].heard_claim(&peer("ann"), &theirs, now).len();
+    assert_eq!(asks(again - ms(1)), 0);
+    assert_eq!(asks(again), 1);
+    assert_eq!(asks(again), 0);
+}
