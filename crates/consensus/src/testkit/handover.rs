@@ -31,7 +31,7 @@ struct Asked<'a> {
     to: &'a NodeId,
     before: &'a RaftStatus,
     after: &'a RaftStatus,
-    /// Whether `to` led, since the term before the call.
+    /// Whether `to` led, since the term before the call, or may have.
     led: bool,
 }
 
@@ -44,6 +44,12 @@ impl Hands {
             }
             let before = self.view.status().get();
             let to = self.chosen(&before, &mut dice);
+            let place = self.names.iter().position(|name| *name == to.peer);
+            let is_seen = || {
+                let facts = self.watcher.world.facts();
+                place.is_some_and(|place| facts.in_game.contains(&place))
+            };
+            let was_seen = is_seen();
             let within = Duration::from_millis(dice.range(20, 500));
             let told = self.view.transfer(&to, within).await;
             sleep(SETTLES).await;
@@ -51,14 +57,15 @@ impl Hands {
                 return;
             }
             let after = self.view.status().get();
+            let seen = was_seen && is_seen();
             let mut facts = self.watcher.world.facts();
-            let place = self.names.iter().position(|name| *name == to.peer);
             let asked = Asked {
                 me: self.view.id(),
                 to: &to,
                 before: &before,
                 after: &after,
-                led: place.is_some_and(|place| facts.led_since(before.term, place)),
+                // Who is on its way in or out may lead, and nobody sees it (hosted seed 3021).
+                led: !seen || place.is_some_and(|place| facts.led_since(before.term, place)),
             };
             let holds = judge(&asked, &told);
             facts.holds("Handover", holds);

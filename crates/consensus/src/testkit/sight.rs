@@ -10,8 +10,10 @@ impl Run {
     /// What a node sees of the others now, and whether it may.
     pub(super) fn looks_around(&mut self, node: usize) {
         let Some(running) = &mut self.machines[node].running else {
+            self.world.facts().in_game.remove(&node);
             return;
         };
+        self.world.facts().in_game.insert(node);
         let now = running.session.presence().get();
         let changes = now.since(&running.presence);
         let me = running.session.node().id().clone();

@@ -34,6 +34,8 @@ pub(super) struct Facts {
     /// The highest entry anybody was told of.
     pub acknowledged: u64,
     pub pending: Vec<usize>,
+    /// Places whose process is in the game: of the others nobody sees whether they lead.
+    pub in_game: BTreeSet<usize>,
 }
 
 /// The game after an entry.
@@ -333,6 +335,7 @@ impl World {
             books: Books::default(),
             acknowledged: 0,
             pending: vec![0; nodes],
+            in_game: BTreeSet::new(),
         })))
     }
 
