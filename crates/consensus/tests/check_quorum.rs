@@ -1,38 +1,17 @@
 //! A leader that no majority answers falls silent, so that those who hear it can elect with the
 //! others, and speaks again where it is needed.
 
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod common;
+
 use std::time::Duration;
 
-use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
+use cabinet_consensus::game::Blueprint;
 use cabinet_consensus::raft::Role;
 use cabinet_consensus::session::Waiting;
 use cabinet_consensus::testkit::Cluster;
 use cabinet_consensus::turns::Ruling;
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sum(u64);
-
-impl Game for Sum {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-impl Snapshots for Sum {
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
-    }
-
-    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes = bytes.try_into().map_err(|_| Malformed)?;
-        Ok(Self(u64::from_be_bytes(bytes)))
-    }
-}
+use common::Sum;
 
 const LONG: Duration = Duration::from_secs(20);
 

@@ -99,6 +99,8 @@ pub struct DroppedFrames {
     pub not_member: u64,
     /// Answers nobody waited for.
     pub unasked: u64,
+    /// Proposals that a fabric brought again: each is served once.
+    pub repeated: u64,
     /// Proposals, reads, announcements and Raft's own requests of others past what is served at a
     /// time.
     pub overload: u64,
@@ -113,6 +115,7 @@ struct Drops {
     other_life: AtomicU64,
     not_member: AtomicU64,
     unasked: AtomicU64,
+    repeated: AtomicU64,
     overload: AtomicU64,
     votes: AtomicU64,
 }
@@ -296,6 +299,7 @@ impl Node {
             other_life: read(&self.drops.other_life),
             not_member: read(&self.drops.not_member),
             unasked: read(&self.drops.unasked),
+            repeated: read(&self.drops.repeated),
             overload: read(&self.drops.overload),
             votes: read(&self.drops.votes) + lock(&self.replica).votes.refused,
         }

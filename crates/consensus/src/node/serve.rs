@@ -288,6 +288,10 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             count(&node.drops.malformed);
         }
         for (id, body) in requests {
+            if !serving.is_new(&from, id, &body) {
+                count(&node.drops.repeated);
+                continue;
+            }
             // Whoever sent it sends it again: answers are always taken, for what waits here waits for
             // them.
             let Some(served) = serving.take(&from.peer, &body, bytes) else {

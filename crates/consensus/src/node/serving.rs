@@ -7,12 +7,19 @@
 //! - no peer has more of Raft's requests under way than its share, in number and in bytes, whatever it
 //!   sends, and neither have all of them; proposals and reads are bounded in number, and each keeps
 //!   at most twice its own bytes;
-//! - proposals and reads never take the room of Raft's own requests, on which they wait.
+//! - proposals and reads never take the room of Raft's own requests, on which they wait;
+//! - a proposal that a fabric brings twice is served once: the second answer would speak of the second
+//!   serving alone, and "this node does not lead" then says nothing of what the first put in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use crate::ids::PeerId;
+use crate::fabric::PEERS_MAX;
+use crate::ids::{NodeId, PeerId};
 use crate::raft::wire::Body;
+
+/// Proposals of one node that are told from repeated ones: as many as it has under way at most, and
+/// those before them.
+const REMEMBERED_MAX: usize = 4096;
 
 /// Most proposals and reads of others under way at a time. Of one peer its `pending_max` are.
 pub(super) const SERVING_MAX: usize = 4096;
@@ -52,9 +59,32 @@ impl Room {
     }
 }
 
+/// The proposals of one node that were served last, by their numbers.
+#[derive(Debug, Default)]
+struct Recent {
+    numbers: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Recent {
+    fn is_new(&mut self, number: u64) -> bool {
+        if !self.numbers.insert(number) {
+            return false;
+        }
+        self.order.push_back(number);
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.numbers.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
+    recent: BTreeMap<NodeId, Recent>,
     ours: usize,
     raft: Room,
     raft_of: BTreeMap<PeerId, Room>,
@@ -100,6 +130,21 @@ impl Serving {
         })
     }
 
+    /// Whether a request of `from` with this number was not served yet, as far as is remembered. One
+    /// of Raft's own, or a read, may be served again: what is answered is true of it then too.
+    pub(super) fn is_new(&mut self, from: &NodeId, number: u64, body: &Body) -> bool {
+        if !matches!(body, Body::Submit(_)) {
+            return true;
+        }
+        if self.recent.len() >= PEERS_MAX && !self.recent.contains_key(from) {
+            self.recent.pop_first();
+        }
+        if let Some(recent) = self.recent.get_mut(from) {
+            return recent.is_new(number);
+        }
+        self.recent.entry(from.clone()).or_default().is_new(number)
+    }
+
     /// It was served.
     pub(super) fn give_back(&mut self, served: Served) {
         if served.is_ours {
@@ -121,7 +166,8 @@ impl Serving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::wire::{Append, ReadAsked};
+    use crate::ids::Incarnation;
+    use crate::raft::wire::{Append, ReadAsked, Submit};
 
     fn peer(n: usize) -> PeerId {
         PeerId::new(format!("p{n}")).unwrap()
@@ -133,6 +179,32 @@ mod tests {
 
     fn read() -> Body {
         Body::Read(ReadAsked {})
+    }
+
+    #[test]
+    fn a_proposal_is_served_once_for_as_long_as_it_is_remembered_and_what_may_be_repeated_again() {
+        let mut serving = Serving::default();
+        let submit = Body::Submit(Submit::default());
+        let node = |n| NodeId::new(peer(n), Incarnation(0));
+        let (ann, bob) = (node(1), node(2));
+        assert!(serving.is_new(&ann, 0, &submit) && !serving.is_new(&ann, 0, &submit));
+        assert!(serving.is_new(&bob, 0, &submit), "its own numbers");
+        for _ in 0..2 {
+            assert!(serving.is_new(&ann, 0, &append()) && serving.is_new(&ann, 0, &read()));
+        }
+        for number in 1..REMEMBERED_MAX as u64 {
+            assert!(serving.is_new(&ann, number, &submit));
+        }
+        assert!(
+            !serving.is_new(&ann, 0, &submit),
+            "the last that is remembered"
+        );
+        assert!(serving.is_new(&ann, REMEMBERED_MAX as u64, &submit));
+        assert!(serving.is_new(&ann, 0, &submit), "one past it");
+        for n in 0..PEERS_MAX + 5 {
+            serving.is_new(&node(n), 7, &submit);
+        }
+        assert_eq!(serving.recent.len(), PEERS_MAX);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::game::{Blueprint, Game, TurnInfo};
 use crate::ids::{GameId, Incarnation, PeerId};
 use crate::raft::rpc::Caller;
 use crate::raft::wire::{
-    Append, At, Body, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Transfer,
-    VoteAsked, VoteMsg, Voted,
+    Append, At, Body, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Submit,
+    Transfer, VoteAsked, VoteMsg, Voted,
 };
 use crate::raft::{Change, Role};
 use crate::session::{GameSession, SessionConfig, game_node};
@@ -566,4 +566,20 @@ async fn a_member_without_a_vote_is_heard_as_a_leader_only_by_who_hears_none() {
     // It may have been given a vote since.
     *guard(&follower.heard) = Duration::ZERO;
     assert!(follower.may_ask(&eve, &ask));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proposal_that_a_fabric_brings_twice_is_served_once_and_the_second_counted() {
+    let table = Table::open(|_| {}).await;
+    let [leader, _, bob] = table.nodes();
+    let ask = Body::Submit(Submit::default());
+    let before = leader.dropped();
+    for number in [70, 70, 71] {
+        assert!(bob.rpc.send(leader.me(), number, ask.clone()));
+    }
+    tokio::time::sleep(HOP).await;
+    let after = leader.dropped();
+    assert_eq!(after.repeated, before.repeated + 1);
+    // What came back was not asked for by a call of that number: two answers, and no third.
+    assert_eq!(bob.dropped().unasked, 2);
 }

@@ -4,39 +4,13 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::strangers::{config, peer, port};
+use super::strangers::{Sum, config, peer, port};
 use super::*;
 use crate::config::Compaction;
 use crate::fabric::{Incoming, Lane, Links, MemoryFabric};
-use crate::game::{Malformed, Snapshots, TurnInfo};
 use crate::ids::{Incarnation, NodeId};
 use crate::raft::wire::{Append, Appended, At, Body as Ask, Chunk, Chunked, Frame, VoteMsg};
 use crate::session::{HostOptions, JoinOptions};
-
-#[derive(Clone, Default)]
-struct Kept(u64);
-
-impl Game for Kept {
-    type Action = u64;
-    type Outcome = u64;
-    type Refusal = ();
-
-    fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
-        self.0 += add;
-        Ok(self.0)
-    }
-}
-
-impl Snapshots for Kept {
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_le_bytes().to_vec()
-    }
-
-    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
-        let bytes = bytes.try_into().map_err(|_| Malformed)?;
-        Ok(Self(u64::from_le_bytes(bytes)))
-    }
-}
 
 /// Nothing is kept that a snapshot stands for, and silence costs nobody a place.
 fn compacts(nonce: u64) -> SessionConfig {
@@ -107,7 +81,7 @@ async fn a_spectator_that_answers_what_cannot_be_true_stops_no_game_and_is_count
     for (what, lie) in LIES {
         let net = MemoryFabric::new();
         let [ann, eve] = ["ann", "eve"].map(|name| net.join(peer(name)).unwrap());
-        let blueprint = || Blueprint::with_snapshots(Kept::default);
+        let blueprint = || Blueprint::with_snapshots(Sum::default);
         let hosts = HostOptions {
             spectators_max: 1,
             claim_wait: Duration::from_millis(100),

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::Timing;
 use crate::fabric::Port;
 use crate::fabric::{Lane, MemoryFabric, MemoryPeer};
-use crate::game::TurnInfo;
+use crate::game::{Malformed, Snapshots, TurnInfo};
 use crate::ids::GameId;
 use crate::ids::{Incarnation, NodeId};
 use crate::lobby::proof::Secret;
@@ -31,6 +31,17 @@ impl Game for Sum {
     fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
         self.0 += add;
         Ok(self.0)
+    }
+}
+
+impl Snapshots for Sum {
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.to_le_bytes().to_vec()
+    }
+
+    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bytes = bytes.try_into().map_err(|_| Malformed)?;
+        Ok(Self(u64::from_le_bytes(bytes)))
     }
 }
 

@@ -14,7 +14,7 @@ use cabinet_consensus::session::{
 };
 
 /// Players add numbers.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sum(pub u64);
 
 impl Game for Sum {
