@@ -27,8 +27,6 @@ pub enum JoinError {
 }
 
 struct Member {
-    /// Which joining it is of: a name may leave and join again.
-    joining: u64,
     board: Switchboard,
     peers: watch::Sender<Peers>,
 }
@@ -36,7 +34,6 @@ struct Member {
 #[derive(Default)]
 struct Network {
     members: BTreeMap<PeerId, Member>,
-    joinings: u64,
     /// Pairs that cannot reach each other, lower name first.
     cut: BTreeSet<(PeerId, PeerId)>,
 }
@@ -91,12 +88,9 @@ impl MemoryFabric {
         }
         let board = Switchboard::default();
         let (sender, watch) = watch::channel(Peers::default());
-        network.joinings += 1;
-        let joining = network.joinings;
         network.members.insert(
             peer.clone(),
             Member {
-                joining,
                 board: board.clone(),
                 peers: sender,
             },
@@ -104,7 +98,6 @@ impl MemoryFabric {
         announce(&network);
         Ok(Arc::new(MemoryPeer {
             local: peer,
-            joining,
             left: AtomicBool::new(false),
             board,
             peers: watch,
@@ -145,8 +138,8 @@ fn announce(network: &Network) {
 /// One peer of a [`MemoryFabric`].
 pub struct MemoryPeer {
     local: PeerId,
-    joining: u64,
-    /// It is no member of the network any more.
+    /// It is no member of the network any more, and its name may be another's. Set with the
+    /// network's lock held.
     left: AtomicBool,
     board: Switchboard,
     peers: Watch<Peers>,
@@ -157,13 +150,10 @@ impl MemoryPeer {
     /// Disconnects this peer: its games' incoming streams end.
     pub fn leave(&self) {
         let mut network = lock(&self.members);
-        let member = network.members.get(&self.local);
-        // The name may be another's by now.
-        if member.is_some_and(|member| member.joining == self.joining) {
+        if !self.left.swap(true, Ordering::Relaxed) {
             network.members.remove(&self.local);
             announce(&network);
         }
-        self.left.store(true, Ordering::Relaxed);
         drop(network);
         self.board.close();
     }
@@ -199,7 +189,6 @@ impl Fabric for MemoryPeer {
         }
         let board = {
             let network = read(&self.members);
-            // Set with the lock held that is held here.
             if self.left.load(Ordering::Relaxed) {
                 return Err(SendError::Closed);
             }

@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use super::serving::is_ours;
 use super::{Node, count, guard};
 use crate::ids::{NodeId, PeerId};
 use crate::lobby::proof::{Proof, Secret};
@@ -56,10 +57,7 @@ impl Node {
     /// This node leads, or did until now: from here on it waits for another leader as any node does.
     pub(crate) fn hears_itself(&self) {
         *guard(&self.heard) = self.clock.now();
-        // Asked often: what was found of the members stands as long as nothing changes.
-        if !guard(&self.trusted).is_empty() {
-            self.set_trusted(BTreeSet::new());
-        }
+        self.set_trusted(BTreeSet::new());
         guard(&self.proved).clear();
     }
 
@@ -80,7 +78,14 @@ impl Node {
     }
 
     fn set_trusted(&self, nodes: BTreeSet<NodeId>) {
-        *guard(&self.trusted) = nodes;
+        {
+            let mut trusted = guard(&self.trusted);
+            // Set often to what it is: what was found of the members stands then.
+            if *trusted == nodes {
+                return;
+            }
+            *trusted = nodes;
+        }
         // After the change: who looked before it kept what it found before this.
         *guard(&self.company) = Company::default();
     }
@@ -124,22 +129,22 @@ impl Node {
     pub(super) fn may_ask(&self, from: &NodeId, body: &Body) -> bool {
         let status = self.engine.status();
         let status = status.borrow();
-        match body {
-            Body::Submit(_) | Body::Submits(_) | Body::Read(_) => status.membership.contains(from),
-            _ if status.membership.voters.contains(from) => true,
-            _ if guard(&self.trusted).contains(from) => true,
-            // A member may have been given a vote, and lead, while this node was cut off.
-            _ => {
-                if status.membership.contains(from) && self.hears_no_leader() {
-                    return true;
-                }
-                let by_proof = guard(&self.proved).contains(from) && self.takes_proofs();
-                if by_proof {
-                    count(&self.by_proof);
-                }
-                by_proof
-            }
+        let is_member = status.membership.contains(from);
+        if is_ours(body) {
+            return is_member;
         }
+        if status.membership.voters.contains(from) || guard(&self.trusted).contains(from) {
+            return true;
+        }
+        // A member may have been given a vote, and lead, while this node was cut off.
+        if is_member && self.hears_no_leader() {
+            return true;
+        }
+        let by_proof = guard(&self.proved).contains(from) && self.takes_proofs();
+        if by_proof {
+            count(&self.by_proof);
+        }
+        by_proof
     }
 
     /// Somebody speaks as a leader does, whom this node takes frames from. It is heard as one if it
@@ -157,7 +162,7 @@ impl Node {
         }
         *guard(&self.heard) = self.clock.now();
         guard(&self.proved).clear();
-        if is_voter && !guard(&self.trusted).is_empty() {
+        if is_voter {
             self.set_trusted(BTreeSet::new());
         }
     }

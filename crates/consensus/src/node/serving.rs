@@ -139,9 +139,6 @@ impl Serving {
         if self.recent.len() >= PEERS_MAX && !self.recent.contains_key(from) {
             self.recent.pop_first();
         }
-        if let Some(recent) = self.recent.get_mut(from) {
-            return recent.is_new(number);
-        }
         self.recent.entry(from.clone()).or_default().is_new(number)
     }
 
