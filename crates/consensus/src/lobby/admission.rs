@@ -13,7 +13,8 @@
 //!   answered only before the seats and members became what they are does not count: a voter that
 //!   was lost since would be needed for ever;
 //! - a leader that is no member any more changes nothing;
-//! - the last voter is never removed, nor the leader while another could lead;
+//! - the last voter is never removed, nor the leader while another could lead: a leader without a
+//!   place hands over to one that has one;
 //! - one answer per announcement heard;
 //! - nothing is heard but under leadership: what was said before may have been taken back since;
 //! - who gave up loses the place it was given at once, unless it takes part after all.
@@ -504,13 +505,24 @@ impl Admission {
         if let Some(node) = newcomer {
             return Some(Step::AddLearner(node.clone()));
         }
-        let me_last = seen.view.membership.voters.contains(seen.view.me)
-            && !voters.contains(seen.view.me)
-            && may_remove(seen, seen.view.me, &seen.fresh)
-            && !seen.view.membership.voters.iter().any(|node| {
-                node != seen.view.me && voters.contains(node) && could_lead(seen, node)
-            });
-        me_last.then(|| Step::Remove(seen.view.me.clone()))
+        self.without_me(seen, &voters)
+    }
+
+    /// What to do when this node leads and has no place: it was put out while it was away, and elected
+    /// before its vote was taken from it; or it leaves.
+    fn without_me(&self, seen: &Seen<'_>, placed: &BTreeSet<NodeId>) -> Option<Step> {
+        let (me, members) = (seen.view.me, &seen.view.membership.voters);
+        if placed.contains(me) || !members.contains(me) {
+            return None;
+        }
+        let heirs = members.intersection(placed);
+        let heir = heirs
+            .filter(|node| could_lead(seen, node))
+            .max_by_key(|node| progress(seen, node).matched);
+        match heir {
+            Some(heir) => Some(Step::HandOver(heir.clone())),
+            None => may_remove(seen, me, &seen.fresh).then(|| Step::Remove(me.clone())),
+        }
     }
 }
 

@@ -194,6 +194,7 @@ pub(crate) async fn attend(
                     Step::Promote(node) => change.begin(this.change(Change::Promote(node))),
                     Step::Remove(node) => change.begin(this.change(Change::Remove(node))),
                     Step::FinishJoint => change.begin(this.change(Change::FinishJoint)),
+                    Step::HandOver(to) => change.begin(this.hand_over(to)),
                 }
             }
         }
@@ -297,6 +298,18 @@ impl Attendant {
                 // without a pause would keep the thread that brings it (hosted seed 0).
                 tokio::time::sleep(again).await;
             }
+        }
+        .boxed()
+    }
+
+    fn hand_over(&self, to: NodeId) -> BoxFuture<'static, ()> {
+        let (node, again) = (self.node.clone(), self.tick);
+        async move {
+            if let Err(error) = node.engine.transfer(&to).await {
+                tracing::debug!(%to, %error, "who has no place still leads");
+            }
+            // Until it leads no more there is nothing else to change.
+            tokio::time::sleep(again).await;
         }
         .boxed()
     }

@@ -215,13 +215,7 @@ impl World {
     fn tick(&mut self) {
         self.now += TICK;
         let stuck = !self.up(&self.leader) || !self.membership.voters.contains(&self.leader);
-        // As a session does: one that has no place hands over to one that has.
-        let seated = self.seats.voters();
-        let homeless = !seated.contains(&self.leader)
-            && (&seated & &self.membership.voters)
-                .iter()
-                .any(|node| self.up(node));
-        if stuck || homeless {
+        if stuck {
             self.elect((self.now.as_millis() / 100) as usize);
         }
         if !self.up(&self.leader) {
@@ -380,6 +374,16 @@ impl World {
                 assert!(next.is_joint());
                 next.voters = next.joint.pop().unwrap();
                 next.joint.clear();
+            }
+            Step::HandOver(to) => {
+                assert!(self.seats.voters().contains(to) && next.voters.contains(to));
+                assert!(
+                    !self.seats.voters().contains(&self.leader),
+                    "it has a place"
+                );
+                // Who asks it may be lost, and another elected.
+                self.elect((self.now.as_millis() / 100) as usize);
+                return;
             }
         }
         assert!(self.change.is_none() && self.committed, "one at a time");

@@ -81,6 +81,8 @@ pub(crate) enum Step {
     Remove(NodeId),
     /// Finish the change of voters a leader before this one began.
     FinishJoint,
+    /// Let this voter lead instead: this node has no place any more.
+    HandOver(NodeId),
     /// Tell who announced itself what became of it.
     Answer {
         to: PeerId,

@@ -97,11 +97,35 @@ fn a_leader_that_is_no_member_any_more_changes_nothing() {
 fn the_leader_goes_last_and_only_when_no_other_could_lead() {
     let mut t = Table::new(2, &["ann", "bob"]);
     t.seats.vacate(&node("ann", 1), true);
-    assert_eq!(t.step(), [], "the session transfers first");
+    assert_eq!(t.step(), [Step::HandOver(node("bob", 1))]);
     t.acks("bob", 3);
     assert_eq!(t.step(), [Step::Remove(node("ann", 1))]);
     t.membership.voters.remove(&node("bob", 1));
     assert_eq!(t.step(), [], "never the last voter");
+}
+
+#[test]
+fn a_leader_without_a_place_hands_over_to_the_furthest_that_has_one() {
+    let mut t = Table::new(4, &["ann", "bob", "cyd", "dan"]);
+    t.last_log = 100;
+    for (name, matched) in [("bob", 98), ("cyd", 99), ("dan", 100)] {
+        t.acks(name, matched);
+    }
+    assert_eq!(t.step(), [], "ann has a place");
+    t.seats.vacate(&node("ann", 1), false);
+    t.seats.vacate(&node("dan", 1), false);
+    assert_eq!(
+        t.step(),
+        [Step::Remove(node("dan", 1))],
+        "others without a place go first"
+    );
+    t.membership.voters.remove(&node("dan", 1));
+    assert_eq!(t.step(), [Step::HandOver(node("cyd", 1))]);
+    t.connected.remove(&node("cyd", 1).peer);
+    assert_eq!(t.step(), [Step::HandOver(node("bob", 1))]);
+    t.acks("bob", 91);
+    t.acks("cyd", 91);
+    assert_eq!(t.step(), [Step::Remove(node("ann", 1))], "nobody is near");
 }
 
 #[test]
