@@ -244,7 +244,37 @@ pub(super) fn run(workspace: &Workspace) -> Result<(), Failure> {
         let source = read(&workspace.root.join(&file))?;
         findings.extend(check_territories(&file, &source));
     }
+    let alone = feature_lines(
+        workspace,
+        &["--package", "xtask", "--edges", "normal,build"],
+    )?;
+    let whole = feature_lines(workspace, &["--workspace", "--edges", "normal,build,dev"])?;
+    findings.extend(check_built_once(&alone, &whole));
     verdict(findings)
+}
+
+/// What a build compiles, a line for each package with its version and features.
+fn feature_lines(workspace: &Workspace, of: &[&str]) -> Result<BTreeSet<String>, Failure> {
+    let mut tree = workspace.cargo(&["tree", "--locked", "--offline", "--prefix", "none"]);
+    tree.args(["--format", "{p} [{f}]"]).args(of);
+    println!("$ {}", super::show(&tree));
+    let printed = capture(&mut tree)?;
+    let lines = String::from_utf8_lossy(&printed);
+    // `(*)` marks a package whose dependencies were printed above.
+    let plain = |line: &str| line.trim_end_matches(" (*)").to_string();
+    Ok(lines.lines().map(plain).collect())
+}
+
+/// The README's first command builds `xtask` alone, the second the whole workspace. A package whose features differ
+/// between the two is compiled twice, and with it everything above: wasmer, for ten minutes.
+fn check_built_once(alone: &BTreeSet<String>, whole: &BTreeSet<String>) -> Vec<String> {
+    let finding = |line: &String| {
+        format!(
+            "xtask builds {line}, the workspace builds it with other features: add the missing ones to \
+             xtask/Cargo.toml, where it says what is not used there"
+        )
+    };
+    alone.difference(whole).map(finding).collect()
 }
 
 /// What is compiled or run to build a crate, on every target and with every feature: development dependencies
@@ -414,6 +444,19 @@ mod tests {
             (name.to_string(), member)
         };
         rows.iter().map(member).collect()
+    }
+
+    #[test]
+    fn a_package_with_other_features_is_built_twice() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect();
+        let whole: BTreeSet<String> =
+            lines(&["a v1.0.0 [std]", "b v1.0.0 [default,std]", "c v1.0.0 []"]);
+        let alone = lines(&["a v1.0.0 [std]", "b v1.0.0 [default,std]"]);
+        assert_eq!(check_built_once(&alone, &whole), Vec::<String>::new());
+        let alone = lines(&["a v1.0.0 [std]", "b v1.0.0 [std]"]);
+        let found = check_built_once(&alone, &whole);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("b v1.0.0 [std]"), "{found:?}");
     }
 
     #[test]
