@@ -279,7 +279,7 @@ impl<T> Receiver<T> {
     /// order. It must neither push into this queue nor drop the answer.
     pub(crate) fn divert(self, sink: impl Fn(T) + Send + Sync + 'static) -> Diverted<T> {
         loop {
-            let waiting = {
+            let mut waiting = {
                 let mut state = self.0.lock();
                 if state.items.len() == 0 {
                     let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);
@@ -289,7 +289,6 @@ impl<T> Receiver<T> {
                 }
                 std::mem::replace(&mut state.items, Items::line())
             };
-            let mut waiting = waiting;
             while let Some(item) = waiting.pop() {
                 sink(item);
             }

@@ -217,6 +217,32 @@ mod tests {
     }
 
     #[test]
+    fn who_would_hold_as_much_as_the_most_makes_room_itself() {
+        let mut shares = Shares::new();
+        let mut push = |by: &str, n: u32| shares.push(&peer(by), n, 1, 3, BYTES_MAX);
+        for (by, n) in [("bob", 1), ("bob", 2), ("eve", 3)] {
+            assert_eq!(push(by, n), kept());
+        }
+        assert_eq!(push("eve", 4), in_place_of_one());
+        assert_eq!(all(&mut shares), [1, 4, 2]);
+    }
+
+    #[test]
+    fn what_was_read_counts_against_nobody() {
+        let mut shares = Shares::new();
+        let push = |shares: &mut Shares<u32>, by: &str, n, bytes| {
+            shares.push(&peer(by), n, bytes, 10, BYTES_MAX)
+        };
+        assert_eq!(push(&mut shares, "bob", 1, 600), kept());
+        assert_eq!(push(&mut shares, "bob", 2, 100), kept());
+        assert_eq!(shares.pop(), Some(1));
+        assert_eq!(push(&mut shares, "eve", 3, 550), kept());
+        // Bob has 100 left, and 500 with this: she has the most.
+        assert_eq!(push(&mut shares, "bob", 4, 400), in_place_of_one());
+        assert_eq!(all(&mut shares), [2, 4]);
+    }
+
+    #[test]
     fn bytes_are_shared_as_items_are() {
         let mut shares = Shares::new();
         let mut push = |by: &str, n: u32, bytes| shares.push(&peer(by), n, bytes, 10, BYTES_MAX);

@@ -356,6 +356,72 @@ fn members_of_one_session_fall_silent_once_they_heard_each_other() {
 }
 
 #[test]
+fn who_withdrew_came_over_to_another_session_or_went_is_of_this_one_no_more() {
+    type End = fn(&mut HostClaim);
+    let ends: [(&str, End); 3] = [
+        ("withdrew", |host| {
+            host.heard_withdraw(&peer("bob"), ms(2));
+        }),
+        ("is of another", |host| {
+            host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(2));
+        }),
+        ("went and came back", |host| {
+            host.peers_changed(&peers(&[]), ms(2));
+            host.peers_changed(&peers(&["bob"]), ms(2));
+        }),
+    ];
+    for (what, end) in ends {
+        let mut host = established("ann", 1, &["bob"]);
+        host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1));
+        assert_eq!(host.kin().count(), 1, "{what}");
+        end(&mut host);
+        assert_eq!(host.kin().count(), 0, "{what}");
+        let beacon = host.tick(WAIT * BEACON_WAITS);
+        assert_eq!(receivers(&beacon), ["bob"], "{what}");
+    }
+}
+
+#[test]
+fn another_session_begins_without_what_was_heard_in_the_one_before_and_the_same_goes_on() {
+    let said_term = |actions: &[ClaimAction]| match actions {
+        [
+            ClaimAction::Send {
+                msg: LobbyMsg::Claim(claim),
+                ..
+            },
+        ] => claim.term,
+        other => panic!("{other:?}"),
+    };
+    let mut host = established("ann", 1, &["bob", "cyd"]);
+    host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1));
+    host.heard_claim(&peer("cyd"), &a_claim("cyd", 2, 0, true), ms(1));
+    for (term, held) in [(5, 5), (4, 5)] {
+        assert!(host.establish(SessionId(1), term, ms(2)).is_empty());
+        assert_eq!(said_term(&host.heard_announce(&peer("dan"))), held);
+    }
+    assert_eq!((host.kin().count(), host.rivals().len()), (1, 1));
+    let told = host.establish(SessionId(3), 1, ms(3));
+    assert!(matches!(&told[..], [ClaimAction::Broadcast(_)]));
+    assert_eq!(said_term(&host.heard_announce(&peer("dan"))), 1);
+    assert_eq!((host.kin().count(), host.rivals().len()), (0, 0));
+    // Nor does a claim that is taken back know of rivals.
+    host.heard_claim(&peer("cyd"), &a_claim("cyd", 2, 0, true), ms(4));
+    host.withdraw();
+    assert!(host.rivals().is_empty());
+}
+
+#[test]
+fn a_session_that_lives_is_not_told_that_nobody_claims_and_its_own_claim_is_no_rivals() {
+    let mut idle = HostClaim::idle(node("ann"), &peers(&["bob"]), WAIT);
+    let lives = a_claim("bob", 5, 0, true);
+    assert!(idle.heard_claim(&peer("bob"), &lives, ms(1)).is_empty());
+    let mut host = claiming("ann", 5, &["bob"]);
+    assert!(host.heard_claim(&peer("bob"), &lives, ms(1)).is_empty());
+    assert!(host.tick(ms(100)).is_empty(), "it has answered");
+    assert_eq!(host.tick(WAIT), [ClaimAction::Won]);
+}
+
+#[test]
 fn a_claim_in_anothers_name_is_not_heard() {
     let mut host = claiming("ann", 5, &["eve"]);
     assert!(

@@ -46,6 +46,9 @@ fn a_rival_session_is_reported_again_only_by_who_vouches_for_it_in_a_later_term(
     assert_eq!(hear(&mut ann, "cyd", 2), None, "an older leader's");
     assert_eq!(hear(&mut ann, "cyd", 3), None);
     assert_eq!(hear(&mut ann, "cyd", 4), Some(("cyd".to_owned(), 4)));
+    // A claim that another overtook takes nothing back.
+    assert_eq!(hear(&mut ann, "cyd", 2), None);
+    assert_eq!(rivals(&ann), [(2, 4, "cyd".to_owned())]);
 }
 
 #[test]
