@@ -246,6 +246,51 @@ async fn whoever_hosts_second_is_told_who_hosts_whatever_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_meets_a_bystander_before_it_meets_who_hosts_founds_nothing() {
+    let wait = hosting(1).claim_wait;
+    // Before the wait is over, and when somebody else has drawn it out.
+    for meets_after in [wait / 2, wait * 3 / 2] {
+        let net = MemoryFabric::new();
+        let [ann, bob, cyd, zoe] = ["ann", "bob", "cyd", "zoe"].map(|n| net.join(peer(n)).unwrap());
+        let cut = |from: &str, others: &[&str]| {
+            for other in others {
+                net.cut(&peer(from), &peer(other));
+            }
+        };
+        cut("zoe", &["ann", "bob", "cyd"]);
+        cut("cyd", &["ann", "bob"]);
+        let incumbent = game_host(port(&zoe), sum(), hosting(1), config(1));
+        let incumbent = incumbent.await.unwrap();
+        // Bob is a member of nothing, and says so at once. Cyd says nothing.
+        let bystander = tokio::spawn(game_join(port(&bob), sum(), joining(1), config(2)));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let meets = async {
+            tokio::time::sleep(wait - Duration::from_millis(1)).await;
+            net.heal();
+            cut("zoe", &["ann", "bob"]);
+        };
+        let meets = async {
+            if meets_after > wait {
+                meets.await;
+                tokio::time::sleep(meets_after - wait).await;
+            } else {
+                tokio::time::sleep(meets_after).await;
+            }
+            net.heal();
+        };
+        let hosts = game_host(port(&ann), sum(), hosting(1), config(3));
+        let (hosted, ()) = tokio::join!(hosts, meets);
+        match hosted.err() {
+            Some(HostError::DuplicateHost { session, .. }) => assert_eq!(session, incumbent.id()),
+            other => panic!("unexpected {other:?} after {meets_after:?}"),
+        }
+        assert!(incumbent.rivals().borrow().is_empty());
+        bystander.abort();
+        drop(cyd);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_two_hosts_that_start_together_one_hosts() {
     let net = MemoryFabric::new();
     let (ann, bob) = (

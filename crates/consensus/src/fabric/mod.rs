@@ -13,6 +13,7 @@
 
 mod memory;
 mod queue;
+mod shares;
 mod switchboard;
 #[cfg(feature = "tls")]
 pub mod tls;

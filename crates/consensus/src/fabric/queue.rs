@@ -1,5 +1,6 @@
 //! A bounded queue between a fabric and one reader: count and bytes are limited, a full one drops
-//! what its [`Overflow`] says and counts it. Nobody ever waits to push.
+//! what its [`Overflow`] says and counts it. Nobody ever waits to push. A queue of many senders may
+//! be shared evenly among them instead (`shares`).
 //!
 //! A reader that has nothing to wait for may be diverted: what is pushed then goes straight to a
 //! sink, on the thread that pushes, and no task is woken for it.
@@ -9,6 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
+
+use super::shares::Shares;
+use crate::ids::PeerId;
 
 /// What a full queue gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +25,49 @@ pub enum Overflow {
 
 type Sink<T> = Box<dyn Fn(T) + Send + Sync>;
 
+/// What waits for the reader.
+enum Items<T> {
+    /// In the order in which it was pushed.
+    Line {
+        items: VecDeque<(T, usize)>,
+        bytes: usize,
+    },
+    /// In turns of who sent it.
+    Shares {
+        shares: Shares<T>,
+        sender: fn(&T) -> &PeerId,
+    },
+}
+
+impl<T> Items<T> {
+    fn line() -> Self {
+        Self::Line {
+            items: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Line { items, .. } => items.len(),
+            Self::Shares { shares, .. } => shares.len(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        match self {
+            Self::Line { items, bytes } => {
+                let (item, weight) = items.pop_front()?;
+                *bytes -= weight;
+                Some(item)
+            }
+            Self::Shares { shares, .. } => shares.pop(),
+        }
+    }
+}
+
 struct State<T> {
-    items: VecDeque<(T, usize)>,
-    bytes: usize,
+    items: Items<T>,
     closed: bool,
 }
 
@@ -45,6 +89,32 @@ struct Shared<T> {
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for an item that is not larger than all that fits, and puts it in, if that can be.
+    fn put(&self, items: &mut Items<T>, item: T, weight: usize) -> Pushed {
+        let (items, bytes) = match items {
+            Items::Line { items, bytes } => (items, bytes),
+            Items::Shares { shares, sender } => {
+                let by = sender(&item).clone();
+                return shares.push(&by, item, weight, self.items_max, self.bytes_max);
+            }
+        };
+        let mut dropped = 0;
+        while items.len() >= self.items_max || *bytes + weight > self.bytes_max {
+            dropped += 1;
+            let oldest = match self.overflow {
+                Overflow::DropOldest => items.pop_front(),
+                Overflow::DropNewest => None,
+            };
+            match oldest {
+                Some((_, weight)) => *bytes -= weight,
+                None => return Pushed::new(false, dropped),
+            }
+        }
+        *bytes += weight;
+        items.push_back((item, weight));
+        Pushed::new(true, dropped)
     }
 }
 
@@ -75,10 +145,30 @@ pub(crate) fn queue<T>(
     bytes_max: usize,
     overflow: Overflow,
 ) -> (Pusher<T>, Receiver<T>) {
+    queue_of(Items::line(), items_max, bytes_max, overflow)
+}
+
+/// A queue like [`queue`], which those who send share evenly: a full one gives up what has waited
+/// longest of who has most in it, and its reader gets one item of each in turn.
+pub(crate) fn shared_queue<T>(
+    items_max: usize,
+    bytes_max: usize,
+    sender: fn(&T) -> &PeerId,
+) -> (Pusher<T>, Receiver<T>) {
+    let shares = Shares::new();
+    let items = Items::Shares { shares, sender };
+    queue_of(items, items_max, bytes_max, Overflow::DropOldest)
+}
+
+fn queue_of<T>(
+    items: Items<T>,
+    items_max: usize,
+    bytes_max: usize,
+    overflow: Overflow,
+) -> (Pusher<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
-            items: VecDeque::new(),
-            bytes: 0,
+            items,
             closed: false,
         }),
         diverted: AtomicBool::new(false),
@@ -110,32 +200,14 @@ impl<T> Pusher<T> {
             drop(state);
             return self.divert(item);
         }
-        let mut dropped = 0;
-        let pushed = loop {
-            let full = |state: &State<T>| {
-                state.items.len() >= self.0.items_max || state.bytes + bytes > self.0.bytes_max
-            };
-            if !state.closed && bytes <= self.0.bytes_max && !full(&state) {
-                break Pushed::new(true, dropped);
-            }
-            dropped += 1;
-            let hopeless = state.closed || bytes > self.0.bytes_max;
-            let oldest = match self.0.overflow {
-                Overflow::DropOldest if !hopeless => state.items.pop_front(),
-                _ => None,
-            };
-            match oldest {
-                Some((_, weight)) => state.bytes -= weight,
-                None => break Pushed::new(false, dropped),
-            }
+        let pushed = if state.closed || bytes > self.0.bytes_max {
+            Pushed::new(false, 1)
+        } else {
+            self.0.put(&mut state.items, item, bytes)
         };
-        if pushed.taken {
-            state.bytes += bytes;
-            state.items.push_back((item, bytes));
-        }
         drop(state);
-        if dropped > 0 {
-            self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+        if pushed.dropped > 0 {
+            self.0.dropped.fetch_add(pushed.dropped, Ordering::Relaxed);
         }
         if pushed.taken {
             self.0.ready.notify_one();
@@ -180,8 +252,7 @@ impl<T> Receiver<T> {
         loop {
             {
                 let mut state = self.0.lock();
-                if let Some((item, bytes)) = state.items.pop_front() {
-                    state.bytes -= bytes;
+                if let Some(item) = state.items.pop() {
                     return Some(item);
                 }
                 if state.closed {
@@ -194,10 +265,7 @@ impl<T> Receiver<T> {
 
     /// The next item, if one is there.
     pub fn try_recv(&mut self) -> Option<T> {
-        let mut state = self.0.lock();
-        let (item, bytes) = state.items.pop_front()?;
-        state.bytes -= bytes;
-        Some(item)
+        self.0.lock().items.pop()
     }
 
     /// Items given up so far.
@@ -211,18 +279,17 @@ impl<T> Receiver<T> {
     /// order. It must neither push into this queue nor drop the answer.
     pub(crate) fn divert(self, sink: impl Fn(T) + Send + Sync + 'static) -> Diverted<T> {
         loop {
-            let waiting = {
+            let mut waiting = {
                 let mut state = self.0.lock();
-                if state.items.is_empty() {
+                if state.items.len() == 0 {
                     let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);
                     *place = Some(Box::new(sink));
                     self.0.diverted.store(!state.closed, Ordering::Release);
                     break;
                 }
-                state.bytes = 0;
-                std::mem::take(&mut state.items)
+                std::mem::replace(&mut state.items, Items::line())
             };
-            for (item, _) in waiting {
+            while let Some(item) = waiting.pop() {
                 sink(item);
             }
         }
@@ -235,8 +302,7 @@ impl<T> Drop for Receiver<T> {
         let mut state = self.0.lock();
         state.closed = true;
         self.0.diverted.store(false, Ordering::Release);
-        state.bytes = 0;
-        let items = std::mem::take(&mut state.items);
+        let items = std::mem::replace(&mut state.items, Items::line());
         drop(state);
         let sink = {
             let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);

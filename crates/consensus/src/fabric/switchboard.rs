@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! - a game has at most one [`Incoming`];
-//! - a frame of a game nobody opened, or on a lane whose queue is full, is dropped and counted.
+//! - a frame of a game nobody opened, or on a lane whose queue is full, is dropped and counted;
+//! - the lane of the lobby, on which anybody may speak, is shared evenly by those who do: what one
+//!   peer sends there takes no other's place.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,7 +168,8 @@ impl Switchboard {
             bytes_max,
         } = self.0.limits;
         let (raft_in, raft) = queue::queue(frames_max, bytes_max, Overflow::DropNewest);
-        let (lobby_in, lobby) = queue::queue(frames_max, bytes_max, Overflow::DropOldest);
+        let (lobby_in, lobby) =
+            queue::shared_queue(frames_max, bytes_max, |inbound: &Inbound| &inbound.from);
         let (app_in, app) = queue::queue(frames_max, bytes_max, Overflow::DropOldest);
         state.opened += 1;
         let number = state.opened;
@@ -310,6 +313,36 @@ mod tests {
         let stats = board.stats();
         assert_eq!((stats.app.delivered, stats.app.dropped), (100, 96));
         assert_eq!((stats.raft.delivered, stats.raft.dropped), (1, 0));
+    }
+
+    #[test]
+    fn a_peer_that_floods_the_lobby_takes_no_other_peers_place_and_is_counted() {
+        let board = Switchboard::new(QueueLimits {
+            frames_max: 4,
+            bytes_max: 1000,
+        });
+        let game = GameId::new("chess").unwrap();
+        let mut incoming = board.open(&game).unwrap();
+        let of = |name: &str, n| Inbound {
+            from: PeerId::new(name).unwrap(),
+            ..frame(n)
+        };
+        let flood = |from: u8| {
+            for n in from..from + 100 {
+                assert!(board.deliver(&game, Lane::Lobby, of("eve", n)));
+            }
+        };
+        flood(0);
+        // Half of the lane is bob's, and one more takes the place of his own.
+        for n in [1, 2, 3] {
+            assert!(board.deliver(&game, Lane::Lobby, of("bob", n)));
+        }
+        flood(100);
+        let got: Vec<Inbound> = std::iter::from_fn(|| incoming.lobby.try_recv()).collect();
+        let wanted = [("eve", 198), ("bob", 2), ("eve", 199), ("bob", 3)];
+        assert_eq!(got, wanted.map(|(name, n)| of(name, n)));
+        let stats = board.stats();
+        assert_eq!((stats.lobby.delivered, stats.lobby.dropped), (203, 199));
     }
 
     #[test]

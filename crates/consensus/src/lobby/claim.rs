@@ -5,8 +5,14 @@
 //! - of two claims that are not established the lower nonce wins, then the lower node, so both
 //!   sides decide alike, and the loser withdraws;
 //! - a claim that was won but is not established yet answers nobody: a rival waits for it;
-//! - a rival session is reported once, and again when somebody vouches for it in a later term; it is
-//!   one for as long as a peer is connected that vouches for it and goes on doing so;
+//! - a claim stands for the whole wait before it is won, whatever anybody answers: who hosts may not
+//!   be connected yet, and whoever has nothing to say of it may be. A peer that connects meanwhile has
+//!   a wait of its own to answer in, and all of it ends one more wait after the first;
+//! - two hosts that do not hear of each other in that time both found a session: nobody else speaks
+//!   for either, since a session's word counts from its own members alone;
+//! - a rival session is reported once, and again when somebody vouches for it in a later term; one
+//!   peer's word is news so often and no more, whatever it says in turn (`reports`). A rival it is
+//!   for as long as a peer is connected that vouches for it and goes on doing so;
 //! - a claim for a session that lives says the present term, and who leads in it: a later leader's
 //!   outranks an older one.
 //!
@@ -17,11 +23,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::reports::Reports;
 use super::wire::{Claim, LobbyMsg};
 use crate::ids::{NodeId, PeerId, SessionId};
 
+mod reports;
+
 /// A claim is repeated this often within its wait, to those that did not answer.
 const REPEATS: u32 = 4;
+/// A claim is won after so many waits at the latest, whoever connects meanwhile.
+const WAITS_MAX: u32 = 2;
 /// An established session makes itself known every so many waits to peers that it has not heard
 /// the same session from.
 const BEACON_WAITS: u32 = 4;
@@ -74,14 +85,13 @@ struct RivalClaim {
 enum Phase {
     /// Without a claim: answers that it has none.
     Idle,
-    /// Waits for objections until `deadline`.
+    /// Waits for objections until `deadline`, and for whom it awaits then until `latest` at most.
     Claiming {
         deadline: Duration,
+        latest: Duration,
         repeat_at: Duration,
-        /// Connected peers that have not answered.
-        awaited: BTreeSet<PeerId>,
-        /// Whether anybody did.
-        answered: bool,
+        /// Connected peers that have not answered, and until when each is waited for.
+        awaited: BTreeMap<PeerId, Duration>,
     },
     /// Nobody objected; the session is being founded.
     Won,
@@ -115,6 +125,8 @@ pub(crate) struct HostClaim {
     /// The rival session that each peer vouches for, as it said last: one peer cannot say so much that
     /// another is not heard.
     rivals: BTreeMap<PeerId, RivalClaim>,
+    /// What was reported of whose word.
+    reports: Reports,
     /// A bug for the simulator to find: see [`crate::state::Planted::lowest_id_hosts`].
     pub(crate) lowest_id_hosts: bool,
 }
@@ -133,6 +145,7 @@ impl HostClaim {
             connected,
             kin: BTreeMap::new(),
             rivals: BTreeMap::new(),
+            reports: Reports::default(),
             lowest_id_hosts: false,
         }
     }
@@ -152,8 +165,9 @@ impl HostClaim {
         (this, actions)
     }
 
-    /// Claims to host `session`. Waits for an objection until every peer answered, or `wait`
-    /// passes; with nobody connected, all of it, for a rival may be connecting too.
+    /// Claims to host `session`. Waits for an objection for all of `wait`, whoever answers: a rival
+    /// may be connecting. A peer that connects within it is waited for as long again, until it
+    /// answers, and no more than two waits pass.
     pub(crate) fn claim(
         &mut self,
         session: SessionId,
@@ -162,11 +176,13 @@ impl HostClaim {
     ) -> Vec<ClaimAction> {
         self.session = session;
         self.nonce = nonce;
+        let deadline = now.saturating_add(self.wait);
+        let connected = self.connected.iter().cloned();
         self.phase = Phase::Claiming {
-            deadline: now.saturating_add(self.wait),
+            deadline,
+            latest: now.saturating_add(self.wait.saturating_mul(WAITS_MAX)),
             repeat_at: now.saturating_add(self.wait / REPEATS),
-            awaited: self.connected.clone(),
-            answered: false,
+            awaited: connected.map(|peer| (peer, deadline)).collect(),
         };
         vec![ClaimAction::Broadcast(self.mine())]
     }
@@ -293,10 +309,15 @@ impl HostClaim {
             }
             Phase::Established { .. } => {
                 self.kin.remove(from);
+                let silent = self.rival_lives();
+                let is_told = |known: &RivalClaim| {
+                    known.session == theirs.session && known.term >= theirs.term
+                };
+                let was_told = self.rivals.values().any(is_told);
+                let (session, term) = (theirs.session, theirs.term);
                 let news = self
-                    .rivals
-                    .values()
-                    .all(|known| known.session != theirs.session || known.term < theirs.term);
+                    .reports
+                    .hear(from, session, term, was_told, now, silent);
                 // Frames may overtake each other: of one session a peer's latest term counts.
                 let held = self.rivals.get(from);
                 let held = held.filter(|held| held.session == theirs.session);
@@ -353,9 +374,13 @@ impl HostClaim {
         self.connected = peers;
         self.kin.retain(|peer, _| self.connected.contains(peer));
         self.rivals.retain(|peer, _| self.connected.contains(peer));
-        if let Phase::Claiming { awaited, .. } = &mut self.phase {
-            awaited.retain(|peer| self.connected.contains(peer));
-            awaited.extend(came.iter().cloned());
+        if let Phase::Claiming {
+            awaited, latest, ..
+        } = &mut self.phase
+        {
+            awaited.retain(|peer, _| self.connected.contains(peer));
+            let until = now.saturating_add(self.wait).min(*latest);
+            awaited.extend(came.iter().map(|peer| (peer.clone(), until)));
         }
         let speaks = matches!(
             self.phase,
@@ -375,16 +400,19 @@ impl HostClaim {
     pub(crate) fn tick(&mut self, now: Duration) -> Vec<ClaimAction> {
         let repeat_every = self.wait / REPEATS;
         let beacon_every = self.beacon_every();
-        let silent = beacon_every.saturating_mul(RIVAL_BEACONS);
+        let silent = self.rival_lives();
         self.rivals
             .retain(|_, rival| now.saturating_sub(rival.heard_at) < silent);
+        let won = self.win_if_clear(now);
+        if !won.is_empty() {
+            return won;
+        }
         let again: Vec<PeerId> = match &mut self.phase {
-            Phase::Claiming { deadline, .. } if now >= *deadline => return self.win_if_clear(now),
             Phase::Claiming {
                 repeat_at, awaited, ..
             } if now >= *repeat_at => {
                 *repeat_at = now.saturating_add(repeat_every);
-                awaited.iter().cloned().collect()
+                awaited.keys().cloned().collect()
             }
             Phase::Established { beacon_at, .. } if now >= *beacon_at => {
                 *beacon_at = now.saturating_add(beacon_every);
@@ -400,11 +428,7 @@ impl HostClaim {
     /// When [`Self::tick`] next has something to do.
     pub(crate) fn wakes_at(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Claiming {
-                deadline,
-                repeat_at,
-                ..
-            } => Some(*deadline.min(repeat_at)),
+            Phase::Claiming { repeat_at, .. } => self.wins_at().map(|at| at.min(*repeat_at)),
             Phase::Established { beacon_at, .. } => Some(*beacon_at),
             Phase::Idle | Phase::Won => None,
         }
@@ -434,6 +458,11 @@ impl HostClaim {
 
     fn beacon_every(&self) -> Duration {
         self.wait.saturating_mul(BEACON_WAITS)
+    }
+
+    /// How long a rival that is not heard is taken for one.
+    fn rival_lives(&self) -> Duration {
+        self.beacon_every().saturating_mul(RIVAL_BEACONS)
     }
 
     fn mine(&self) -> LobbyMsg {
@@ -468,32 +497,32 @@ impl HostClaim {
         actions
     }
 
+    /// A peer does not object, or not any more: nothing is repeated to it.
     fn answered(&mut self, from: &PeerId, now: Duration) -> Vec<ClaimAction> {
-        if let Phase::Claiming {
-            awaited, answered, ..
-        } = &mut self.phase
-        {
-            *answered |= awaited.remove(from);
+        if let Phase::Claiming { awaited, .. } = &mut self.phase {
+            awaited.remove(from);
         }
         self.win_if_clear(now)
     }
 
-    /// Wins when somebody answered and nobody is awaited, or the wait is over.
-    fn win_if_clear(&mut self, now: Duration) -> Vec<ClaimAction> {
+    /// When the claim is won, unless something is heard before.
+    fn wins_at(&self) -> Option<Duration> {
         let Phase::Claiming {
-            deadline,
-            awaited,
-            answered,
-            ..
+            deadline, awaited, ..
         } = &self.phase
         else {
-            return Vec::new();
+            return None;
         };
-        if (*answered && awaited.is_empty()) || now >= *deadline {
-            self.phase = Phase::Won;
-            return vec![ClaimAction::Won];
+        let awaited = awaited.values().copied();
+        Some(awaited.fold(*deadline, Duration::max))
+    }
+
+    fn win_if_clear(&mut self, now: Duration) -> Vec<ClaimAction> {
+        if self.wins_at().is_none_or(|at| now < at) {
+            return Vec::new();
         }
-        Vec::new()
+        self.phase = Phase::Won;
+        vec![ClaimAction::Won]
     }
 }
 

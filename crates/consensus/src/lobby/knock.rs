@@ -336,4 +336,130 @@ mod tests {
         joe.peers_changed(BTreeSet::new());
         assert_eq!(verdict(&mut joe, 10_000), None);
     }
+
+    /// What is heard beside ann, who leads, says so, and answered.
+    type Beside = fn(&mut Knock);
+
+    /// What is decided at 100 ms, and how many answers were dropped.
+    fn decided(connected: &[&str], beside: Beside) -> (Option<Verdict>, u64) {
+        let mut joe = knock(&[], connected);
+        joe.wanted = Some(SessionId(1));
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(0));
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        beside(&mut joe);
+        (verdict(&mut joe, 100), joe.dropped())
+    }
+
+    #[test]
+    fn only_a_claim_for_a_session_that_is_meant_in_its_holders_name_by_who_is_connected_is_a_word()
+    {
+        let cases: [(&str, Beside); 4] = [
+            ("not established", |joe| {
+                let claims = Claim {
+                    established: false,
+                    ..claim("bob", 1, 1, "bob")
+                };
+                joe.heard_claim(&peer("bob"), claims, ms(0));
+            }),
+            ("another session", |joe| {
+                joe.heard_claim(&peer("bob"), claim("bob", 2, 1, "bob"), ms(0));
+            }),
+            ("another's name", |joe| {
+                joe.heard_claim(&peer("bob"), claim("cyd", 1, 1, "cyd"), ms(0));
+            }),
+            ("nothing", |_| {}),
+        ];
+        for (what, beside) in cases {
+            let open = decided(&["ann", "bob"], beside);
+            assert_eq!(open, (None, 0), "bob is still to speak: {what}");
+        }
+        // Who is not connected is neither waited for nor heard: one word against another decides nothing.
+        let absent: Beside = |joe| joe.heard_claim(&peer("bob"), claim("bob", 1, 1, "bob"), ms(0));
+        assert_eq!(decided(&["ann"], absent), (Some(Verdict::Welcome), 0));
+        assert_eq!(decided(&["ann", "bob"], absent), (None, 1));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_meant_or_decides_nothing_takes_no_answers_place() {
+        let cases: [(&str, Beside); 3] = [
+            ("another session's", |joe| {
+                joe.heard_answer(&peer("ann"), answer(2, Verdict::RosterFull));
+            }),
+            ("another meant", |joe| {
+                joe.heard_answer(&peer("ann"), answer(1, Verdict::WrongSession));
+            }),
+            ("not open yet", |joe| {
+                joe.heard_answer(&peer("ann"), answer(1, Verdict::NotOpen));
+            }),
+        ];
+        for (what, beside) in cases {
+            assert_eq!(
+                decided(&["ann"], beside),
+                (Some(Verdict::Welcome), 0),
+                "{what}"
+            );
+        }
+        let absent: Beside = |joe| joe.heard_answer(&peer("bob"), answer(1, Verdict::RosterFull));
+        assert_eq!(decided(&["ann"], absent), (Some(Verdict::Welcome), 0));
+    }
+
+    #[test]
+    fn who_went_and_came_back_has_said_nothing_yet() {
+        let back = |joe: &mut Knock, who: &str| {
+            let all = joe.connected.clone();
+            let mut others = all.clone();
+            others.remove(&peer(who));
+            joe.peers_changed(others);
+            joe.peers_changed(all);
+        };
+        // Her claim is gone: nobody vouches for what she answers.
+        let mut joe = knock(&[], &["ann"]);
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(0));
+        back(&mut joe, "ann");
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        assert_eq!(verdict(&mut joe, 10_000), None);
+        // So is her answer.
+        back(&mut joe, "ann");
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        back(&mut joe, "ann");
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(0));
+        assert_eq!(verdict(&mut joe, 10_000), None);
+        // Who said that it answers for nothing is waited for again.
+        let mut joe = knock(&[], &["ann", "zoe"]);
+        joe.heard_no_claim(&peer("zoe"));
+        back(&mut joe, "zoe");
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(0));
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        assert_eq!(verdict(&mut joe, 499), None);
+        assert_eq!(verdict(&mut joe, 500), Some(Verdict::Welcome));
+    }
+
+    #[test]
+    fn a_claim_that_names_no_leader_hides_none_and_the_same_term_may_name_one_later() {
+        let nameless = |holder: &str, term| Claim {
+            leader: None,
+            ..claim(holder, 1, term, "ann")
+        };
+        let mut joe = knock(&["ann", "bob"], &["ann", "bob"]);
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(0));
+        joe.heard_claim(&peer("bob"), nameless("bob", 2), ms(0));
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        assert_eq!(verdict(&mut joe, 0), Some(Verdict::Welcome));
+        let mut joe = knock(&[], &["ann"]);
+        joe.heard_claim(&peer("ann"), nameless("ann", 1), ms(0));
+        joe.heard_claim(&peer("ann"), claim("ann", 1, 1, "ann"), ms(1));
+        joe.heard_answer(&peer("ann"), answer(1, Verdict::Welcome));
+        assert_eq!(verdict(&mut joe, 1), Some(Verdict::Welcome));
+    }
+
+    #[test]
+    fn of_two_that_lead_by_named_hosts_the_first_is_believed_and_the_other_counted() {
+        let mut joe = knock(&["ann", "bob"], &["ann", "bob"]);
+        for (n, name) in [(1, "ann"), (2, "bob")] {
+            joe.heard_claim(&peer(name), claim(name, n, 1, name), ms(0));
+            joe.heard_answer(&peer(name), answer(n, Verdict::Welcome));
+        }
+        assert_eq!(joe.decide(ms(0)), Some(answer(1, Verdict::Welcome)));
+        assert_eq!(joe.dropped(), 1);
+    }
 }

@@ -47,7 +47,10 @@ pub struct HostOptions {
     /// Whether a voter that does not play may join: what keeps a game of two alive when one of
     /// them goes.
     pub witness: bool,
-    /// How long to look for another host before starting.
+    /// How long to look for another host before starting: all of it passes, whoever answers, and a
+    /// peer that connects meanwhile has as long again to answer, so that twice this time is the most.
+    /// Two hosts that do not hear of each other within it both found a session, which cannot be merged
+    /// ([`GameSession::rivals`]): give it the time that machines take to connect.
     pub claim_wait: Duration,
     /// How long to wait for the players; for ever when `None`. A host that gives up, or whose call is
     /// dropped, leaves its game to those who came in, which takes ten upper election timeouts at

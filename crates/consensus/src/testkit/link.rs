@@ -25,8 +25,6 @@ const UNNOTICED: u64 = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     Yes,
-    /// Yes, and they are connected without delay.
-    AtOnce,
     /// No; and whether there is a process at each end.
     No([bool; 2]),
 }
@@ -42,12 +40,6 @@ pub(super) struct Link {
 }
 
 impl Link {
-    const CONNECTED: Self = Self {
-        sees: [true, true],
-        gives_up: [None, None],
-        back: None,
-    };
-
     pub(super) fn sees(&self, end: usize) -> bool {
         self.sees[end]
     }
@@ -76,7 +68,6 @@ impl Link {
                     }
                 }
             }
-            Whole::AtOnce => *self = Self::CONNECTED,
             Whole::Yes if self.sees == [true, true] => self.gives_up = [None, None],
             Whole::Yes => match self.back {
                 None => {
@@ -128,13 +119,6 @@ mod tests {
         }
         assert_eq!(link.pass(Whole::Yes, 100, &mut dice), [false, false]);
         assert_eq!(link.gives_up, [None, None]);
-    }
-
-    #[test]
-    fn what_is_spared_is_connected_in_the_same_millisecond() {
-        let (mut link, mut dice) = (Link::default(), Dice::new(7, 3));
-        assert_eq!(link.pass(Whole::AtOnce, 1, &mut dice), [true, true]);
-        assert_eq!(link.pass(Whole::AtOnce, 2, &mut dice), [false, false]);
     }
 
     #[test]

@@ -52,6 +52,22 @@ impl Run {
         self.second_host != Some(node) || now <= 600 || self.machines.iter().any(answering)
     }
 
+    /// Keeps the link of a second host to one that answers for the session, or claims it, whole: to
+    /// one alone, and for as long as it is there. Who meets nobody that answers while it claims, and
+    /// is met by nobody, founds a second session: that is promised to nobody. All its other links
+    /// are as everybody's, and this one takes its time to connect.
+    pub(super) fn meets(&mut self) {
+        let second = self.second_host;
+        let answers = |place: &usize| {
+            let machine = &self.machines[*place];
+            let claims = machine.entering.is_some() && machine.wish == Wish::Host;
+            Some(*place) != second && (machine.running.is_some() || claims)
+        };
+        let other = || (0..self.machines.len()).find(answers);
+        self.meets = second.and_then(|_| self.meets.filter(answers).or_else(other));
+        self.net.spare(second.zip(self.meets));
+    }
+
     /// A process begins on a machine.
     pub(super) fn begin(&mut self, node: usize) {
         let Some(id) = self.life(node) else { return };
@@ -133,7 +149,6 @@ impl Run {
         };
         if self.second_host == Some(node) {
             self.second_host = None;
-            self.net.spare(node, false);
         }
         let came = match task.await {
             Ok(came) => came,

@@ -45,8 +45,8 @@ struct State {
     loss: u64,
     extra_ms: u64,
     calm: bool,
-    /// Places whose links are neither cut nor lossy.
-    spared: BTreeSet<usize>,
+    /// Two places whose link is neither cut nor lossy, the lower first.
+    spared: Option<(usize, usize)>,
     counts: NetCounts,
     /// The latest frame delivered, by sender and receiver.
     delivered: BTreeMap<(usize, usize), u64>,
@@ -105,7 +105,7 @@ impl SimNet {
             loss: 0,
             extra_ms: 0,
             calm: false,
-            spared: BTreeSet::new(),
+            spared: None,
             counts: NetCounts::default(),
             delivered: BTreeMap::new(),
         })))
@@ -157,18 +157,10 @@ impl SimNet {
         cut.iter().any(|(from, to)| *from == place || *to == place)
     }
 
-    /// Keeps a place's links whole, whatever is cut, and connects it at once.
-    ///
-    /// A host asks those it is connected to, and goes on as soon as all of them have answered: one
-    /// that meets who hosts nothing before it meets a member founds a second session, and both report
-    /// it (mixed seed 91). That nobody does is promised to who is connected.
-    pub(super) fn spare(&self, place: usize, spared: bool) {
-        let mut state = self.lock();
-        if spared {
-            state.spared.insert(place);
-        } else {
-            state.spared.remove(&place);
-        }
+    /// Keeps the link of two places whole from now on, whatever is cut or lost, and no other. They
+    /// connect like everybody, in a time of their own.
+    pub(super) fn spare(&self, places: Option<(usize, usize)>) {
+        self.lock().spared = places.map(|(one, other)| (one.min(other), one.max(other)));
     }
 
     pub(super) fn counts(&self) -> NetCounts {
@@ -256,11 +248,14 @@ impl State {
         self.links.get(&ends).is_some_and(|link| link.sees(end))
     }
 
+    fn is_spared(&self, one: usize, other: usize) -> bool {
+        self.spared == Some((one.min(other), one.max(other)))
+    }
+
     fn is_whole(&self, low: usize, high: usize) -> Whole {
-        let spared = self.spared.contains(&low) || self.spared.contains(&high);
         let cut = self.cut.contains(&(low, high)) || self.cut.contains(&(high, low));
+        let cut = cut && !self.is_spared(low, high);
         match (&self.boards[low], &self.boards[high]) {
-            (Some(_), Some(_)) if spared => Whole::AtOnce,
             (Some(_), Some(_)) if !cut => Whole::Yes,
             (at_low, at_high) => Whole::No([at_low.is_some(), at_high.is_some()]),
         }
@@ -366,7 +361,7 @@ impl Fabric for SimPeer {
             return Err(SendError::NotConnected(to.clone()));
         }
         let loss = state.loss;
-        let spared = state.spared.contains(&self.at) || state.spared.contains(&place);
+        let spared = state.is_spared(self.at, place);
         let fate = if state.cut.contains(&(self.at, place)) && !spared {
             Fate::Cut
         } else if state.dice.permille(loss) && !spared {

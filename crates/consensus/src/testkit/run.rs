@@ -136,6 +136,8 @@ pub(super) struct Run {
     pub(super) undo: Vec<(u64, Undo)>,
     /// The peer that is about to find out that it is not the only host.
     pub(super) second_host: Option<usize>,
+    /// Whom it meets, at the least.
+    pub(super) meets: Option<usize>,
     pub(super) dice: Dice,
     pub(super) game: GameId,
     /// Who makes noise on a channel nobody reads, and from when on.
@@ -172,9 +174,6 @@ impl Run {
         let mut dice = Dice::new(seed, 2);
         let world = World::new(nodes);
         let net = SimNet::new(Dice::new(seed, 3), names.clone(), Some(world.clone()));
-        if let Some(place) = second_host {
-            net.spare(place, true);
-        }
         let machines = parts
             .iter()
             .enumerate()
@@ -208,6 +207,7 @@ impl Run {
             names,
             undo: Vec::new(),
             second_host,
+            meets: None,
             dice,
             game: GameId::new("sim").ok()?,
             flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
@@ -274,6 +274,7 @@ impl Run {
         }
         self.estrange(now);
         self.duels();
+        self.meets();
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;

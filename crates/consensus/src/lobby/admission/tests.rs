@@ -161,6 +161,7 @@ fn a3_a_seated_peer_that_never_announced_itself_is_not_admitted() {
         left: false,
     };
     assert_eq!(t.step(), [vacate]);
+    assert_eq!(t.step(), [], "said once in that time");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::Incarnation;
 
+mod rivals;
+
 const WAIT: Duration = Duration::from_millis(400);
 
 fn peer(name: &str) -> PeerId {
@@ -67,18 +69,112 @@ fn established(name: &str, session: u128, connected: &[&str]) -> HostClaim {
     .0
 }
 
+/// To whom messages go, in their order.
+fn receivers(actions: &[ClaimAction]) -> Vec<String> {
+    let to = actions.iter().filter_map(|action| match action {
+        ClaimAction::Send { to, .. } => Some(to.to_string()),
+        _ => None,
+    });
+    to.collect()
+}
+
 #[test]
-fn a_host_wins_as_soon_as_everybody_connected_answered() {
+fn a_claim_stands_for_all_of_its_wait_whoever_answers_and_is_not_repeated_to_those() {
     let mut host = claiming("ann", 5, &["bob", "cyd"]);
     assert!(host.heard_no_claim(&peer("bob"), 5, ms(10)).is_empty());
     assert!(
         host.heard_no_claim(&peer("cyd"), 4, ms(10)).is_empty(),
         "an answer to another claim"
     );
+    assert_eq!(receivers(&host.tick(ms(100))), ["cyd"]);
+    assert!(host.heard_no_claim(&peer("cyd"), 5, ms(120)).is_empty());
+    assert!(host.tick(ms(200)).is_empty(), "nobody is asked again");
+    assert!(host.tick(ms(399)).is_empty());
+    assert!(host.wakes_at() <= Some(WAIT));
+    assert_eq!(host.tick(WAIT), [ClaimAction::Won]);
+}
+
+#[test]
+fn an_incumbent_that_connects_after_everybody_else_answered_is_heard() {
+    let lost = |host: &mut HostClaim, at: u64| {
+        assert_eq!(
+            receivers(&host.peers_changed(&peers(&["bob", "zoe"]), ms(at))),
+            ["zoe"]
+        );
+        let heard = host.heard_claim(&peer("zoe"), &a_claim("zoe", 9, 0, true), ms(at + 5));
+        assert_eq!(
+            heard.last(),
+            Some(&ClaimAction::DuplicateHost {
+                incumbent: node("zoe"),
+                session: SessionId(9)
+            })
+        );
+    };
+    // Bob is member of nothing, and says so at once.
+    for at in [20, 300, 399] {
+        let mut host = claiming("ann", 5, &["bob"]);
+        assert!(host.heard_no_claim(&peer("bob"), 5, ms(10)).is_empty());
+        lost(&mut host, at);
+    }
+    // So is one that connected in time and took its time to answer.
+    let mut host = claiming("ann", 5, &["bob"]);
+    assert!(host.heard_no_claim(&peer("bob"), 5, ms(10)).is_empty());
+    host.peers_changed(&peers(&["bob", "zoe"]), ms(399));
+    assert_eq!(receivers(&host.tick(ms(400))), ["zoe"], "asked again");
+    let heard = host.heard_claim(&peer("zoe"), &a_claim("zoe", 9, 0, true), ms(798));
+    assert_eq!(heard.len(), 2);
+}
+
+#[test]
+fn who_connects_late_has_a_wait_of_its_own_until_it_answers() {
+    let late = |at| {
+        let mut host = claiming("ann", 5, &[]);
+        host.peers_changed(&peers(&["bob"]), ms(at));
+        host
+    };
+    let mut host = late(250);
+    assert!(!host.tick(WAIT).contains(&ClaimAction::Won));
+    assert!(!host.tick(ms(649)).contains(&ClaimAction::Won));
+    assert!(host.wakes_at() <= Some(ms(650)));
+    assert_eq!(host.tick(ms(650)), [ClaimAction::Won]);
+    // Its answer ends what it was given, and not the wait of all.
+    let mut host = late(250);
+    assert!(host.heard_no_claim(&peer("bob"), 5, ms(300)).is_empty());
+    assert!(host.tick(ms(399)).is_empty());
+    assert_eq!(host.tick(WAIT), [ClaimAction::Won]);
+    let mut host = late(250);
+    assert!(!host.tick(ms(500)).contains(&ClaimAction::Won));
     assert_eq!(
-        host.heard_no_claim(&peer("cyd"), 5, ms(20)),
+        host.heard_no_claim(&peer("bob"), 5, ms(501)),
         [ClaimAction::Won]
     );
+    // So does its going.
+    let mut host = late(250);
+    assert_eq!(host.peers_changed(&peers(&[]), ms(500)), [ClaimAction::Won]);
+}
+
+#[test]
+fn peers_that_come_and_go_hold_a_claim_for_two_waits_and_not_longer() {
+    let mut host = claiming("ann", 5, &["bob"]);
+    for at in 1..800 {
+        let now: &[&str] = if at % 2 == 0 { &["eve"] } else { &["fay"] };
+        let mut actions = host.peers_changed(&peers(now), ms(at));
+        actions.extend(host.tick(ms(at)));
+        assert!(!actions.contains(&ClaimAction::Won), "at {at}");
+        assert!(host.wakes_at() <= Some(WAIT * WAITS_MAX));
+    }
+    assert_eq!(host.tick(WAIT * WAITS_MAX), [ClaimAction::Won]);
+    // At the limit an incumbent that came last is still heard; one past it is not.
+    for (at, wins) in [(799, false), (800, true)] {
+        let mut host = claiming("ann", 5, &[]);
+        host.peers_changed(&peers(&["bob"]), ms(399));
+        let came = host.peers_changed(&peers(&["bob", "zoe"]), ms(at));
+        let won = came.contains(&ClaimAction::Won) || host.tick(ms(at)).contains(&ClaimAction::Won);
+        assert_eq!(won, wins, "at {at}");
+        let heard = host.heard_claim(&peer("zoe"), &a_claim("zoe", 9, 0, true), ms(at));
+        // A claim that was won gives way too, for as long as nothing is founded on it.
+        assert_eq!(heard.len(), 2);
+    }
 }
 
 #[test]
@@ -192,9 +288,11 @@ fn a_claim_won_and_then_failed_lets_the_rival_win() {
         [ClaimAction::Broadcast(LobbyMsg::Withdraw { nonce: 9 })]
     );
     assert!(host.withdraw().is_empty(), "once");
-    let mut rival = claiming("ann", 1, &["zoe"]);
+    let mut rival = claiming("ann", 1, &[]);
+    rival.peers_changed(&peers(&["zoe"]), ms(300));
+    assert!(!rival.tick(WAIT).contains(&ClaimAction::Won));
     assert_eq!(
-        rival.heard_withdraw(&peer("zoe"), ms(1)),
+        rival.heard_withdraw(&peer("zoe"), ms(401)),
         [ClaimAction::Won]
     );
     assert_eq!(
@@ -204,29 +302,6 @@ fn a_claim_won_and_then_failed_lets_the_rival_win() {
             msg: LobbyMsg::NoClaim { nonce: 2 }
         }],
         "H4: what was withdrawn objects to nothing"
-    );
-}
-
-#[test]
-fn a_split_is_reported_once_on_each_side_and_does_not_echo() {
-    let mut one = established("ann", 1, &["bob"]);
-    let mut two = established("bob", 2, &["ann"]);
-    let first = two.heard_claim(&peer("ann"), &a_claim("ann", 1, 0, true), ms(1));
-    assert!(matches!(
-        &first[..],
-        [ClaimAction::Send { .. }, ClaimAction::SplitDetected { theirs, session, .. }]
-            if *theirs == node("ann") && *session == SessionId(1)
-    ));
-    let second = one.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(2));
-    assert_eq!(second.len(), 2);
-    assert!(
-        two.heard_claim(&peer("ann"), &a_claim("ann", 1, 0, true), ms(3))
-            .is_empty()
-    );
-    // A-2, H6: another member of the same rival session is no second split.
-    assert!(
-        two.heard_claim(&peer("cyd"), &a_claim("cyd", 1, 0, true), ms(4))
-            .is_empty()
     );
 }
 
@@ -262,104 +337,6 @@ fn a_claim_says_the_present_term_and_leader_and_the_incumbent_still_wins() {
 }
 
 #[test]
-fn a_rival_session_is_reported_again_only_by_who_vouches_for_it_in_a_later_term() {
-    let mut ann = established("ann", 1, &["bob", "cyd"]);
-    let theirs = |holder: &str, term| Claim {
-        term,
-        ..a_claim(holder, 2, 0, true)
-    };
-    let reported = |actions: Vec<ClaimAction>| {
-        let split = actions.into_iter().find_map(|action| match action {
-            ClaimAction::SplitDetected { theirs, term, .. } => Some((theirs, term)),
-            _ => None,
-        });
-        split.map(|(holder, term)| (holder.peer.to_string(), term))
-    };
-    let hear = |ann: &mut HostClaim, holder: &str, term| {
-        reported(ann.heard_claim(&peer(holder), &theirs(holder, term), ms(1)))
-    };
-    assert_eq!(hear(&mut ann, "bob", 3), Some(("bob".to_owned(), 3)));
-    assert_eq!(hear(&mut ann, "cyd", 2), None, "an older leader's");
-    assert_eq!(hear(&mut ann, "cyd", 3), None);
-    assert_eq!(hear(&mut ann, "cyd", 4), Some(("cyd".to_owned(), 4)));
-}
-
-/// The rival sessions, with who vouches for each.
-fn rivals(host: &HostClaim) -> Vec<(u128, u64, String)> {
-    let rivals = host.rivals().into_iter();
-    rivals
-        .map(|(session, (term, holder))| (session.0, term, holder.peer.to_string()))
-        .collect()
-}
-
-#[test]
-fn a_peer_that_makes_up_sessions_without_end_holds_one_and_hides_nobody_elses() {
-    let mut host = established("ann", 1, &["bob", "eve"]);
-    for n in 2..1000u128 {
-        host.heard_claim(&peer("eve"), &a_claim("eve", n, 0, true), ms(1));
-        assert_eq!(rivals(&host), [(n, 1, "eve".to_owned())]);
-    }
-    let split = host.heard_claim(&peer("bob"), &a_claim("bob", 5000, 0, true), ms(2));
-    assert!(
-        matches!(split.last(), Some(ClaimAction::SplitDetected { theirs, .. })
-        if *theirs == node("bob"))
-    );
-    let bobs = (5000, 1, "bob".to_owned());
-    assert_eq!(rivals(&host), [(999, 1, "eve".to_owned()), bobs.clone()]);
-    // To vouch for bob's in a term that is none does not keep it there once she is gone.
-    let lie = Claim {
-        term: u64::MAX,
-        ..a_claim("eve", 5000, 0, true)
-    };
-    host.heard_claim(&peer("eve"), &lie, ms(3));
-    assert_eq!(rivals(&host), [(5000, u64::MAX, "eve".to_owned())]);
-    host.peers_changed(&peers(&["bob"]), ms(4));
-    assert_eq!(rivals(&host), [bobs]);
-}
-
-#[test]
-fn a_rival_is_over_when_its_peers_withdrew_left_say_another_thing_or_fell_silent() {
-    let silent = WAIT * BEACON_WAITS * RIVAL_BEACONS;
-    type End = fn(&mut HostClaim, Duration);
-    let ends: [(&str, End); 5] = [
-        ("withdrew", |host, now| {
-            host.heard_withdraw(&peer("bob"), now);
-        }),
-        ("is not connected", |host, now| {
-            host.peers_changed(&peers(&["cyd"]), now);
-        }),
-        ("hosts nothing yet", |host, now| {
-            host.heard_claim(&peer("bob"), &a_claim("bob", 7, 0, false), now);
-        }),
-        ("came over", |host, now| {
-            host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), now);
-        }),
-        ("is silent", |host, now| {
-            host.tick(now + WAIT * BEACON_WAITS * RIVAL_BEACONS);
-        }),
-    ];
-    for (what, end) in ends {
-        let mut host = established("ann", 1, &["bob", "cyd"]);
-        host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(1));
-        // A beacon within the time keeps it.
-        host.tick(ms(1) + silent - ms(1));
-        assert_eq!(rivals(&host).len(), 1, "{what}: too early");
-        host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), silent);
-        host.tick(silent + silent - ms(1));
-        assert_eq!(rivals(&host).len(), 1, "{what}: it was heard again");
-        end(&mut host, silent);
-        assert!(rivals(&host).is_empty(), "{what}");
-    }
-    // It lives for as long as any of its peers vouches for it.
-    let mut host = established("ann", 1, &["bob", "cyd"]);
-    for name in ["bob", "cyd"] {
-        host.heard_claim(&peer(name), &a_claim(name, 2, 0, true), ms(1));
-    }
-    host.heard_withdraw(&peer("bob"), ms(2));
-    assert_eq!(rivals(&host), [(2, 1, "cyd".to_owned())]);
-}
-
-#[test]
 fn members_of_one_session_fall_silent_once_they_heard_each_other() {
     let mut one = established("ann", 1, &["bob"]);
     assert!(!one.tick(WAIT * BEACON_WAITS).is_empty());
@@ -376,6 +353,72 @@ fn members_of_one_session_fall_silent_once_they_heard_each_other() {
     assert!(one.tick(WAIT * 3 * BEACON_WAITS).is_empty());
     one.peers_changed(&peers(&[]), ms(9000));
     assert_eq!(one.peers_changed(&peers(&["bob"]), ms(9001)).len(), 1);
+}
+
+#[test]
+fn who_withdrew_came_over_to_another_session_or_went_is_of_this_one_no_more() {
+    type End = fn(&mut HostClaim);
+    let ends: [(&str, End); 3] = [
+        ("withdrew", |host| {
+            host.heard_withdraw(&peer("bob"), ms(2));
+        }),
+        ("is of another", |host| {
+            host.heard_claim(&peer("bob"), &a_claim("bob", 2, 0, true), ms(2));
+        }),
+        ("went and came back", |host| {
+            host.peers_changed(&peers(&[]), ms(2));
+            host.peers_changed(&peers(&["bob"]), ms(2));
+        }),
+    ];
+    for (what, end) in ends {
+        let mut host = established("ann", 1, &["bob"]);
+        host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1));
+        assert_eq!(host.kin().count(), 1, "{what}");
+        end(&mut host);
+        assert_eq!(host.kin().count(), 0, "{what}");
+        let beacon = host.tick(WAIT * BEACON_WAITS);
+        assert_eq!(receivers(&beacon), ["bob"], "{what}");
+    }
+}
+
+#[test]
+fn another_session_begins_without_what_was_heard_in_the_one_before_and_the_same_goes_on() {
+    let said_term = |actions: &[ClaimAction]| match actions {
+        [
+            ClaimAction::Send {
+                msg: LobbyMsg::Claim(claim),
+                ..
+            },
+        ] => claim.term,
+        other => panic!("{other:?}"),
+    };
+    let mut host = established("ann", 1, &["bob", "cyd"]);
+    host.heard_claim(&peer("bob"), &a_claim("bob", 1, 0, true), ms(1));
+    host.heard_claim(&peer("cyd"), &a_claim("cyd", 2, 0, true), ms(1));
+    for (term, held) in [(5, 5), (4, 5)] {
+        assert!(host.establish(SessionId(1), term, ms(2)).is_empty());
+        assert_eq!(said_term(&host.heard_announce(&peer("dan"))), held);
+    }
+    assert_eq!((host.kin().count(), host.rivals().len()), (1, 1));
+    let told = host.establish(SessionId(3), 1, ms(3));
+    assert!(matches!(&told[..], [ClaimAction::Broadcast(_)]));
+    assert_eq!(said_term(&host.heard_announce(&peer("dan"))), 1);
+    assert_eq!((host.kin().count(), host.rivals().len()), (0, 0));
+    // Nor does a claim that is taken back know of rivals.
+    host.heard_claim(&peer("cyd"), &a_claim("cyd", 2, 0, true), ms(4));
+    host.withdraw();
+    assert!(host.rivals().is_empty());
+}
+
+#[test]
+fn a_session_that_lives_is_not_told_that_nobody_claims_and_its_own_claim_is_no_rivals() {
+    let mut idle = HostClaim::idle(node("ann"), &peers(&["bob"]), WAIT);
+    let lives = a_claim("bob", 5, 0, true);
+    assert!(idle.heard_claim(&peer("bob"), &lives, ms(1)).is_empty());
+    let mut host = claiming("ann", 5, &["bob"]);
+    assert!(host.heard_claim(&peer("bob"), &lives, ms(1)).is_empty());
+    assert!(host.tick(ms(100)).is_empty(), "it has answered");
+    assert_eq!(host.tick(WAIT), [ClaimAction::Won]);
 }
 
 #[test]

@@ -82,6 +82,56 @@ fn a_learner_votes_only_once_it_answered_since_the_seats_changed() {
     assert_eq!(t.step(), []);
     t.now += ms(1);
     assert_eq!(t.step(), [Step::Promote(node("bob", 1))]);
+    // Nor where the others are a majority without it.
+    let mut t = Table::new(4, &["ann", "bob", "cyd"]);
+    t.seat("dan", Kind::Player);
+    t.membership.learners.insert(node("dan", 1));
+    t.acks("dan", 50);
+    t.progress.get_mut(&node("dan", 1)).unwrap().acked = Some(ms(1));
+    assert_eq!(t.step(), []);
+    t.now += ms(1);
+    assert_eq!(t.step(), [Step::Promote(node("dan", 1))]);
+}
+
+#[test]
+fn who_learns_anew_votes_once_it_has_what_there_is_then() {
+    let mut t = Table::new(2, &["ann"]);
+    let bob = node("bob", 1);
+    t.seat("bob", Kind::Player);
+    t.membership.learners.insert(bob.clone());
+    t.acks("bob", 20);
+    assert_eq!(t.step(), []);
+    t.membership.learners.remove(&bob);
+    assert_eq!(t.step(), []);
+    (t.index, t.last_log) = (55, 100);
+    t.membership.learners.insert(bob.clone());
+    t.acks("bob", 100 - CATCH_UP_SLACK - 1);
+    assert_eq!(t.step(), []);
+    t.acks("bob", 100 - CATCH_UP_SLACK);
+    assert_eq!(t.step(), [Step::Promote(bob)]);
+}
+
+#[test]
+fn of_the_voters_that_go_the_dead_go_first() {
+    let mut t = Table::new(4, &["ann", "bob", "cyd", "dan"]);
+    t.dies("cyd");
+    for name in ["bob", "cyd"] {
+        t.seats.vacate(&node(name, 1), true);
+    }
+    assert_eq!(t.step(), [Step::Remove(node("cyd", 1))]);
+}
+
+#[test]
+fn a_voter_whose_seat_a_later_life_took_counts_as_dead() {
+    let mut t = Table::new(4, &["ann", "bob", "cyd"]);
+    t.seats.take(&node("bob", 2), Kind::Player).unwrap();
+    t.dies("cyd");
+    t.seat("dan", Kind::Player);
+    t.membership.learners.insert(node("dan", 1));
+    t.acks("dan", 50);
+    assert_eq!(t.step(), [], "one of three is no majority");
+    t.acks("cyd", 50);
+    assert_eq!(t.step(), [Step::Remove(node("bob", 1))]);
 }
 
 #[test]
@@ -91,6 +141,8 @@ fn a_leader_that_is_no_member_any_more_changes_nothing() {
     assert_eq!(t.step(), [Step::Remove(node("old", 1))]);
     t.membership.voters.remove(&node("ann", 1));
     assert_eq!(t.step(), []);
+    t.now += t.timing.admit_within;
+    assert_eq!(t.step(), [], "nor does it give its own seat to others");
 }
 
 #[test]
@@ -102,6 +154,14 @@ fn the_leader_goes_last_and_only_when_no_other_could_lead() {
     assert_eq!(t.step(), [Step::Remove(node("ann", 1))]);
     t.membership.voters.remove(&node("bob", 1));
     assert_eq!(t.step(), [], "never the last voter");
+    // The dead lead nobody, whatever they had.
+    let mut t = Table::new(4, &["ann", "bob", "cyd", "dan"]);
+    t.seats.vacate(&node("ann", 1), true);
+    t.acks("cyd", 3);
+    t.acks("dan", 3);
+    assert_eq!(t.step(), []);
+    t.dies("bob");
+    assert_eq!(t.step(), [Step::Remove(node("ann", 1))]);
 }
 
 #[test]
@@ -136,6 +196,21 @@ fn a_silent_member_keeps_its_place_unless_eviction_is_on_and_safe() {
     assert_eq!(t.step(), []);
     t.timing.evict_after = Some(Duration::from_secs(30));
     assert_eq!(t.step(), [], "one of two voters is no majority");
+    let silent_for = |t: &mut Table, time| {
+        t.progress.get_mut(&node("bob", 1)).unwrap().acked = Some(time);
+    };
+    let mut t = Table::new(3, &["ann", "bob", "cyd"]);
+    t.timing.evict_after = Some(Duration::from_secs(30));
+    silent_for(&mut t, ms(29_999));
+    assert_eq!(t.step(), []);
+    silent_for(&mut t, ms(30_000));
+    // A change of voters that is under way may need it.
+    t.change = true;
+    t.membership.joint = vec![[node("ann", 1)].into(), t.membership.voters.clone()];
+    assert_eq!(t.step(), []);
+    t.membership.joint.clear();
+    let (node, left) = (node("bob", 1), false);
+    assert_eq!(t.step(), [Step::Vacate { node, left }]);
 }
 
 #[test]
@@ -187,7 +262,15 @@ fn a_member_that_has_not_answered_yet_has_the_time_to_before_it_is_put_out() {
     assert_eq!(t.step(), []);
     t.now = Duration::from_millis(129_999);
     assert_eq!(t.step(), []);
+    // As a member anew it has all of it again.
+    t.membership.learners.remove(&node("eve", 1));
+    assert_eq!(t.step(), []);
     t.now = Duration::from_secs(130);
+    t.membership.learners.insert(node("eve", 1));
+    assert_eq!(t.step(), []);
+    t.now = Duration::from_millis(159_999);
+    assert_eq!(t.step(), []);
+    t.now = Duration::from_secs(160);
     let (node, left) = (node("eve", 1), false);
     assert_eq!(t.step(), [Step::Vacate { node, left }]);
 }

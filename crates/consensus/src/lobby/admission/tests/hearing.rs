@@ -96,6 +96,48 @@ fn as_many_announcements_are_heard_as_may_be_and_one_more_is_not() {
     t.step();
     t.hear(node(last, 1), Kind::Player);
 }
+
+#[test]
+fn who_came_first_is_seated_first_and_a_later_life_came_later() {
+    let mut t = Table::new(2, &["ann"]);
+    for (at, who) in [
+        (0, node("bob", 1)),
+        (10, node("cyd", 1)),
+        (20, node("bob", 2)),
+    ] {
+        t.now = ms(at);
+        t.hear(who, Kind::Player);
+    }
+    let (node, kind) = (node("cyd", 1), Kind::Player);
+    assert_eq!(t.step(), [Step::Seat { node, kind }]);
+}
+
+#[test]
+fn who_was_refused_is_not_seated_when_a_seat_comes_free_unless_it_asks_again() {
+    let mut t = Table::new(1, &["ann"]);
+    let bob = node("bob", 1);
+    t.hear(bob.clone(), Kind::Player);
+    assert_eq!(t.step(), [answer(bob.clone(), Verdict::RosterFull)]);
+    t.seats.seats.push(Seat::default());
+    assert_eq!(t.step(), []);
+    t.hear(bob.clone(), Kind::Player);
+    let (node, kind) = (bob, Kind::Player);
+    assert_eq!(t.step(), [Step::Seat { node, kind }]);
+}
+
+#[test]
+fn nobody_is_welcomed_before_the_members_that_name_it_are_committed() {
+    let mut t = Table::new(2, &["ann"]);
+    let bob = node("bob", 1);
+    t.seat("bob", Kind::Player);
+    t.membership.learners.insert(bob.clone());
+    t.hear(bob.clone(), Kind::Player);
+    t.committed = false;
+    assert_eq!(t.step(), []);
+    t.committed = true;
+    assert_eq!(t.step(), [answer(bob, Verdict::Welcome)]);
+}
+
 #[test]
 fn who_was_welcomed_and_lost_its_place_is_not_let_in_by_what_it_said_before() {
     let mut t = Table::new(2, &["ann"]);
