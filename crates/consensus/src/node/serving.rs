@@ -10,6 +10,8 @@
 //! - proposals and reads never take the room of Raft's own requests, on which they wait;
 //! - a proposal that a fabric brings twice is served once: the second answer would speak of the second
 //!   serving alone, and "this node does not lead" then says nothing of what the first put in the log.
+//!   What an earlier process served is not remembered: for as long as a call of then may be waited for,
+//!   a node that resumed says of what it does not take that it does not know.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 

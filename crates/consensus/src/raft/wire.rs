@@ -420,6 +420,27 @@ pub(crate) fn names_few(membership: &[u8], named: &mut usize) -> bool {
     })
 }
 
+/// Whether one of the calls that the bytes of a frame of [`Submitteds`] answer is awaited. Of more than
+/// may travel together the first count.
+pub(crate) fn answers_together(frame: &[u8], mut is_awaited: impl FnMut(u64) -> bool) -> bool {
+    #[derive(Clone, PartialEq, Message)]
+    struct Named {
+        #[prost(uint64, tag = "1")]
+        id: u64,
+    }
+    let (mut left, mut one_is) = (TOGETHER_MAX, false);
+    all_fields(frame, |tag, body| {
+        tag != 23
+            || all_fields(body, |tag, answered| {
+                left = left.saturating_sub(1);
+                one_is =
+                    tag == 1 && Named::decode(answered).is_ok_and(|named| is_awaited(named.id));
+                !one_is && left > 0
+            })
+    });
+    one_is
+}
+
 impl Frame {
     /// Whether the bytes of a frame hold no more of anything than is ever sent.
     pub(crate) fn is_bounded(frame: &[u8]) -> bool {
@@ -515,6 +536,24 @@ mod tests {
         assert!(Frame::is_bounded(&members(NODES_MAX - 11, 10)));
         assert!(!Frame::is_bounded(&members(NODES_MAX - 11, 11)));
         assert!(!Frame::is_bounded(&members(NODES_MAX - 10, 10)));
+    }
+
+    #[test]
+    fn an_answer_is_looked_for_among_as_many_as_may_travel_together_and_not_past_them() {
+        let many = encoded(Body::Submitteds(Submitteds {
+            answers: (0..=TOGETHER_MAX as u64)
+                .map(|id| Answered { id, answer: None })
+                .collect(),
+        }));
+        let last = TOGETHER_MAX as u64 - 1;
+        for (id, found) in [(0, true), (7, true), (last, true), (last + 1, false)] {
+            assert_eq!(answers_together(&many, |named| named == id), found, "{id}");
+        }
+        assert!(!answers_together(&many[..many.len() / 2], |id| id == last));
+        let asks = vec![Numbered::default(); 3];
+        let asked = encoded(Body::Submits(Submits { asks }));
+        assert!(!answers_together(&asked, |_| true));
+        assert!(!answers_together(&[0xff; 40], |_| true));
     }
 
     #[test]
