@@ -77,11 +77,12 @@ impl Node {
                 None => None,
             };
             if let Some(index) = index {
-                let left = deadline.saturating_duration_since(Instant::now());
                 let mut progress = self.feed.progress();
                 let applied = progress.wait_for(|applied| *applied > index);
-                return match tokio::time::timeout(left, applied).await {
-                    Ok(Ok(_)) => Ok(index + 1),
+                let applied = self.while_placed(deadline, true, applied).await;
+                return match (applied, self.no_place()) {
+                    (Some(Ok(_)), _) => Ok(index + 1),
+                    (None, Some(why)) => Err(ReadError::NoPlace(why)),
                     _ => Err(ReadError::NoQuorum),
                 };
             }
