@@ -188,6 +188,8 @@ mod tests {
         let (ann, bob) = (node(1), node(2));
         assert!(serving.is_new(&ann, 0, &submit) && !serving.is_new(&ann, 0, &submit));
         assert!(serving.is_new(&bob, 0, &submit), "its own numbers");
+        let later = NodeId::new(peer(1), Incarnation(1));
+        assert!(serving.is_new(&later, 0, &submit), "and its later life's");
         for _ in 0..2 {
             assert!(serving.is_new(&ann, 0, &append()) && serving.is_new(&ann, 0, &read()));
         }
@@ -204,6 +206,10 @@ mod tests {
             serving.is_new(&node(n), 7, &submit);
         }
         assert_eq!(serving.recent.len(), PEERS_MAX);
+        // Who is remembered drives nobody out.
+        let first = serving.recent.keys().next().cloned();
+        assert!(serving.is_new(&node(PEERS_MAX + 4), 8, &submit));
+        assert_eq!(serving.recent.keys().next().cloned(), first);
     }
 
     #[test]
