@@ -341,7 +341,8 @@ pub struct Compaction {
     /// them.
     pub bytes: u64,
     /// When the last one is this old and there is something new. What an earlier process wrote counts
-    /// from when this one opened the session.
+    /// from when this one opened the session. A state that was too large for a snapshot is tried again
+    /// after so many entries or bytes more, or this, a minute at most.
     pub age: Duration,
 }
 

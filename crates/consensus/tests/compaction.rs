@@ -236,3 +236,85 @@ async fn a_log_in_memory_that_was_compacted_is_not_compacted_again_because_it_wa
     say(&session, 1).await;
     assert_eq!(snapshot(&session), first);
 }
+
+/// Holds what was said last, so it is as large as that.
+#[derive(Clone, Default)]
+struct Last(Vec<u8>);
+
+impl Game for Last {
+    type Action = Vec<u8>;
+    type Outcome = ();
+    type Refusal = ();
+
+    fn apply(&mut self, _: &TurnInfo, said: &Vec<u8>) -> Result<(), ()> {
+        self.0.clone_from(said);
+        Ok(())
+    }
+}
+
+impl Snapshots for Last {
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    fn restore(bytes: &[u8]) -> Result<Self, Malformed> {
+        Ok(Self(bytes.to_vec()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_too_large_is_measured_again_by_bytes_or_after_a_minute_whatever_the_count()
+ {
+    let by_bytes = Compaction {
+        bytes: 10_000,
+        ..NEVER
+    };
+    let by_age = Compaction {
+        age: Duration::from_secs(600),
+        ..NEVER
+    };
+    for (compaction, by_bytes) in [(by_bytes, true), (by_age, false)] {
+        let at = ann(&MemoryFabric::new());
+        let mut config = SessionConfig {
+            compaction: Some(compaction),
+            hash_every: 0,
+            ..config(1)
+        };
+        config.limits.snapshot_bytes_max = 20_000;
+        let roster = [peer("ann")].into();
+        let blueprint = Blueprint::with_snapshots(Last::default);
+        let session = game_node(port(&at), blueprint, roster, config)
+            .await
+            .unwrap();
+        let say = async |bytes: usize| {
+            let said = session.sequencer().propose(&vec![7; bytes]).await;
+            assert!(said.unwrap().is_accepted());
+            settle().await;
+        };
+        let refused = || session.node().numbers().snapshot_too_large;
+        let written = || session.node().numbers().snapshot;
+        say(25_000).await;
+        if !by_bytes {
+            assert_eq!(refused(), None, "it is not old yet");
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        let first = refused();
+        assert!(first.is_some_and(|bytes| bytes > 25_000), "{first:?}");
+        // Smaller, and a small entry: too little for another try.
+        say(26_000 - usize::from(by_bytes) * 17_000).await;
+        assert_eq!((refused(), written()), (first, None));
+        if by_bytes {
+            // Half of what it was, and as many bytes as the next snapshot would wait for.
+            say(9_000).await;
+        } else {
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            let second = refused();
+            assert!(second > first, "measured again: {second:?}");
+            // Nothing is new, so there is nothing to measure.
+            say(10).await;
+            tokio::time::sleep(Duration::from_secs(61)).await;
+        }
+        assert_eq!(refused(), None);
+        assert!(written().is_some());
+    }
+}

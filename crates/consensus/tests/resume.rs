@@ -22,7 +22,7 @@ use cabinet_consensus::session::{
     game_spectate,
 };
 use cabinet_consensus::state::seats::NoPlace;
-use cabinet_consensus::turns::{Ruling, TurnEvent};
+use cabinet_consensus::turns::{Proposal, ProposeError, ReadError, Ruling, TurnError, TurnEvent};
 use common::{Sum, config, peer, port, until};
 
 type Session = GameSession<Sum>;
@@ -230,6 +230,32 @@ async fn who_comes_back_to_a_seat_that_is_anothers_by_now_is_told_so_and_let_in_
     assert_eq!(*cyd.refused().borrow(), Some(NoPlace::RosterFull));
     let waiting = cyd.node().waiting(Duration::from_secs(1));
     assert_eq!(waiting, Waiting::ForPlace(NoPlace::RosterFull));
+    // Whoever proposes or reads is told so, and does not wait for as long as it would.
+    let (asked, hour) = (tokio::time::Instant::now(), Duration::from_secs(3600));
+    let refused = NoPlace::RosterFull;
+    let propose = |serial| {
+        let sequencer = cyd.sequencer();
+        let proposal = Proposal {
+            serial,
+            within: hour,
+            ..Proposal::default()
+        };
+        async move {
+            let proposed = sequencer.propose_with(&6, proposal).await;
+            proposed.map(|decision| decision.ruling)
+        }
+    };
+    let no_place = TurnError::Propose(ProposeError::NoPlace(refused));
+    assert_eq!(propose(None).await, Err(no_place));
+    // Of a number that may have been proposed before nothing is promised.
+    let unknown = propose(Some(77)).await;
+    assert!(
+        matches!(&unknown, Err(TurnError::Propose(ProposeError::Unknown { key })) if key.serial == 77),
+        "{unknown:?}"
+    );
+    let read = cyd.node().read_barrier(hour).await;
+    assert_eq!(read, Err(ReadError::NoPlace(refused)));
+    assert!(asked.elapsed() < hour, "it is told soon");
     // A seat becomes free, and nobody needs to do anything.
     assert!(last.leave(Duration::from_secs(5)).await);
     until("cyd votes again", || {
@@ -238,6 +264,71 @@ async fn who_comes_back_to_a_seat_that_is_anothers_by_now_is_told_so_and_let_in_
     .await;
     assert_eq!(add(&cyd, 6).await, 21);
     assert_eq!(cyd.node().waiting(Duration::from_secs(1)), Waiting::No);
+}
+
+/// Cyd is cut off while it has a proposal and a read under way, and comes back to a full table.
+async fn loses_its_place(leads: bool) {
+    let net = MemoryFabric::new();
+    let (_machines, sessions) = played(&net).await;
+    let [host, _, cyd] = &sessions[..] else {
+        unreachable!("three play")
+    };
+    let mut dan = Machine::new(&net, "dan");
+    let last = dan.join().await;
+    // Whether it led or followed: what it asked may be in a log, for all it knows.
+    let leader = host.node().leader().unwrap();
+    if leads != (leader == *cyd.node().id()) {
+        let to = if leads { cyd.node() } else { host.node() };
+        let all = sessions.iter().chain([&last]);
+        let former = all.map(GameSession::node).find(|node| *node.id() == leader);
+        let former = former.unwrap();
+        let handed = former.transfer(to.id(), Duration::from_secs(5)).await;
+        assert_eq!(handed, Ok(()));
+    }
+    for name in ["ann", "bob", "dan"] {
+        net.cut(&peer("cyd"), &peer(name));
+    }
+    let (asked, hour) = (tokio::time::Instant::now(), Duration::from_secs(3600));
+    let proposal = Proposal {
+        within: hour,
+        ..Proposal::default()
+    };
+    let back = async {
+        until("cyd is put out", || last.seats().free_seats() == 1).await;
+        let mut eve = Machine::new(&net, "eve");
+        net.cut(&peer("cyd"), &peer("eve"));
+        let taken = eve.join().await;
+        net.heal();
+        taken
+    };
+    let (sequencer, view) = (cyd.sequencer(), cyd.node());
+    let (proposed, read, _taken) = tokio::join!(
+        sequencer.propose_with(&6, proposal),
+        view.read_barrier(hour),
+        back
+    );
+    let proposed = proposed.map(|decision| decision.ruling);
+    assert!(
+        matches!(
+            proposed,
+            Err(TurnError::Propose(ProposeError::Unknown { .. }))
+        ),
+        "{proposed:?}"
+    );
+    assert_eq!(read, Err(ReadError::NoPlace(NoPlace::RosterFull)));
+    assert!(asked.elapsed() < hour, "it is told soon");
+    // Nothing of it took effect.
+    assert_eq!(add(host, 7).await, 22);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_follower_asked_when_it_lost_its_place_is_unknown_soon() {
+    loses_its_place(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_asked_when_it_lost_its_place_is_unknown_soon() {
+    loses_its_place(true).await;
 }
 
 #[tokio::test(start_paused = true)]

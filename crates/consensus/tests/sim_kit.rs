@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cabinet_consensus::game::{Blueprint, Game, Malformed, Snapshots, TurnInfo};
+use cabinet_consensus::session::Waiting;
 use cabinet_consensus::testkit::{Cluster, ClusterError, NODES_MAX};
 
 /// Two sides put stones into heaps; a heap holds five.
@@ -43,6 +44,49 @@ fn heaps(nodes: usize, seed: u64) -> Cluster<Heaps> {
 }
 
 const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn what_a_node_waits_for_is_told_by_virtual_time_also_between_two_calls() {
+    let mut cluster = heaps(3, 5);
+    let leader = cluster.await_leader(LONG).unwrap();
+    assert!(cluster.propose(0, &0).unwrap().is_accepted());
+    let silent = Duration::from_secs(60);
+    let waiting = |cluster: &Cluster<Heaps>, node| {
+        let view = cluster.session(node).unwrap().node();
+        (view.waiting(silent), view.state(silent).waiting)
+    };
+    let follower = (leader + 1) % 3;
+    for node in [leader, follower] {
+        assert_eq!(waiting(&cluster, node), (Waiting::No, Waiting::No));
+    }
+    for node in [leader, follower] {
+        cluster.isolate(node).unwrap();
+    }
+    cluster.run_for(silent - Duration::from_secs(5));
+    for node in [leader, follower] {
+        assert_eq!(waiting(&cluster, node), (Waiting::No, Waiting::No));
+    }
+    // Next to nothing on the machine's own clock.
+    cluster.run_for(Duration::from_secs(10));
+    let lost = Waiting::ForLeader;
+    assert_eq!(waiting(&cluster, follower), (lost.clone(), lost));
+    let (alone, state) = waiting(&cluster, leader);
+    assert!(
+        matches!(
+            &alone,
+            Waiting::ForVoters {
+                reachable: 1,
+                of: 3,
+                ..
+            }
+        ),
+        "{alone:?}"
+    );
+    assert_eq!(alone, state);
+    let view = cluster.session(leader).unwrap().node();
+    let acked = view.numbers().quorum_acked;
+    assert!(acked.is_some_and(|ago| ago > silent), "{acked:?}");
+}
 
 /// Plays through a crash, a partition and a bad network, and answers how it ended.
 fn play(seed: u64) -> (Heaps, Duration) {

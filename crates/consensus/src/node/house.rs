@@ -84,8 +84,7 @@ impl Node {
         let Ok(state) = self.log.state() else {
             return 0;
         };
-        let snapshot = self.log.load_snapshot().await.ok().flatten();
-        let after = snapshot.map_or(0, |snapshot| snapshot.through.index + 1);
+        let after = self.engine.started_after();
         let end = state.last.map_or(0, |last| last.index + 1);
         let (mut from, mut bytes) = (state.first.max(after), 0);
         while from < end {
@@ -113,17 +112,18 @@ impl Node {
         let now = self.clock.now();
         let appended = self.log.stats().bytes;
         let bytes = house.found_bytes + appended.saturating_sub(house.compacted_bytes);
-        // One that was too large is not tried again until the log is longer by as much: it is
-        // written whole to be measured.
-        let since = house
-            .asked_at
-            .map_or(u64::MAX, |asked| applied.saturating_sub(asked));
-        if numbers.snapshot_too_large.is_some() && since < compaction.entries {
-            return;
-        }
+        // One that was too large is written whole to be measured, so the next try waits for as much
+        // as the next snapshot would, or for a while: the state may be small by then.
+        let (entries, age) = match (numbers.snapshot_too_large, house.asked_at) {
+            (Some(_), Some(asked)) => {
+                let since = applied.saturating_sub(asked);
+                (since, compaction.age.min(MEASURE_AGAIN))
+            }
+            _ => (entries, compaction.age),
+        };
         let due = entries >= compaction.entries
             || (entries > 0 && bytes >= compaction.bytes)
-            || (entries > 0 && now.saturating_sub(house.compacted_at) >= compaction.age);
+            || (entries > 0 && now.saturating_sub(house.compacted_at) >= age);
         if due && house.asked_at != Some(applied) && self.engine.compact().await.is_ok() {
             house.asked_at = Some(applied);
             house.found_bytes = 0;
@@ -132,6 +132,10 @@ impl Node {
         }
     }
 }
+
+/// The longest until a state that was too large for a snapshot is measured again, once there is
+/// something new in it.
+const MEASURE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Records read at a time while what an earlier process left is measured.
 const FOUND_AT_ONCE: u64 = 1024;

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ use crate::raft::{Consensus, Engine, RaftNumbers, RaftStatus, ReadIndexError};
 use crate::raft::{SharedReplica, lock};
 use crate::state::Planted;
 use crate::state::command::{Configure, NodeMsg};
+use crate::state::seats::NoPlace;
 use crate::state::sessions::AUTOMATIC;
 use crate::watch::Watch;
 
@@ -149,6 +150,8 @@ pub(crate) struct NodeParts {
     pub nonce: u64,
     /// Members this node was told of before its log names any.
     pub trusted: BTreeSet<NodeId>,
+    /// Why this node has no place, once who leads said so.
+    pub place: Watch<Option<NoPlace>>,
     pub log: Arc<dyn LogStore>,
     pub engine: Arc<Engine>,
     pub feed: Feed,
@@ -184,6 +187,8 @@ pub(crate) struct Node {
     heard: Mutex<Duration>,
     /// Nodes that are believed to be members although the log names them nowhere.
     trusted: Mutex<BTreeSet<NodeId>>,
+    /// Why this node has no place, once who leads said so.
+    place: Watch<Option<NoPlace>>,
     /// The peers of both, as they were found last.
     company: Mutex<Company>,
     /// Nodes that showed that they were let in once, and nothing else says are members. They count
@@ -239,6 +244,7 @@ impl Node {
             compaction: parts.compaction,
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
+            place: parts.place,
             company: Mutex::default(),
             proved: Mutex::default(),
             by_proof: AtomicU64::new(0),
@@ -289,6 +295,21 @@ impl Node {
 
     pub(crate) fn numbers(&self) -> RaftNumbers {
         self.engine.numbers()
+    }
+
+    /// Has the calling thread see the time of the runtime this node runs on, until what it answers
+    /// is dropped: elsewhere tokio tells the machine's, also where the runtime's is virtual.
+    pub(crate) fn on_its_time(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
+    /// Why this node has no place in the game, once who leads said so; `None` while all is well.
+    pub(crate) fn no_place(&self) -> Option<NoPlace> {
+        *self.place.borrow()
+    }
+
+    pub(crate) fn place(&self) -> Watch<Option<NoPlace>> {
+        self.place.clone()
     }
 
     pub(crate) fn dropped(&self) -> DroppedFrames {

@@ -10,7 +10,7 @@
 //!   wakes everybody, and who comes later has a timer at once.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -129,12 +129,14 @@ impl UnderWay {
 }
 
 impl Node {
-    /// Waits for `work` until `deadline`; `None` when it passed.
+    /// Waits for `work` until `deadline`, or, where a `place` is needed, until this node has none;
+    /// `None` then.
     pub(super) async fn until<F: Future>(
         &self,
         now: Instant,
         deadline: Instant,
         serial: Option<u64>,
+        place: bool,
         work: F,
     ) -> Option<F::Output> {
         let mut work = pin!(work);
@@ -155,7 +157,28 @@ impl Node {
         match answered.await {
             Some(done) => Some(done),
             // On the heap: most never get here.
-            None => Box::pin(tokio::time::timeout_at(deadline, work)).await.ok(),
+            None => Box::pin(self.while_placed(deadline, place, work)).await,
+        }
+    }
+
+    /// [`Node::until`], with a timer at once.
+    pub(super) async fn while_placed<F: Future>(
+        &self,
+        deadline: Instant,
+        place: bool,
+        work: F,
+    ) -> Option<F::Output> {
+        let mut told = self.place();
+        let is_lost = async {
+            // Nobody tells any more once the session ends, and then the work ends by itself.
+            if !place || told.wait_for(Option::is_some).await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout_at(deadline, work) => done.ok(),
+            () = is_lost => None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::ids::{ActionKey, ClientId, NodeId};
 use crate::state::Applied;
 use crate::state::command::plain::{Draft, PlainAct};
 use crate::state::command::{Body as Do, Open};
+use crate::state::seats::NoPlace;
 use crate::state::sessions::{Kept, Opened, Rejection, SERIAL_MAX};
 
 /// A proposal without a verdict.
@@ -40,8 +41,8 @@ pub enum ProposeError {
         /// Who was believed to lead.
         leader: Option<NodeId>,
     },
-    /// The deadline passed with the action under way: it may still take effect. Propose it again
-    /// under the same key to learn what became of it.
+    /// The deadline passed with the action under way, or this node lost its place meanwhile: it may
+    /// still take effect. Propose it again under the same key to learn what became of it.
     #[error("what became of {key} is not known: propose it again under the same key")]
     Unknown {
         /// The action's key.
@@ -88,6 +89,12 @@ pub enum ProposeError {
         /// The client id.
         client: ClientId,
     },
+    /// Who leads gives this node no place in the game any more, so nobody takes what it proposes: the
+    /// action did not and will not take effect. See
+    /// [`GameSession::refused`](crate::session::GameSession::refused), which says when that is over.
+    /// Never the answer to a number of the caller's own.
+    #[error("this node has no place in the game any more")]
+    NoPlace(#[source] NoPlace),
     /// The node has stopped, and the action did not and will not take effect. Never the answer to a
     /// number of the caller's own.
     #[error("the session is closed")]
@@ -98,7 +105,9 @@ impl ProposeError {
     /// The same, where `key` may have been proposed before: nothing is promised of it.
     fn of_asked_before(self, key: ActionKey) -> Self {
         match self {
-            Self::NotAppended { .. } | Self::Overloaded | Self::Closed => Self::Unknown { key },
+            Self::NotAppended { .. } | Self::Overloaded | Self::NoPlace(_) | Self::Closed => {
+                Self::Unknown { key }
+            }
             other => other,
         }
     }
@@ -127,7 +136,8 @@ impl Node {
             owner: self.me().peer.as_str().to_owned(),
             nonce: self.nonce,
         });
-        match self.submit(open, deadline).await {
+        let open = Draft::Other(open);
+        match self.submit_noting(open, None, deadline, &mut false).await {
             Ok(Applied::Opened(opened)) => {
                 let mut state = guard(&self.state);
                 state.opened = Some(opened);
@@ -142,6 +152,7 @@ impl Node {
             // A session that may be open harms nobody.
             Err(Undecided::Late { leader, .. }) => Err(ProposeError::NotAppended { leader }),
             Err(Undecided::Busy) => Err(ProposeError::Overloaded),
+            Err(Undecided::NoPlace(why)) => Err(ProposeError::NoPlace(why)),
             Err(Undecided::Closed) => Err(ProposeError::Closed),
         }
     }
@@ -287,6 +298,7 @@ impl Node {
                 }) => ProposeError::NotAppended { leader },
                 Err(Undecided::Late { .. }) => reserved.unknown(),
                 Err(Undecided::Busy) => ProposeError::Overloaded,
+                Err(Undecided::NoPlace(why)) => ProposeError::NoPlace(why),
                 Err(Undecided::Closed) => ProposeError::Closed,
             };
             return Err(Undone::Failed(failed));

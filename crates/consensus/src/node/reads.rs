@@ -10,6 +10,7 @@ use crate::ids::NodeId;
 use crate::raft::rpc::Caller;
 use crate::raft::wire::{Body, ReadAsked};
 use crate::raft::{Consensus, RaftStatus, ReadIndexError, TransferError, lock};
+use crate::state::seats::NoPlace;
 
 /// A read that cannot be promised to be the latest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +19,10 @@ pub enum ReadError {
     /// No majority confirmed the leader in time.
     #[error("no majority confirmed a leader in time")]
     NoQuorum,
+    /// Who leads gives this node no place in the game any more, so nobody tells it what is the
+    /// latest. See [`GameSession::refused`](crate::session::GameSession::refused).
+    #[error("this node has no place in the game any more")]
+    NoPlace(#[source] NoPlace),
     /// The node has stopped.
     #[error("the session is closed")]
     Closed,
@@ -48,11 +53,17 @@ impl Node {
             if left.is_zero() {
                 return Err(ReadError::NoQuorum);
             }
+            if let Some(why) = self.no_place() {
+                // Whoever reads again and again must not keep the thread that hears of a place.
+                tokio::time::sleep(self.timing.heartbeat().min(left)).await;
+                return Err(ReadError::NoPlace(why));
+            }
             let index = match &now.leader {
                 Some(leader) if leader == self.me() => {
-                    match tokio::time::timeout(left, self.read_index()).await {
-                        Ok(Ok(index)) => Some(index),
-                        Ok(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
+                    let asked = self.while_placed(deadline, true, self.read_index());
+                    match asked.await {
+                        Some(Ok(index)) => Some(index),
+                        Some(Err(ReadIndexError::Stopped(_))) => return Err(ReadError::Closed),
                         _ => None,
                     }
                 }
@@ -66,11 +77,12 @@ impl Node {
                 None => None,
             };
             if let Some(index) = index {
-                let left = deadline.saturating_duration_since(Instant::now());
                 let mut progress = self.feed.progress();
                 let applied = progress.wait_for(|applied| *applied > index);
-                return match tokio::time::timeout(left, applied).await {
-                    Ok(Ok(_)) => Ok(index + 1),
+                let applied = self.while_placed(deadline, true, applied).await;
+                return match (applied, self.no_place()) {
+                    (Some(Ok(_)), _) => Ok(index + 1),
+                    (None, Some(why)) => Err(ReadError::NoPlace(why)),
                     _ => Err(ReadError::NoQuorum),
                 };
             }

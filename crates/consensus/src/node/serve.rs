@@ -16,7 +16,7 @@ use crate::fabric::{Inbound, Receiver};
 use crate::ids::{ClientId, Incarnation, NodeId, SessionId};
 use crate::raft::wire::{
     Answered, Append, Body, Chunk, Frame, Head, Numbered, ReadAt, Submit, Submits, Submitted,
-    Submitteds, TOGETHER_MAX, all_fields,
+    Submitteds, TOGETHER_MAX, all_fields, answers_together,
 };
 use crate::raft::{Consensus, ReadIndexError, SubmitError, lock};
 use crate::state::Applied;
@@ -185,6 +185,14 @@ impl Node {
         if result == Err(SubmitError::Busy) {
             count(&self.drops.overload);
         }
+        let not_taken = matches!(
+            result,
+            Err(SubmitError::NotLeader { .. } | SubmitError::Busy)
+        );
+        if not_taken && self.may_have_served_before() {
+            // Said of a copy, it says nothing of what an earlier process put in the log.
+            return submitted(Err(SubmitError::Unknown));
+        }
         submitted(result)
     }
 }
@@ -241,7 +249,12 @@ pub(super) async fn serve(node: Arc<Node>, mut incoming: Receiver<Inbound>) {
             continue;
         }
         let from = NodeId::new(from, Incarnation(from_incarnation));
-        if !node.rpc.awaits(&from, id) && !node.may_say_something(&from) {
+        // A frame of answers has the number of the first, and whoever asked that may have given up.
+        let is_awaited = |id| node.rpc.awaits(&from, id);
+        if !is_awaited(id)
+            && !node.may_say_something(&from)
+            && !answers_together(&frame, is_awaited)
+        {
             count(&node.drops.not_member);
             continue;
         }

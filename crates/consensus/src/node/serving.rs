@@ -10,6 +10,8 @@
 //! - proposals and reads never take the room of Raft's own requests, on which they wait;
 //! - a proposal that a fabric brings twice is served once: the second answer would speak of the second
 //!   serving alone, and "this node does not lead" then says nothing of what the first put in the log.
+//!   What an earlier process served is not remembered: for as long as a call of then may be waited for,
+//!   a node that resumed says of what it does not take that it does not know.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -186,6 +188,8 @@ mod tests {
         let (ann, bob) = (node(1), node(2));
         assert!(serving.is_new(&ann, 0, &submit) && !serving.is_new(&ann, 0, &submit));
         assert!(serving.is_new(&bob, 0, &submit), "its own numbers");
+        let later = NodeId::new(peer(1), Incarnation(1));
+        assert!(serving.is_new(&later, 0, &submit), "and its later life's");
         for _ in 0..2 {
             assert!(serving.is_new(&ann, 0, &append()) && serving.is_new(&ann, 0, &read()));
         }
@@ -202,6 +206,10 @@ mod tests {
             serving.is_new(&node(n), 7, &submit);
         }
         assert_eq!(serving.recent.len(), PEERS_MAX);
+        // Who is remembered drives nobody out.
+        let first = serving.recent.keys().next().cloned();
+        assert!(serving.is_new(&node(PEERS_MAX + 4), 8, &submit));
+        assert_eq!(serving.recent.keys().next().cloned(), first);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! - a command is sent again until it is decided or its deadline passes;
-//! - whoever asks knows whether an attempt without an answer may be in a log.
+//! - whoever asks knows whether an attempt without an answer may be in a log;
+//! - what the node's own client asks is not asked for while whoever leads gives the node no place: a
+//!   member alone is answered. What a node asks in its own name is: it may have a place by then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::raft::{Consensus, SubmitError};
 use crate::state::Applied;
 use crate::state::command::Body as Do;
 use crate::state::command::plain::Draft;
+use crate::state::seats::NoPlace;
 
 impl Node {
     /// Decides a command here, where this node leads.
@@ -77,9 +80,12 @@ impl Node {
         let mut busy = false;
         // The usual case at a leader, without what a thousand proposals would contend for.
         let now = Instant::now();
-        if self.engine.leads() && now < deadline {
+        let is_the_clients = matches!(draft, Draft::Act(_) | Draft::Other(Do::Open(_)));
+        let refused = || self.no_place().filter(|_| is_the_clients);
+        if self.engine.leads() && now < deadline && refused().is_none() {
             let attempt = self.submit_own(&draft);
-            match self.until(now, deadline, serial, attempt).await {
+            let decided = self.until(now, deadline, serial, is_the_clients, attempt);
+            match decided.await {
                 Some(Ok(applied)) => return Ok(applied),
                 Some(Err(SubmitError::NotLeader { leader })) => hint = leader,
                 Some(Err(SubmitError::Busy)) => busy = true,
@@ -113,13 +119,25 @@ impl Node {
                     }
                 });
             }
+            if let Some(why) = refused() {
+                // Whoever asks again and again must not keep the thread that hears of a place.
+                tokio::time::sleep(self.timing.heartbeat().min(left)).await;
+                return Err(match *maybe {
+                    false => Undecided::NoPlace(why),
+                    true => Undecided::Late {
+                        maybe: true,
+                        leader: believed,
+                    },
+                });
+            }
             let leader = hint.take().or(believed);
             let result = match &leader {
                 Some(leader) if leader == self.me() => {
                     let attempt = self.submit_own(&draft);
-                    match tokio::time::timeout(left, attempt).await {
-                        Ok(result) => result,
-                        Err(_) => {
+                    let decided = self.while_placed(deadline, is_the_clients, attempt);
+                    match decided.await {
+                        Some(result) => result,
+                        None => {
                             return Err(Undecided::Late {
                                 maybe: true,
                                 leader: Some(leader.clone()),
@@ -128,7 +146,7 @@ impl Node {
                     }
                 }
                 Some(leader) => {
-                    let hop = left.min(self.timing.election_max() * 2);
+                    let hop = left.min(self.hop());
                     let forward = self.forward(leader, draft.stamped(0), hop);
                     Box::pin(forward).await
                 }
@@ -153,6 +171,18 @@ impl Node {
                 let _ = tokio::time::timeout(pause, status.changed()).await;
             }
         }
+    }
+
+    /// The longest that whoever leads has to answer a call.
+    fn hop(&self) -> Duration {
+        self.timing.election_max() * 2
+    }
+
+    /// Whether a proposal that comes now may be a copy of one that an earlier process of this node
+    /// took, in a call that is waited for still.
+    pub(super) fn may_have_served_before(&self) -> bool {
+        let runs = self.clock.now().saturating_sub(self.begun);
+        self.engine.has_resumed() && runs < self.hop()
     }
 
     pub(super) async fn forward(
@@ -231,6 +261,8 @@ pub(super) enum Undecided {
     },
     /// The leader had too much under way: it is in no log.
     Busy,
+    /// This node is no member, and is told that it will be none: it is in no log.
+    NoPlace(NoPlace),
     Closed,
 }
 

@@ -1,5 +1,7 @@
 //! What a leader takes from members that do not keep to the rules.
 
+mod together;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use super::*;
 use crate::fabric::{MemoryFabric, MemoryPeer, Port};
 use crate::game::{Blueprint, Game, TurnInfo};
 use crate::ids::{GameId, Incarnation, PeerId};
-use crate::raft::rpc::Caller;
+use crate::raft::rpc::{Caller, Rpc};
 use crate::raft::wire::{
     Append, At, Body, Chunk, Chunked, ENTRIES_MAX, EntryMsg, MembershipMsg, Nodes, Submit,
     Transfer, VoteAsked, VoteMsg, Voted,
@@ -39,6 +41,7 @@ impl Game for Last {
 const NAMES: [&str; 3] = ["ann", "bob", "cyd"];
 
 struct Table {
+    net: MemoryFabric,
     sessions: Vec<(Arc<MemoryPeer>, GameSession<Last>)>,
     leader: usize,
 }
@@ -64,11 +67,28 @@ impl Table {
             status.role == Role::Leader
         };
         let leader = (0..3).find(leads).unwrap();
-        Self { sessions, leader }
+        Self {
+            net,
+            sessions,
+            leader,
+        }
     }
 
     fn node(&self, n: usize) -> Arc<Node> {
         self.sessions[n].1.sequencer().node().clone()
+    }
+
+    /// Somebody on the fabric who is in no game, and knows the session.
+    fn stranger(&self) -> (Rpc, Receiver<Inbound>) {
+        let at = self.net.join(PeerId::new("eve").unwrap()).unwrap();
+        let port = Port::open(at, GameId::new("last").unwrap()).unwrap();
+        let (links, incoming) = port.split();
+        let eve = NodeId::new(PeerId::new("eve").unwrap(), Incarnation(0));
+        let rpc = Rpc::new(links, eve, 1 << 40);
+        rpc.set_session(self.sessions[0].1.id());
+        // Held for as long as the test lives: what keeps the game's name taken.
+        std::mem::forget(incoming.guard);
+        (rpc, incoming.raft)
     }
 
     /// The leader, a follower, and another.

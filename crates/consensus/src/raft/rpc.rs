@@ -196,6 +196,14 @@ impl Rpc {
     }
 }
 
+#[cfg(test)]
+impl Rpc {
+    /// Sends these very bytes.
+    pub(crate) fn send_bytes(&self, to: &crate::ids::PeerId, frame: Bytes) {
+        self.0.links.send(to, Lane::Raft, frame).unwrap();
+    }
+}
+
 impl Caller for Rpc {
     fn call(
         &self,

@@ -164,6 +164,9 @@ pub enum JoinError {
     /// This very life of the peer is in the game, and was given the log: the one it has now has not
     /// begun. It may have voted, and must not vote again: resume with the log it had, or, if that is
     /// gone, as the default log in memory is with its process, join in a new life, which gets the seat.
+    ///
+    /// A life that was put out meanwhile is let in, with its log or without: nothing it promised
+    /// counts any more.
     #[error(
         "this life of the peer is in the game and had a log: resume with it, or give a higher incarnation"
     )]

@@ -22,6 +22,12 @@ fn sum() -> Blueprint<Sum> {
 
 /// Ann hosts, bob and cyd join; and where cyd is.
 async fn table() -> ([GameSession<Sum>; 3], Arc<MemoryPeer>) {
+    table_with(config).await
+}
+
+async fn table_with(
+    config: impl Fn(u64) -> SessionConfig,
+) -> ([GameSession<Sum>; 3], Arc<MemoryPeer>) {
     let net = MemoryFabric::new();
     let [ann, bob, at] = ["ann", "bob", "cyd"].map(|name| net.join(peer(name)).unwrap());
     let hosts = HostOptions {
@@ -96,4 +102,70 @@ async fn an_announcement_that_is_late_costs_who_came_in_nothing() {
         }
         assert!(cyd.sequencer().propose(&1).await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_was_put_out_promises_nothing_any_more_and_comes_in_anew_without_its_log() {
+    let evicts = |nonce| SessionConfig {
+        admission: AdmissionTiming {
+            evict_after: Some(Duration::from_secs(3)),
+            ..AdmissionTiming::default()
+        },
+        ..config(nonce)
+    };
+    let ([ann, bob, cyd], at) = table_with(evicts).await;
+    let me = cyd.node().id().clone();
+    assert!(cyd.sequencer().propose(&1).await.is_ok());
+    cyd.close().await;
+    drop(cyd);
+    // As long as it has its vote, it must have its log.
+    let again = game_join(port(&at), sum(), joins(1), evicts(4)).await;
+    assert_eq!(again.err(), Some(JoinError::LogLost));
+    let mut status = ann.node().status();
+    let is_out = |status: &crate::raft::RaftStatus| {
+        status.membership_committed && !status.membership.contains(&me)
+    };
+    drop(status.wait_for(is_out).await.unwrap());
+    let back = game_join(port(&at), sum(), joins(1), evicts(5))
+        .await
+        .unwrap();
+    assert_eq!(*back.node().id(), me);
+    for session in [&ann, &bob, &back] {
+        assert!(session.sequencer().propose(&1).await.unwrap().is_accepted());
+    }
+    let mut status = ann.node().status();
+    let votes = |status: &crate::raft::RaftStatus| status.membership.voters.contains(&me);
+    assert!(status.wait_for(votes).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roster_voter_that_lost_its_log_is_not_believed_by_the_leader_it_answered_before() {
+    let net = MemoryFabric::new();
+    let names = ["ann", "bob", "cyd"];
+    let at = names.map(|name| net.join(peer(name)).unwrap());
+    let roster: BTreeSet<_> = names.map(peer).into();
+    let mut sessions = Vec::new();
+    for (n, at) in at.iter().enumerate() {
+        let config = config(n as u64);
+        let opened = game_node(port(at), sum(), roster.clone(), config).await;
+        sessions.push(opened.unwrap());
+    }
+    for session in &sessions {
+        session.sequencer().propose(&1).await.unwrap();
+    }
+    let leader = sessions[0].node().leader().unwrap();
+    let leads = sessions.iter().position(|one| *one.node().id() == leader);
+    let (leads, lost) = (leads.unwrap(), (leads.unwrap() + 1) % 3);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = sessions[leads].node().dropped_frames().malformed;
+    sessions[lost].close().await;
+    let opened = game_node(port(&at[lost]), sum(), roster, config(9)).await;
+    sessions[lost] = opened.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let view = sessions[leads].node();
+    assert!(view.dropped_frames().malformed > before, "it is counted");
+    assert_eq!(sessions[lost].node().applied(), 0, "it is told nothing");
+    // The others are a majority, and go on.
+    assert_eq!(view.leader().as_ref(), Some(view.id()));
+    assert!(sessions[leads].sequencer().propose(&1).await.is_ok());
 }

@@ -157,8 +157,6 @@ pub struct GameSession<G: Game> {
     channels: channels::Channels,
     held: Mutex<Option<Held>>,
     rivals: watch::Sender<BTreeSet<Rival>>,
-    /// Why it has no place, if it was told so.
-    place: Watch<Option<NoPlace>>,
     presence: Watch<Presence>,
     leaving: Arc<AtomicBool>,
     /// How long a message to another member may take.
@@ -187,7 +185,7 @@ impl<G: Game> GameSession<G> {
     /// What this peer is in the cluster.
     #[must_use]
     pub fn node(&self) -> NodeView {
-        NodeView::new(self.node.clone(), self.place.clone())
+        NodeView::new(self.node.clone())
     }
 
     /// A named channel for the application's own traffic between members: best effort, bounded,
@@ -227,10 +225,11 @@ impl<G: Game> GameSession<G> {
 
     /// Why this node is out of the game, once who leads said so: it was put out while it was silent
     /// or its process away, and its place is another's by now. `None` while all is well. The node
-    /// goes on asking, and comes in again when a place is free; close it if that is not wanted.
+    /// goes on asking, and comes in again when a place is free; close it if that is not wanted. Until
+    /// then what it proposes and reads is refused.
     #[must_use]
     pub fn refused(&self) -> Watch<Option<NoPlace>> {
-        self.place.clone()
+        self.node.place()
     }
 
     /// Who has a place in the game, and who of them is there, as this node sees it. Empty until the

@@ -1,4 +1,8 @@
 //! What a player, an operator or a test may see of its node, and the few things they may ask of it.
+//!
+//! Invariants
+//! - what is told of times is told by the clock of the runtime the node runs on, whoever asks and
+//!   wherever: a test outside its virtual time is told the same as one inside.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,7 +88,6 @@ pub struct NodeState {
 #[derive(Clone)]
 pub struct NodeView {
     node: Arc<Node>,
-    place: Watch<Option<NoPlace>>,
 }
 
 impl fmt::Debug for NodeView {
@@ -94,8 +97,8 @@ impl fmt::Debug for NodeView {
 }
 
 impl NodeView {
-    pub(super) fn new(node: Arc<Node>, place: Watch<Option<NoPlace>>) -> Self {
-        Self { node, place }
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
     }
 
     /// The node's name.
@@ -131,6 +134,7 @@ impl NodeView {
     /// Indices and what a leader knows of the others, as Raft counts them: from 0.
     #[must_use]
     pub fn numbers(&self) -> RaftNumbers {
+        let _on_its_time = self.node.on_its_time();
         self.node.numbers()
     }
 
@@ -197,10 +201,11 @@ impl NodeView {
     }
 
     fn waits_for(&self, status: RaftStatus, silent: Duration) -> Waiting {
+        let _on_its_time = self.node.on_its_time();
         if let Some(why) = status.stopped {
             return Waiting::Stopped(why);
         }
-        if let Some(why) = *self.place.borrow() {
+        if let Some(why) = self.node.no_place() {
             return Waiting::ForPlace(why);
         }
         if status.leader.as_ref() != Some(self.id()) {

@@ -130,6 +130,7 @@ pub(super) async fn open<G: Game>(
         StartError::Unreadable => OpenError::SnapshotUnreadable,
         StartError::Other(why) => OpenError::Start(why),
     })?;
+    let (refused, place) = watch::channel(None);
     let node = Node::start(NodeParts {
         rules,
         session,
@@ -141,6 +142,7 @@ pub(super) async fn open<G: Game>(
         clock: config.clock.clone(),
         nonce: shown(config.nonce, Shown::Open),
         trusted,
+        place,
         log: config.log,
         engine,
         feed,
@@ -161,7 +163,6 @@ pub(super) async fn open<G: Game>(
     let mut tasks = JoinSet::new();
     tasks.spawn(channels.clone().carry(incoming.app));
     let (rivals, _) = watch::channel(BTreeSet::new());
-    let (refused, place) = watch::channel(None);
     let (attendance, presence) = watch::channel(Presence::default());
     let leaving = Arc::new(AtomicBool::new(false));
     let wait = config.timing.election_max() * 4;
@@ -201,7 +202,6 @@ pub(super) async fn open<G: Game>(
         // Held so that the game's name stays taken on the fabric until the session is closed.
         held: Mutex::new(Some((tasks, incoming.guard))),
         rivals,
-        place,
         presence,
         leaving,
         grace: config.timing.election_max(),

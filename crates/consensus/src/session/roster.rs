@@ -14,7 +14,11 @@ use crate::state::seats;
 /// majority of it plays. Returns at once, before there is a leader.
 ///
 /// A voter that lost its log must not come back this way: it would vote a second time in a term it
-/// has voted in. Keep a durable log, or give the player another name.
+/// has voted in. Keep a durable log, or give the player another name. Nothing can stop it in time: it
+/// begins as the first voters did, who had nobody to ask. A leader that it answered in the same term
+/// takes its answers for none ([`DroppedFrames::malformed`](crate::session::DroppedFrames::malformed)
+/// counts them there), so it counts as unreachable and applies nothing; the next leader knows nothing
+/// of that.
 ///
 /// # Errors
 ///

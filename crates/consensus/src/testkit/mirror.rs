@@ -25,9 +25,10 @@ pub(super) struct Mirror {
 /// What an error says of a key that may have been proposed before.
 fn outcome_of(error: &ProposeError) -> ReplyOutcome<Ledger> {
     match error {
-        ProposeError::NotAppended { .. } | ProposeError::Overloaded | ProposeError::Closed => {
-            ReplyOutcome::NotAppended
-        }
+        ProposeError::NotAppended { .. }
+        | ProposeError::Overloaded
+        | ProposeError::NoPlace(_)
+        | ProposeError::Closed => ReplyOutcome::NotAppended,
         ProposeError::Forgotten { .. } => ReplyOutcome::GivenUp,
         // Most say why this attempt came to nothing, and nothing of one before it.
         _ => ReplyOutcome::Unknown,

@@ -45,6 +45,7 @@ pub(super) fn promises(error: &TurnError) -> bool {
             ProposeError::NotAppended { .. }
                 | ProposeError::Overloaded
                 | ProposeError::TooLarge { .. }
+                | ProposeError::NoPlace(_)
                 | ProposeError::Closed
         )
     )

@@ -130,9 +130,10 @@ impl<G: Game> TurnSequencer<G> {
     /// # Errors
     ///
     /// As [`TurnSequencer::propose`], and [`ProposeError::Forgotten`] for a number of long ago.
-    /// Never [`ProposeError::NotAppended`], [`ProposeError::Overloaded`] or
-    /// [`ProposeError::Closed`], but [`ProposeError::Unknown`]: an attempt before under the number
-    /// may still take effect. No other error says what became of such an attempt.
+    /// Never [`ProposeError::NotAppended`], [`ProposeError::Overloaded`],
+    /// [`ProposeError::NoPlace`] or [`ProposeError::Closed`], but [`ProposeError::Unknown`]: an
+    /// attempt before under the number may still take effect. No other error says what became of
+    /// such an attempt.
     pub async fn propose_with_id(
         &self,
         serial: u64,

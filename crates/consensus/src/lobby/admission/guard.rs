@@ -44,6 +44,11 @@ pub(super) fn verdict(seen: &Seen<'_>, session: SessionId, announce: &Announce) 
 /// voter before, and none but a planted bug makes one. If it says that it begins, its log is gone, and
 /// with it the votes it gave. Who announced itself and came in does not ask any more, so an
 /// announcement that is late is answered to nobody who minds.
+///
+/// Of a life that was put out nothing is kept, and nothing is needed: once the change is committed
+/// that took it out, what it voted and acknowledged counts for nobody. It comes in as a learner, takes
+/// over the leader's term with the first entries, and votes only when it has the log. Until that
+/// commit it is a voter here.
 fn had_log(seen: &Seen<'_>, node: &NodeId) -> bool {
     let voted = seen.view.membership.voters.contains(node) && !seen.promotes_at_once;
     voted || progress(seen, node).matched.is_some()

@@ -228,6 +228,9 @@ mod tests {
         assert!(taken("bob", &asked(Some(9), 12), Success));
         assert!(!taken("bob", &asked(Some(12), 13), Conflict));
         assert!(taken("bob", &asked(Some(13), 14), Conflict));
+        // An answer of before that comes late takes nothing back.
+        answered.has(&node("bob"), 5, Some(&at(3, 4)));
+        assert!(!taken("bob", &asked(Some(12), 13), Conflict));
         assert!(taken("cyd", &asked(Some(12), 13), Conflict));
         assert!(taken(
             "cyd",
@@ -252,6 +255,7 @@ mod tests {
             vote: Vote::new_committed(6, node("ann")),
             ..asked(Some(9), 12)
         };
+        assert!(taken("bob", &later, Conflict), "none has answered in it");
         answered.has(&node("cyd"), 6, Some(&at(3, 4)));
         assert!(taken("bob", &later, Conflict));
         answered.has(&node("bob"), 5, Some(&at(12, 4)));

@@ -132,6 +132,10 @@ pub(crate) struct Engine {
     game_clock_ms: Arc<AtomicU64>,
     leads: Arc<AtomicBool>,
     log: Arc<dyn LogStore>,
+    /// Entries in the snapshot it started from.
+    started_after: u64,
+    /// Whether an earlier process left the log.
+    has_resumed: bool,
     status: watch::Sender<RaftStatus>,
     arrivals: Arc<Mutex<Arrivals>>,
     refusals: Refusals,
@@ -213,12 +217,8 @@ impl Engine {
         let vote = held.vote.as_ref().map(types::vote_from).transpose();
         let vote = vote.map_err(|_| "the log's vote is not one".to_owned())?;
         let terms = Terms::new(vote.map_or(0, |vote| vote.leader_id.term));
-        let kept = store::Kept::new(
-            held.last.map_or(0, |at| at.index + 1),
-            snapshot
-                .as_ref()
-                .map_or(0, |snapshot| snapshot.through.index + 1),
-        );
+        let started_after = holds.map_or(0, |last| last + 1);
+        let kept = store::Kept::new(held.last.map_or(0, |at| at.index + 1), started_after);
         let too_large = machine::TooLarge::new(parts.limits.snapshot_bytes_max);
         let game_clock_ms = Arc::new(AtomicU64::new(0));
         let machine = machine::Machine {
@@ -291,6 +291,8 @@ impl Engine {
             game_clock_ms,
             leads,
             log: parts.log,
+            started_after,
+            has_resumed: held.has_begun(),
             status,
             arrivals,
             refusals,
@@ -314,6 +316,16 @@ impl Engine {
     /// The game's clock as of the last applied entry, without waiting for one being applied.
     pub(crate) fn game_clock_ms(&self) -> u64 {
         self.game_clock_ms.load(Ordering::Acquire)
+    }
+
+    /// How many entries the snapshot stands for that the node started from.
+    pub(crate) fn started_after(&self) -> u64 {
+        self.started_after
+    }
+
+    /// Whether it went on with a log that an earlier process left.
+    pub(crate) fn has_resumed(&self) -> bool {
+        self.has_resumed
     }
 
     /// Whether this node led when it last looked: for who would ask very often.

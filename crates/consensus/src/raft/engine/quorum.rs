@@ -145,8 +145,11 @@ mod tests {
     #[test]
     fn whatever_the_times_openraft_takes_the_turns_a_silent_leader_speaks_by() {
         for timing in [Timing::default(), Timing::fast()] {
-            // Less leaves no time for an election after the followers' lease.
-            assert!(probe_ms(&timing) >= 2 * timing.election_max_ms);
+            // Less leaves no time for an election after a member may believe who it never heard of.
+            assert!(probe_ms(&timing) >= (3 + 2) * timing.election_max_ms);
+            // A turn begins and ends between two heartbeats.
+            let turn = Duration::from_millis(probe_ms(&timing) + 2 * timing.heartbeat_ms);
+            assert!(silent_at_most(&timing) >= turn);
         }
         let most = Timing {
             election_max_ms: u64::MAX,
