@@ -118,9 +118,8 @@ fn who_comes_late_sees_the_whole_game_in_order() {
     let mut events = sequencer.events_from(1);
     let mut seen = Vec::new();
     while seen.len() < 4 {
-        match cluster.during(events.next()).unwrap() {
-            TurnEvent::Committed(turn) => seen.push(turn.action),
-            _ => {}
+        if let TurnEvent::Committed(turn) = cluster.during(events.next()).unwrap() {
+            seen.push(turn.action);
         }
     }
     assert_eq!(seen, [1, 2, 3, 4]);

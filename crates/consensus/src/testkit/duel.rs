@@ -4,7 +4,6 @@ use super::dice::Dice;
 use super::hosted::{Part, shuffle};
 use super::machine::Wish;
 use super::run::Run;
-use crate::ids::NodeId;
 use crate::raft::Role;
 use crate::state::command::Kind;
 
@@ -17,12 +16,7 @@ pub(super) const SEATS: u32 = 2;
 pub(super) struct Duel {
     /// Who is away, and the latest entry there was when it went.
     alone_since: Option<(usize, u64)>,
-    /// Since when one player and the witness could elect, and nobody leads.
-    leaderless_since: Option<u64>,
 }
-
-/// How long a player and the witness may take to elect, when nothing hinders them.
-const ELECTS_MS: u64 = 600;
 
 /// Whether a seed's hosted game is one.
 pub(super) fn is_one(seed: u64) -> bool {
@@ -55,7 +49,6 @@ impl Run {
             return;
         };
         let alone = self.plays_alone();
-        let could_elect = self.could_elect();
         let mut facts = self.world.facts();
         let latest = facts.latest();
         duel.alone_since = match (alone, duel.alone_since) {
@@ -72,54 +65,8 @@ impl Run {
             (Some(away), _) => Some((away, latest + 8)),
             (None, _) => None,
         };
-        let now = facts.at_ms();
-        let since = duel.leaderless_since.unwrap_or(now);
-        duel.leaderless_since = could_elect.then_some(since);
-        let waited = duel.leaderless_since.map_or(0, |since| now - since);
-        if waited > ELECTS_MS {
-            let detail = format!("a player and the witness elected nobody for {waited} ms");
-            facts.broken("Witness", detail);
-        }
         drop(facts);
         self.duel = Some(duel);
-    }
-
-    /// Whether one player is away, the other and the witness hear each other, have the same three
-    /// voters, and neither of them leads.
-    fn could_elect(&self) -> bool {
-        let present = (0..self.machines.len()).filter_map(|place| {
-            let session = &self.machines[place].running.as_ref()?.session;
-            let status = session.node().status().get();
-            let me = session.node().id().clone();
-            let votes = status.membership.voters.contains(&me);
-            votes.then_some((place, session, status))
-        });
-        let present: Vec<_> = present.collect();
-        let [(one, session, seen), (other, _, seen_too)] = &present[..] else {
-            return false;
-        };
-        let seats = session.seats();
-        let voters = &seen.membership.voters;
-        let is_away = |node: &NodeId| {
-            let place = self.names.iter().position(|name| *name == node.peer);
-            place.is_some_and(|place| {
-                let machine = &self.machines[place];
-                machine.running.is_none() && machine.entering.is_none() && machine.leaving.is_none()
-            })
-        };
-        seen.membership == seen_too.membership
-            && !seen.membership.is_joint()
-            && voters.len() == 3
-            && seats
-                .witness
-                .as_ref()
-                .is_some_and(|node| voters.contains(node) && !is_away(node))
-            && voters.iter().filter(|node| is_away(node)).count() == 1
-            && self.is_undisturbed(*one, *other)
-            && self.net.are_connected(*one, *other)
-            && ![seen, seen_too]
-                .iter()
-                .any(|seen| seen.role == Role::Leader)
     }
 
     /// The place of the player that is away, where the other and the witness vote with it.
@@ -135,7 +82,7 @@ impl Run {
             && two.len() == 2
             && voters.len() == 3
             && voters.contains(witness);
-        let is_away = |node: &&&NodeId| self.place_of(node).is_none();
+        let is_away = |node: &&&crate::ids::NodeId| self.place_of(node).is_none();
         let away = two.iter().find(is_away).filter(|_| is_whole)?;
         self.names.iter().position(|name| *name == away.peer)
     }

@@ -34,7 +34,6 @@
 //! - `Presence`: who is said to be here is connected;
 //! - `Handover`: who asks for another leader is told the truth about it;
 //! - `CheckQuorum`: who says that it leads can hear a majority, or could until a moment ago;
-//! - `Witness`: in a game of two the one that is there and the witness elect while the other is away;
 //! - `NodeLives`: no node stops or fails to start on what its disk holds;
 //! - `Progress`: once nothing goes wrong any more, every proposal is decided, all nodes catch up,
 //!   who is in the game sees all others who are, and in a hosted game the members are who should be.

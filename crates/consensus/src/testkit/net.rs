@@ -164,13 +164,6 @@ impl SimNet {
         one == other || !matches!(whole, Whole::No(_))
     }
 
-    /// Whether two places are joined, and both know.
-    pub(super) fn are_connected(&self, one: usize, other: usize) -> bool {
-        let joined = self.joins(one, other);
-        let state = self.lock();
-        joined && state.sees(one, other) && state.sees(other, one)
-    }
-
     /// Keeps a place's links whole, whatever is cut, and connects it at once.
     ///
     /// A host asks those it is connected to, and goes on as soon as all of them have answered: one

@@ -13,23 +13,7 @@ pub(super) enum Undo {
     Slow,
 }
 
-impl Undo {
-    /// Whether it is about what two places say to each other, or how fast they are.
-    fn concerns(&self, one: usize, other: usize) -> bool {
-        match self {
-            Self::Heal(from, to) => [(one, other), (other, one)].contains(&(*from, *to)),
-            Self::Disk(place) => [one, other].contains(place),
-            Self::Loss | Self::Slow => true,
-        }
-    }
-}
-
 impl Run {
-    /// Whether nothing goes wrong at two places, or between them.
-    pub(super) fn is_undisturbed(&self, one: usize, other: usize) -> bool {
-        !self.undo.iter().any(|(_, undo)| undo.concerns(one, other))
-    }
-
     fn excuse(&self, node: usize, until: u64) {
         if let Some(id) = self.life(node) {
             self.world.facts().lobby.excuse(&id, until + EXCUSED_MS);
