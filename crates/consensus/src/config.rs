@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::events::FeedLimits;
+pub use crate::events::FeedLimits;
 use crate::lobby::AdmissionTiming;
 use crate::log::RECORD_BYTES_MAX;
 

@@ -12,6 +12,7 @@ use cabinet_consensus::session::{
     GameSession, HostOptions, JoinError, JoinOptions, OpenError, ResumeError, ReturnPolicy,
     ServerCore, SessionConfig, TokioClock, game_host, game_join, game_resume,
 };
+use cabinet_consensus::testkit::Cluster;
 
 #[path = "../examples/turns.rs"]
 mod turns;
@@ -203,6 +204,34 @@ async fn a_player_of_the_guides_hosted_game_joins_once_and_resumes_from_then_on(
     assert_eq!(again.id(), host.id());
     let next = again.sequencer().propose(&1).await.unwrap();
     assert!(next.index > first.index);
+}
+
+#[test]
+fn the_guides_game_goes_on_when_machines_die_and_links_are_cut() {
+    let players = roster(&["node-0", "node-1", "node-2"]);
+    let first = Blueprint::with_snapshots(move || Stones::new(&players, 9));
+    let mut cluster = Cluster::new(first, 3, 7).unwrap();
+    assert!(cluster.propose(0, &2).unwrap().is_accepted());
+
+    // Whoever leads dies; the others elect, and its log is on its disk.
+    let leader = cluster.await_leader(Duration::from_secs(5)).unwrap();
+    cluster.crash(leader).unwrap();
+    cluster.run_for(Duration::from_secs(1));
+    cluster.restart(leader).unwrap();
+    assert!(cluster.propose(1, &2).unwrap().is_accepted());
+
+    // Who is cut off does not move: its time is up, once, though nobody asked.
+    cluster.isolate(2).unwrap();
+    cluster.run_for(Duration::from_secs(32));
+    cluster.heal();
+    assert!(!cluster.propose(2, &1).unwrap().is_accepted());
+    cluster.transfer(0, Duration::from_secs(5)).unwrap();
+    assert!(cluster.propose(0, &3).unwrap().is_accepted());
+    for node in 0..3 {
+        cluster.read(node).unwrap();
+        assert_eq!(cluster.state(node).unwrap().heap, 9 - 2 - 2 - 1 - 3);
+    }
+    assert_eq!(cluster.violation(), None);
 }
 
 #[test]

@@ -114,6 +114,9 @@ impl Node {
             }
             tokio::time::sleep_until(again).await;
         };
+        if self.planted.hands_over_unseen {
+            return Ok(());
+        }
         let decided = |now: &RaftStatus| {
             let led = now.leader.as_ref();
             now.stopped.is_some() || led == Some(to) || (led.is_some() && now.term > term)

@@ -373,10 +373,14 @@ impl Attendant {
     }
 
     fn note_presence(&mut self) {
-        let heard: BTreeSet<NodeId> = self.claim.kin().cloned().collect();
+        let mut heard: BTreeSet<NodeId> = self.claim.kin().cloned().collect();
         let seats = {
             let replica = lock(&self.node.replica);
             let known = self.attended.as_ref();
+            if replica.planted.forgets_nobody {
+                let before = known.map(|(_, before)| before.iter().cloned());
+                heard.extend(before.into_iter().flatten());
+            }
             if known.is_some_and(|(seats, of)| *seats == replica.seats && *of == heard) {
                 return;
             }

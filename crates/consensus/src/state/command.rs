@@ -11,7 +11,6 @@ use std::fmt;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::hidden::Hidden;
 use crate::ids::{Incarnation, NodeId, PeerId};
 
 /// A node, on the wire and in the log.
@@ -97,14 +96,7 @@ pub(crate) struct Act {
 
 impl fmt::Debug for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Act")
-            .field("client", &self.client)
-            .field("session", &self.session)
-            .field("serial", &self.serial)
-            .field("expected_turn", &self.expected_turn)
-            .field("action", &Hidden(self.action.len()))
-            .field("owner", &self.owner)
-            .finish()
+        plain::PlainAct::from(self).fmt(f)
     }
 }
 

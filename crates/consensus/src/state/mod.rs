@@ -148,6 +148,14 @@ pub(crate) struct Planted {
     pub relays: bool,
     /// An app frame goes to the first channel there is.
     pub any_channel: bool,
+    /// Who was seen once is said to be here for ever.
+    pub forgets_nobody: bool,
+    /// A hand-over counts as done once the heir was asked.
+    pub hands_over_unseen: bool,
+    /// A leader that nobody answers goes on as one.
+    pub leads_alone: bool,
+    /// A witness gives nobody its vote.
+    pub idle_witness: bool,
 }
 
 /// The index a game sees: entries count from 1.

@@ -1,5 +1,7 @@
 //! A game of your own on several nodes in virtual time: the public part of the test kit.
 
+mod coming;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -9,23 +11,20 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::time::Instant;
 
+pub use self::coming::Entrance;
+use self::coming::Process;
 use super::Violation;
 use super::dice::Dice;
-use super::machine::Skewed;
-use super::net::{SimNet, SimPeer};
-use super::world::{Watcher, World};
+use super::net::SimNet;
+use super::world::World;
 use crate::config::{Compaction, Limits, Timing};
-use crate::fabric::Port;
 use crate::game::{Blueprint, Game};
-use crate::ids::{ClientId, GameId, Incarnation, NameError, NodeId, PeerId};
-use crate::log::DurableLog;
-use crate::log::durable::sim_disk::{Crash, SimDisk};
-use crate::log::durable::{Driver, DurableOptions};
-use crate::raft::{Role, lock, simulated};
+use crate::ids::{Incarnation, NameError, PeerId};
+use crate::log::durable::sim_disk::SimDisk;
+use crate::raft::{Role, simulated};
 use crate::session::{
-    Clock, GameSession, Hooks, Identity, OpenError, SessionConfig, game_node_with,
+    Clock, GameSession, HostError, JoinError, OpenError, ResumeError, SessionConfig, TransferError,
 };
-use crate::state::Planted;
 use crate::turns::{Decision, ReadError, TurnError};
 
 /// Most nodes a [`Cluster`] has.
@@ -41,15 +40,30 @@ pub enum ClusterError {
     /// There is no such node.
     #[error("there is no node {0}")]
     NoNode(usize),
-    /// The node is down: restart it first.
+    /// The node is down: restart it, or let it enter.
     #[error("node {0} is down")]
     Down(usize),
-    /// The node runs: crash it first.
+    /// The node is on its way into the game: let time pass, or see what it waits for.
+    #[error("node {0} is on its way into the game")]
+    Coming(usize),
+    /// The node runs: crash or close it first.
     #[error("node {0} is up")]
     Up(usize),
     /// The node did not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The node does not host the game.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The node did not get into the game.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The node could not go on with what its disk holds.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// Leadership was not handed over.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// The runtime, the log, or a name could not be had.
     #[error("the cluster could not be set up: {0}")]
     SetUp(String),
@@ -89,23 +103,26 @@ pub fn quick_config<G: Game>(
     }
 }
 
-struct Life<G: Game> {
-    session: GameSession<G>,
-    peer: Arc<SimPeer>,
-    watcher: Arc<Watcher>,
-}
+type Configure = Box<dyn Fn(usize, SessionConfig) -> SessionConfig + Send>;
 
+/// A machine, and the process on it.
 struct Place<G: Game> {
     name: PeerId,
     disk: SimDisk,
-    lives: u64,
-    life: Option<Life<G>>,
+    /// The latest life of its peer; none has been before the first.
+    life: Option<Incarnation>,
+    /// How it came in.
+    entrance: Entrance,
+    process: Process<G>,
 }
 
 /// Your game on N real nodes, in one thread and in virtual time, over a network, disks and clocks
 /// that you break.
 ///
-/// Nothing happens between two calls. The same seed and the same calls give the same run.
+/// Nothing happens between two calls. The same seed and the same calls give the same run. A cluster
+/// is one run of one game: for another one make another cluster.
+///
+/// With [`Cluster::new`] everybody knows everybody and plays from the start.
 ///
 /// ```
 /// use std::time::Duration;
@@ -142,8 +159,56 @@ struct Place<G: Game> {
 /// assert_eq!(cluster.violation(), None);
 /// # Ok::<(), cabinet_consensus::testkit::ClusterError>(())
 /// ```
+///
+/// With [`Cluster::machines`] nobody is in the game until you say so: one hosts, others join or
+/// watch, leave and come back.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use cabinet_consensus::game::{Blueprint, Game, TurnInfo};
+/// use cabinet_consensus::session::HostOptions;
+/// # use cabinet_consensus::testkit::Cluster;
+/// # #[derive(Clone, Default)]
+/// # struct Sum(u64);
+/// # impl Game for Sum {
+/// #     type Action = u64;
+/// #     type Outcome = u64;
+/// #     type Refusal = ();
+/// #     fn apply(&mut self, _: &TurnInfo, add: &u64) -> Result<u64, ()> {
+/// #         self.0 += add;
+/// #         Ok(self.0)
+/// #     }
+/// # }
+///
+/// let mut cluster = Cluster::machines(Blueprint::new(Sum::default), 3, 7)?;
+/// let table = HostOptions {
+///     spectators_max: 1,
+///     ..HostOptions::new(2, cluster.next_life(0)?)
+/// };
+/// cluster.host(0, table)?;
+/// cluster.join(1)?;
+/// cluster.arrive(0)?; // Every seat is taken.
+/// cluster.spectate(2)?;
+///
+/// // Leadership goes where it is wanted, and on when its holder leaves.
+/// cluster.transfer(1, Duration::from_secs(1))?;
+/// assert!(cluster.leave(1, Duration::from_secs(2))?);
+/// assert!(cluster.propose(0, &5)?.is_accepted());
+/// cluster.join(1)?;
+///
+/// // Channels are the session's own.
+/// let say = cluster.session(0)?.app_channel("chat")?;
+/// let hear = cluster.session(1)?.app_channel("chat")?;
+/// let mut hear = hear.incoming()?;
+/// say.broadcast(b"hello")?;
+/// let said = cluster.during(hear.recv()).expect("it is open");
+/// assert_eq!(&said.frame[..], b"hello");
+/// assert_eq!(cluster.violation(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Cluster<G: Game> {
     places: Vec<Place<G>>,
+    configure: Option<Configure>,
     blueprint: Blueprint<G>,
     world: World,
     net: SimNet,
@@ -161,6 +226,24 @@ impl<G: Game> Cluster<G> {
     ///
     /// [`ClusterError`] when there cannot be so many nodes, or one does not open.
     pub fn new(blueprint: Blueprint<G>, nodes: usize, seed: u64) -> Result<Self, ClusterError> {
+        let mut cluster = Self::machines(blueprint, nodes, seed)?;
+        for node in 0..nodes {
+            cluster.enter(node, Entrance::Roster)?;
+        }
+        Ok(cluster)
+    }
+
+    /// `nodes` machines without a process on any of them: see [`Cluster::enter`]. They are connected
+    /// to each other, as `node-0`, `node-1` and so on. `seed` decides delays and elections.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Nodes`], [`ClusterError::SetUp`].
+    pub fn machines(
+        blueprint: Blueprint<G>,
+        nodes: usize,
+        seed: u64,
+    ) -> Result<Self, ClusterError> {
         if nodes == 0 || nodes > NODES_MAX {
             return Err(ClusterError::Nodes(nodes));
         }
@@ -179,11 +262,15 @@ impl<G: Game> Cluster<G> {
         let place = |name| Place {
             name,
             disk: SimDisk::new(),
-            lives: 0,
             life: None,
+            entrance: Entrance::Roster,
+            process: Process::Off,
         };
-        let mut cluster = Self {
+        // What becomes of places is the game's own affair: silence is made here as it likes.
+        world.facts().lobby.excused_all = u64::MAX;
+        Ok(Self {
             places: names.into_iter().map(place).collect(),
+            configure: None,
             blueprint,
             world,
             net,
@@ -191,11 +278,34 @@ impl<G: Game> Cluster<G> {
             now_ms: Arc::default(),
             begun,
             runtime,
-        };
-        for node in 0..nodes {
-            cluster.restart(node)?;
-        }
-        Ok(cluster)
+        })
+    }
+
+    /// Changes the configuration of every process that begins from now on, given the node's number
+    /// and what it would have: [`quick_config`], and the peer's name for a durable client. The log
+    /// stays the one on the node's disk.
+    pub fn configure(
+        &mut self,
+        change: impl Fn(usize, SessionConfig) -> SessionConfig + Send + 'static,
+    ) {
+        self.configure = Some(Box::new(change));
+    }
+
+    /// A node's name, which is what the rules see of its player.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`].
+    pub fn peer(&self, node: usize) -> Result<&PeerId, ClusterError> {
+        Ok(&self.place(node)?.name)
+    }
+
+    fn place(&self, node: usize) -> Result<&Place<G>, ClusterError> {
+        self.places.get(node).ok_or(ClusterError::NoNode(node))
+    }
+
+    fn place_mut(&mut self, node: usize) -> Result<&mut Place<G>, ClusterError> {
+        self.places.get_mut(node).ok_or(ClusterError::NoNode(node))
     }
 
     /// How many nodes there are, up or down. They are numbered from 0.
@@ -239,7 +349,9 @@ impl<G: Game> Cluster<G> {
             }
         };
         let seed = self.dice.next();
-        self.runtime.block_on(simulated(seed, both))
+        let done = self.runtime.block_on(simulated(seed, both));
+        self.note_arrivals();
+        done
     }
 
     /// Lets so much time pass.
@@ -251,7 +363,7 @@ impl<G: Game> Cluster<G> {
     /// Lets time pass, a millisecond at a time, until `wanted` holds; answers whether it did within
     /// `within`.
     pub fn run_until(&mut self, within: Duration, mut wanted: impl FnMut(&Self) -> bool) -> bool {
-        let until = self.now() + within;
+        let until = self.now().saturating_add(within);
         loop {
             if wanted(self) {
                 return true;
@@ -267,7 +379,7 @@ impl<G: Game> Cluster<G> {
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         let term = |place: &Place<G>| {
-            let status = place.life.as_ref()?.session.node().status().get();
+            let status = place.process.session()?.node().status().get();
             (status.role == Role::Leader).then_some(status.term)
         };
         let places = self.places.iter().enumerate();
@@ -283,15 +395,18 @@ impl<G: Game> Cluster<G> {
         self.leader()
     }
 
-    /// A node's session, while the node is up.
+    /// A node's session, while the node is in the game: for channels, events, speculation, presence
+    /// and everything else that a session has. What it returns is used with [`Cluster::during`].
     ///
     /// # Errors
     ///
-    /// [`ClusterError::NoNode`], [`ClusterError::Down`].
+    /// [`ClusterError::NoNode`], [`ClusterError::Down`], [`ClusterError::Coming`].
     pub fn session(&self, node: usize) -> Result<&GameSession<G>, ClusterError> {
-        let place = self.places.get(node).ok_or(ClusterError::NoNode(node))?;
-        let life = place.life.as_ref().ok_or(ClusterError::Down(node))?;
-        Ok(&life.session)
+        match &self.place(node)?.process {
+            Process::Up(up) => Ok(&up.session),
+            Process::Coming(_) => Err(ClusterError::Coming(node)),
+            Process::Off | Process::Failed(_) => Err(ClusterError::Down(node)),
+        }
     }
 
     /// Proposes an action from a node, and lets time pass until it is decided: ten seconds at most.
@@ -319,25 +434,53 @@ impl<G: Game> Cluster<G> {
         Ok(self.during(sequencer.read_barrier(Duration::from_secs(10)))?)
     }
 
-    /// The game's state on a node, as far as the node has applied; `None` for a game that cannot be
-    /// written down, and while the node is down or has applied nothing.
-    #[must_use]
-    pub fn state(&self, node: usize) -> Option<G> {
-        let life = self.places.get(node)?.life.as_ref()?;
-        let state = lock(life.watcher.replica.get()?).game.snapshot()?;
-        self.blueprint.restore(&state).ok()
+    /// Hands leadership to a node, which must vote, and lets time pass until it leads: `within` at
+    /// most. Nothing happens when it leads.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::Transfer`] when it was not handed over, also for want of a leader.
+    pub fn transfer(&mut self, to: usize, within: Duration) -> Result<(), ClusterError> {
+        let heir = self.session(to)?.node().id().clone();
+        let leader = self.leader();
+        let leader = leader.ok_or(TransferError::NotLeader { leader: None })?;
+        if leader == to {
+            return Ok(());
+        }
+        let view = self.session(leader)?.node();
+        Ok(self.during(async move { view.transfer(&heir, within).await })?)
     }
 
-    /// Loses every frame from `from` to `to` until [`Cluster::heal`].
+    /// The game's state on a node, as far as the node has applied; `None` while it is not in the
+    /// game.
+    #[must_use]
+    pub fn state(&self, node: usize) -> Option<G> {
+        let sequencer = self.session(node).ok()?.sequencer();
+        Some(sequencer.read_local(|seen| seen.game.clone()))
+    }
+
+    /// Loses every frame from `from` to `to` until [`Cluster::mend`] or [`Cluster::heal`].
     ///
     /// # Errors
     ///
     /// [`ClusterError::NoNode`].
     pub fn cut(&mut self, from: usize, to: usize) -> Result<(), ClusterError> {
-        for node in [from, to] {
-            self.places.get(node).ok_or(ClusterError::NoNode(node))?;
-        }
-        self.net.cut(from, to, true);
+        self.set_cut(from, to, true)
+    }
+
+    /// Brings every frame from `from` to `to` again.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError::NoNode`].
+    pub fn mend(&mut self, from: usize, to: usize) -> Result<(), ClusterError> {
+        self.set_cut(from, to, false)
+    }
+
+    fn set_cut(&mut self, from: usize, to: usize, cut: bool) -> Result<(), ClusterError> {
+        self.place(from)?;
+        self.place(to)?;
+        self.net.cut(from, to, cut);
         Ok(())
     }
 
@@ -374,83 +517,12 @@ impl<G: Game> Cluster<G> {
     ///
     /// [`ClusterError::NoNode`].
     pub fn slow_disk(&mut self, node: usize, sync: Duration) -> Result<(), ClusterError> {
-        let place = self.places.get(node).ok_or(ClusterError::NoNode(node))?;
-        place.disk.set_sync_delay(sync);
+        self.place(node)?.disk.set_sync_delay(sync);
         Ok(())
     }
 
-    /// Stops a node's machine: of what its disk had not synced, the seed decides what is lost.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NoNode`], [`ClusterError::Down`].
-    pub fn crash(&mut self, node: usize) -> Result<(), ClusterError> {
-        let seed = self.dice.next();
-        let place = self
-            .places
-            .get_mut(node)
-            .ok_or(ClusterError::NoNode(node))?;
-        let life = place.life.take().ok_or(ClusterError::Down(node))?;
-        life.watcher.on.store(false, Ordering::Relaxed);
-        life.peer.unplug();
-        place.disk.crash(Crash::Seeded(seed));
-        let session = life.session;
-        self.runtime.spawn(async move { session.close().await });
-        Ok(())
-    }
-
-    /// Starts a node's machine again, on what its disk holds.
-    ///
-    /// # Errors
-    ///
-    /// [`ClusterError::NoNode`], [`ClusterError::Up`], or why it did not open.
-    pub fn restart(&mut self, node: usize) -> Result<(), ClusterError> {
-        let nonce = self.dice.next();
-        let roster = self.places.iter().map(|place| place.name.clone()).collect();
-        let place = self
-            .places
-            .get_mut(node)
-            .ok_or(ClusterError::NoNode(node))?;
-        if place.life.is_some() {
-            return Err(ClusterError::Up(node));
-        }
-        place.lives += 1;
-        let id = NodeId::new(place.name.clone(), Incarnation(0));
-        let watcher = Watcher::of_any_game(self.world.clone(), node, id);
-        let hooks = Hooks {
-            observer: watcher.clone(),
-            planted: Planted::default(),
-        };
-        let client = ClientId::new(place.name.as_str()).map_err(set_up)?;
-        let game = GameId::new("test").map_err(set_up)?;
-        let disk = place.disk.attach();
-        let peer = self.net.plug(node);
-        let blueprint = self.blueprint.clone();
-        let plugged = peer.clone();
-        let opening = async move {
-            let log = DurableLog::open(disk, DurableOptions::default(), Driver::Task)
-                .await
-                .map_err(set_up)?;
-            let config = SessionConfig {
-                identity: Identity::Durable(client),
-                log: Arc::new(log),
-                ..quick_config(Arc::new(Skewed::new(1000)), nonce, &blueprint)
-            };
-            let port = Port::open(plugged, game).map_err(set_up)?;
-            let opened = game_node_with(port, blueprint, roster, config, hooks).await;
-            opened.map_err(ClusterError::from)
-        };
-        let session = self.during(opening)?;
-        watcher.open.store(true, Ordering::Relaxed);
-        self.places[node].life = Some(Life {
-            session,
-            peer,
-            watcher,
-        });
-        Ok(())
-    }
-
-    /// The first invariant that did not hold: the nodes' logs or states differ where they must not.
+    /// The first invariant that did not hold: the nodes' logs or states differ where they must not, a
+    /// place moved, who watches votes, or two hosts founded the game.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
         self.world.facts().violation.clone()

@@ -43,6 +43,10 @@ impl Run {
             no_proofs: plant == Plant::ProofNeverTaken,
             relays: plant == Plant::AppRelay,
             any_channel: plant == Plant::WrongChannel,
+            forgets_nobody: plant == Plant::PresenceKept,
+            hands_over_unseen: plant == Plant::HandOverUnseen,
+            leads_alone: plant == Plant::LeaderAlone,
+            idle_witness: plant == Plant::IdleWitness,
         }
     }
 

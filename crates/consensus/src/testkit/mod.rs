@@ -33,6 +33,7 @@
 //! - `NoLostSeat`: only who left, or fell silent, loses a place, and comes back to the seat it had;
 //! - `Presence`: who is said to be here is connected;
 //! - `Handover`: who asks for another leader is told the truth about it;
+//! - `CheckQuorum`: who says that it leads can hear a majority, or could until a moment ago;
 //! - `NodeLives`: no node stops or fails to start on what its disk holds;
 //! - `Progress`: once nothing goes wrong any more, every proposal is decided, all nodes catch up,
 //!   who is in the game sees all others who are, and in a hosted game the members are who should be.
@@ -58,6 +59,7 @@ mod panics;
 mod plan;
 mod player;
 mod quest;
+mod quorum;
 mod run;
 mod sight;
 mod strike;
@@ -65,7 +67,7 @@ mod talk;
 mod tally;
 mod world;
 
-pub use cluster::{Cluster, ClusterError, NODES_MAX, quick_config};
+pub use cluster::{Cluster, ClusterError, Entrance, NODES_MAX, quick_config};
 pub use plan::{Fault, What};
 pub use run::{run_faults, run_seed};
 pub use tally::{RUNS_OF_EVERYTHING, Tally, TallyRow};
@@ -100,11 +102,19 @@ pub enum Plant {
     AppRelay,
     /// A frame goes to the first channel that is open, whichever it names.
     WrongChannel,
+    /// Who was seen once is said to be here for ever.
+    PresenceKept,
+    /// Leadership counts as handed over once the heir was asked.
+    HandOverUnseen,
+    /// A leader that no majority answers goes on as one.
+    LeaderAlone,
+    /// A witness gives nobody its vote.
+    IdleWitness,
 }
 
 impl Plant {
     /// Every bug, and the name it goes by.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 16] = [
         ("high-water-sessions", Self::HighWaterSessions),
         ("timer-per-node", Self::TimerPerNode),
         ("reply-before-fsync", Self::ReplyBeforeFsync),
@@ -117,6 +127,10 @@ impl Plant {
         ("proof-never-taken", Self::ProofNeverTaken),
         ("app-relay", Self::AppRelay),
         ("wrong-channel", Self::WrongChannel),
+        ("presence-kept", Self::PresenceKept),
+        ("hand-over-unseen", Self::HandOverUnseen),
+        ("leader-alone", Self::LeaderAlone),
+        ("idle-witness", Self::IdleWitness),
     ];
 }
 

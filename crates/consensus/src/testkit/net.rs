@@ -157,6 +157,13 @@ impl SimNet {
         cut.iter().any(|(from, to)| *from == place || *to == place)
     }
 
+    /// Whether two processes there hear each other.
+    pub(super) fn joins(&self, one: usize, other: usize) -> bool {
+        let state = self.lock();
+        let whole = state.is_whole(one.min(other), one.max(other));
+        one == other || !matches!(whole, Whole::No(_))
+    }
+
     /// Keeps the link of two places whole from now on, whatever is cut or lost, and no other. They
     /// connect like everybody, in a time of their own.
     pub(super) fn spare(&self, places: Option<(usize, usize)>) {

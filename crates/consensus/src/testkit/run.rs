@@ -146,6 +146,8 @@ pub(super) struct Run {
     pub(super) script: Option<Script>,
     /// Whether it is a game of two, and what is known of that.
     pub(super) duel: Option<Duel>,
+    /// Since when each leader hears no majority.
+    pub(super) unheard_since: Vec<Option<u64>>,
 }
 
 impl Run {
@@ -213,6 +215,7 @@ impl Run {
             flood: flood_of(seed, nodes, chaos_ms(seed, scenario)),
             script,
             duel: (setting == Setting::Hosted && duel::is_one(seed)).then(Duel::default),
+            unheard_since: vec![None; nodes],
         })
     }
 
@@ -275,6 +278,7 @@ impl Run {
         self.estrange(now);
         self.duels();
         self.meets();
+        self.counts_votes();
         for node in 0..self.machines.len() {
             self.left(node);
             self.entered(node).await;

@@ -12,7 +12,7 @@ use openraft::raft::{
 };
 
 use super::arrivals::{Piece, Transfer};
-use super::{Engine, types};
+use super::{Engine, lock, types};
 use crate::game::Malformed;
 use crate::ids::NodeId;
 use crate::log::Position;
@@ -104,8 +104,14 @@ impl Engine {
         Ok(Body::Voted(Voted {
             vote: Some(types::vote_msg(&answer.vote)),
             last: answer.last_log_id.as_ref().map(types::at),
-            granted: answer.vote_granted,
+            granted: answer.vote_granted && !self.idles(),
         }))
+    }
+
+    /// What only a planted bug does: a witness that gives no votes.
+    fn idles(&self) -> bool {
+        let replica = lock(&self.replica);
+        replica.planted.idle_witness && replica.seats.witness.as_ref() == Some(&self.me)
     }
 
     /// Whether the leader said that it hands over to `candidate`, which then asks for votes in

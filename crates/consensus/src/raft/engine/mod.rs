@@ -52,7 +52,7 @@ use super::{
     Change, ChangeError, Consensus, RaftNumbers, RaftStatus, ReadIndexError, SubmitError, Traced,
     TransferError,
 };
-use crate::config::{Limits, Timing};
+use crate::config::{Limits, TIME_MAX, Timing};
 use crate::events::Feed;
 use crate::game::Malformed;
 use crate::ids::{NodeId, SessionId};
@@ -262,8 +262,12 @@ impl Engine {
         let raft = Raft::new(parts.me.clone(), config, network, store, machine)
             .await
             .map_err(stopped)?;
+        let lease = match lock(&replica).planted.leads_alone {
+            true => TIME_MAX,
+            false => timing.election_max(),
+        };
         let mut led = Led::default();
-        let (status, _) = watch::channel(led.status_of(&raft, &refusals, timing.election_max()));
+        let (status, _) = watch::channel(led.status_of(&raft, &refusals, lease));
         let told = Told::new(parts.log.clone(), too_large.clone());
         let handing: Handing = watch::channel(None).0;
         let leads = Arc::new(AtomicBool::new(false));
@@ -277,7 +281,7 @@ impl Engine {
             arrivals: arrivals.clone(),
             began,
             again: timing.heartbeat(),
-            lease: timing.election_max(),
+            lease,
             led,
             hush,
             handing: handing.clone(),

@@ -27,7 +27,7 @@ pub(crate) struct PlainAct<'a> {
 
 impl fmt::Debug for PlainAct<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlainAct")
+        f.debug_struct("Act")
             .field("client", &self.client)
             .field("session", &self.session)
             .field("serial", &self.serial)
