@@ -159,7 +159,7 @@ fn the_leader_goes_last_and_only_when_no_other_could_lead() {
     t.seats.vacate(&node("ann", 1), true);
     t.acks("cyd", 3);
     t.acks("dan", 3);
-    assert_eq!(t.step(), []);
+    assert_eq!(t.step(), [Step::HandOver(node("bob", 1))]);
     t.dies("bob");
     assert_eq!(t.step(), [Step::Remove(node("ann", 1))]);
 }
