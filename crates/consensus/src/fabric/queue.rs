@@ -47,6 +47,18 @@ impl<T> Items<T> {
         }
     }
 
+    /// Takes what there is, and leaves as much of the same kind as before anything came.
+    fn take(&mut self) -> Self {
+        let empty = match self {
+            Self::Line { .. } => Self::line(),
+            Self::Shares { sender, .. } => Self::Shares {
+                shares: Shares::new(),
+                sender: *sender,
+            },
+        };
+        std::mem::replace(self, empty)
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Line { items, .. } => items.len(),
@@ -287,7 +299,7 @@ impl<T> Receiver<T> {
                     self.0.diverted.store(!state.closed, Ordering::Release);
                     break;
                 }
-                std::mem::replace(&mut state.items, Items::line())
+                state.items.take()
             };
             while let Some(item) = waiting.pop() {
                 sink(item);
@@ -302,7 +314,7 @@ impl<T> Drop for Receiver<T> {
         let mut state = self.0.lock();
         state.closed = true;
         self.0.diverted.store(false, Ordering::Release);
-        let items = std::mem::replace(&mut state.items, Items::line());
+        let items = state.items.take();
         drop(state);
         let sink = {
             let mut place = self.0.sink.write().unwrap_or_else(PoisonError::into_inner);

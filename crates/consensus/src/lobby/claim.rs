@@ -210,6 +210,7 @@ impl HostClaim {
         };
         self.kin.clear();
         self.rivals.clear();
+        self.reports = Reports::default();
         vec![ClaimAction::Broadcast(self.mine())]
     }
 
@@ -241,6 +242,7 @@ impl HostClaim {
         }
         self.phase = Phase::Idle;
         self.rivals.clear();
+        self.reports = Reports::default();
         vec![ClaimAction::Broadcast(LobbyMsg::Withdraw {
             nonce: self.nonce,
         })]

@@ -150,8 +150,10 @@ pub(crate) struct NodeParts {
     pub nonce: u64,
     /// Members this node was told of before its log names any.
     pub trusted: BTreeSet<NodeId>,
-    /// Why this node has no place, once who leads said so.
-    pub place: Watch<Option<NoPlace>>,
+    /// Why this node has no place, by the word of anybody who was let in.
+    pub refused: Watch<Option<NoPlace>>,
+    /// The same by the word of those it believes.
+    pub put_out: Watch<Option<NoPlace>>,
     pub log: Arc<dyn LogStore>,
     pub engine: Arc<Engine>,
     pub feed: Feed,
@@ -174,6 +176,8 @@ pub(crate) struct Node {
     /// The game's clock when it was last seen to move, and ours then.
     game_ahead_ms: AtomicU64,
     begun: Duration,
+    /// When it did by the clock that calls are timed by.
+    started: tokio::time::Instant,
     load: Load,
     gather: Gather,
     /// Something was sent at once, and more may wait since.
@@ -187,8 +191,11 @@ pub(crate) struct Node {
     heard: Mutex<Duration>,
     /// Nodes that are believed to be members although the log names them nowhere.
     trusted: Mutex<BTreeSet<NodeId>>,
-    /// Why this node has no place, once who leads said so.
-    place: Watch<Option<NoPlace>>,
+    /// Why this node has no place, by the word of anybody who was let in.
+    refused: Watch<Option<NoPlace>>,
+    /// The same by the word of those it believes: a voter of its log, or who was vouched for. Its own
+    /// client is refused for that alone.
+    put_out: Watch<Option<NoPlace>>,
     /// The peers of both, as they were found last.
     company: Mutex<Company>,
     /// Nodes that showed that they were let in once, and nothing else says are members. They count
@@ -237,6 +244,7 @@ impl Node {
             timing: parts.timing,
             game_ahead_ms: AtomicU64::new(0),
             begun: parts.clock.now(),
+            started: tokio::time::Instant::now(),
             heard: Mutex::new(parts.clock.now()),
             clock: parts.clock,
             drops: Drops::default(),
@@ -244,7 +252,8 @@ impl Node {
             compaction: parts.compaction,
             nonce: parts.nonce,
             trusted: Mutex::new(parts.trusted),
-            place: parts.place,
+            refused: parts.refused,
+            put_out: parts.put_out,
             company: Mutex::default(),
             proved: Mutex::default(),
             by_proof: AtomicU64::new(0),
@@ -303,13 +312,14 @@ impl Node {
         self.runtime.enter()
     }
 
-    /// Why this node has no place in the game, once who leads said so; `None` while all is well.
+    /// Why this node has no place in the game, once somebody it believes said so.
     pub(crate) fn no_place(&self) -> Option<NoPlace> {
-        *self.place.borrow()
+        *self.put_out.borrow()
     }
 
-    pub(crate) fn place(&self) -> Watch<Option<NoPlace>> {
-        self.place.clone()
+    /// Why this node has no place in the game, by whoever said so; `None` while all is well.
+    pub(crate) fn refused(&self) -> Watch<Option<NoPlace>> {
+        self.refused.clone()
     }
 
     pub(crate) fn dropped(&self) -> DroppedFrames {

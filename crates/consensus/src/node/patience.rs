@@ -168,7 +168,7 @@ impl Node {
         place: bool,
         work: F,
     ) -> Option<F::Output> {
-        let mut told = self.place();
+        let mut told = self.put_out.clone();
         let is_lost = async {
             // Nobody tells any more once the session ends, and then the work ends by itself.
             if !place || told.wait_for(Option::is_some).await.is_err() {

@@ -89,7 +89,7 @@ pub enum ProposeError {
         /// The client id.
         client: ClientId,
     },
-    /// Who leads gives this node no place in the game any more, so nobody takes what it proposes: the
+    /// A voter says that this node has no place in the game any more, so nobody takes what it proposes: the
     /// action did not and will not take effect. See
     /// [`GameSession::refused`](crate::session::GameSession::refused), which says when that is over.
     /// Never the answer to a number of the caller's own.

@@ -19,7 +19,7 @@ pub enum ReadError {
     /// No majority confirmed the leader in time.
     #[error("no majority confirmed a leader in time")]
     NoQuorum,
-    /// Who leads gives this node no place in the game any more, so nobody tells it what is the
+    /// A voter says that this node has no place in the game any more, so nobody tells it what is the
     /// latest. See [`GameSession::refused`](crate::session::GameSession::refused).
     #[error("this node has no place in the game any more")]
     NoPlace(#[source] NoPlace),

@@ -181,8 +181,7 @@ impl Node {
     /// Whether a proposal that comes now may be a copy of one that an earlier process of this node
     /// took, in a call that is waited for still.
     pub(super) fn may_have_served_before(&self) -> bool {
-        let runs = self.clock.now().saturating_sub(self.begun);
-        self.engine.has_resumed() && runs < self.hop()
+        self.engine.has_resumed() && self.started.elapsed() < self.hop()
     }
 
     pub(super) async fn forward(

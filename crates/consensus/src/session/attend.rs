@@ -66,6 +66,8 @@ pub(crate) struct Attendant {
     pub rivals: watch::Sender<BTreeSet<Rival>>,
     /// Why this node, which wants its place back, gets none.
     pub refused: watch::Sender<Option<NoPlace>>,
+    /// The same, said by somebody this node believes.
+    pub put_out: watch::Sender<Option<NoPlace>>,
     pub presence: watch::Sender<Presence>,
     /// What presence was last made of.
     pub attended: Option<(SeatTable, BTreeSet<NodeId>)>,
@@ -194,14 +196,19 @@ pub(crate) async fn attend(
                     Step::Promote(node) => change.begin(this.change(Change::Promote(node))),
                     Step::Remove(node) => change.begin(this.change(Change::Remove(node))),
                     Step::FinishJoint => change.begin(this.change(Change::FinishJoint)),
-                    Step::HandOver(to) => change.begin(this.hand_over(to)),
+                    // Before an entry of its own term is committed it may not have seen yet that it
+                    // was given a place.
+                    Step::HandOver(to) if this.has_all_seats() => {
+                        change.begin(this.hand_over(to));
+                    }
+                    Step::HandOver(_) => {}
                 }
             }
         }
         // A node that is no member, or hears no leader, says that it is here.
         this.settled = status.membership.contains(this.node.me()) && hears;
         if this.settled {
-            this.refused.set_if_new(None);
+            this.has_place();
         }
         let due = announced_at.is_none_or(|at| now.saturating_sub(at) >= REANNOUNCE_EVERY);
         if !this.settled && due && !this.leaving.load(Ordering::Relaxed) {
@@ -300,6 +307,15 @@ impl Attendant {
             }
         }
         .boxed()
+    }
+
+    /// Whether this leader has applied what was committed under those before it.
+    fn has_all_seats(&self) -> bool {
+        let (own, applied) = (
+            self.node.engine.committed_from(),
+            self.node.numbers().applied,
+        );
+        own.is_some_and(|own| applied.is_some_and(|applied| applied >= own))
     }
 
     fn hand_over(&self, to: NodeId) -> BoxFuture<'static, ()> {
@@ -444,10 +460,19 @@ impl Attendant {
                 let own = answer.members.iter().filter(|node| node.peer == *from);
                 own.for_each(|node| self.node.meet(node));
             }
-            self.refused.set_if_new(None);
+            self.has_place();
         } else if let Some(why) = answer.verdict.no_place() {
             self.refused.set_if_new(Some(why));
+            // Who shows no more than that it was let in once stops nothing here.
+            if believed {
+                self.put_out.set_if_new(Some(why));
+            }
         }
+    }
+
+    fn has_place(&self) {
+        self.refused.set_if_new(None);
+        self.put_out.set_if_new(None);
     }
 
     fn act_on_claim(&self, actions: Vec<ClaimAction>) {

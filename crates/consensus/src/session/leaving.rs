@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{GameSession, attend};
 use crate::config;
 use crate::game::Game;
-use crate::raft::{Consensus, RaftStatus, Role};
+use crate::raft::{Consensus, RaftStatus, Role, lock};
 use crate::state::command::{Body, Vacate};
 
 impl<G: Game> GameSession<G> {
@@ -119,6 +119,7 @@ impl<G: Game> GameSession<G> {
         let mut status = self.node.status();
         let progress = self.node.numbers().progress;
         let members = status.borrow().membership.clone();
+        let placed = lock(&self.node.replica).seats.voters();
         let heir = members
             .voters
             .iter()
@@ -126,10 +127,11 @@ impl<G: Game> GameSession<G> {
             .filter_map(|voter| {
                 let known = progress.get(voter)?;
                 let answers = known.acked? <= self.grace;
-                answers.then_some((known.matched?, voter))
+                // One that was put out would hand over again.
+                answers.then_some((placed.contains(voter), known.matched?, voter))
             })
             .max();
-        let Some((_, heir)) = heir else { return };
+        let Some((.., heir)) = heir else { return };
         if self.node.engine.transfer(heir).await.is_err() {
             return;
         }

@@ -223,13 +223,14 @@ impl<G: Game> GameSession<G> {
         self.rivals.subscribe()
     }
 
-    /// Why this node is out of the game, once who leads said so: it was put out while it was silent
-    /// or its process away, and its place is another's by now. `None` while all is well. The node
-    /// goes on asking, and comes in again when a place is free; close it if that is not wanted. Until
-    /// then what it proposes and reads is refused.
+    /// Why this node is out of the game, once it was told: it was put out while it was silent or its
+    /// process away, and its place is another's by now. `None` while all is well. The node goes on
+    /// asking, and comes in again when a place is free; close it if that is not wanted. Until then
+    /// what it proposes and reads is refused, if a voter that it knows said so, or who leads: the word
+    /// of who only shows that it was let in once is told here and refuses nothing.
     #[must_use]
     pub fn refused(&self) -> Watch<Option<NoPlace>> {
-        self.node.place()
+        self.node.refused()
     }
 
     /// Who has a place in the game, and who of them is there, as this node sees it. Empty until the

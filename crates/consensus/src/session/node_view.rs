@@ -205,7 +205,7 @@ impl NodeView {
         if let Some(why) = status.stopped {
             return Waiting::Stopped(why);
         }
-        if let Some(why) = self.node.no_place() {
+        if let Some(why) = self.node.refused().get() {
             return Waiting::ForPlace(why);
         }
         if status.leader.as_ref() != Some(self.id()) {

@@ -130,7 +130,8 @@ pub(super) async fn open<G: Game>(
         StartError::Unreadable => OpenError::SnapshotUnreadable,
         StartError::Other(why) => OpenError::Start(why),
     })?;
-    let (refused, place) = watch::channel(None);
+    let (refused, told) = watch::channel(None);
+    let (put_out, known) = watch::channel(None);
     let node = Node::start(NodeParts {
         rules,
         session,
@@ -142,7 +143,8 @@ pub(super) async fn open<G: Game>(
         clock: config.clock.clone(),
         nonce: shown(config.nonce, Shown::Open),
         trusted,
-        place,
+        refused: told,
+        put_out: known,
         log: config.log,
         engine,
         feed,
@@ -186,6 +188,7 @@ pub(super) async fn open<G: Game>(
         clock: config.clock,
         rivals: rivals.clone(),
         refused,
+        put_out,
         presence: attendance,
         attended: None,
         leaving: leaving.clone(),

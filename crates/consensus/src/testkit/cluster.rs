@@ -206,6 +206,11 @@ struct Place<G: Game> {
 /// assert_eq!(cluster.violation(), None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Panics
+///
+/// It has a runtime of its own: whatever lets time pass, and dropping it, panics inside another. Use it in a
+/// plain `#[test]`.
 pub struct Cluster<G: Game> {
     places: Vec<Place<G>>,
     configure: Option<Configure>,
@@ -375,7 +380,8 @@ impl<G: Game> Cluster<G> {
         }
     }
 
-    /// Who leads; of several that think so, the one of the latest term.
+    /// Who leads of those that are in the game: a host that still waits for others is not. Of several that
+    /// think so, the one of the latest term.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         let term = |place: &Place<G>| {
@@ -389,7 +395,7 @@ impl<G: Game> Cluster<G> {
             .map(|(_, n)| n)
     }
 
-    /// Lets time pass until somebody leads.
+    /// Lets time pass until somebody that is in the game leads.
     pub fn await_leader(&mut self, within: Duration) -> Option<usize> {
         self.run_until(within, |cluster| cluster.leader().is_some());
         self.leader()
@@ -502,7 +508,7 @@ impl<G: Game> Cluster<G> {
     pub fn disturb(&mut self, lost_permille: u64, extra: Duration) {
         self.net.disturb();
         self.net.set_loss(lost_permille);
-        let extra_ms = u64::try_from(extra.as_millis()).unwrap_or(u64::MAX / 4);
+        let extra_ms = u64::try_from(extra.as_millis()).unwrap_or(u64::MAX);
         self.net.set_extra(extra_ms);
     }
 

@@ -179,7 +179,8 @@ impl SimNet {
     }
 
     pub(super) fn set_extra(&self, ms: u64) {
-        self.lock().extra_ms = ms;
+        // Further than any run goes.
+        self.lock().extra_ms = ms.min(u64::from(u32::MAX));
     }
 
     /// No faults from now on.

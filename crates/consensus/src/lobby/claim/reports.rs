@@ -5,7 +5,8 @@
 //! - of one peer's word a session's term is reported once for as long as it is heard now and then;
 //! - one peer's word is reported [`REPORTS_MAX`] times in the time that a report is remembered, also
 //!   when it goes and comes back: it cannot fill what keeps the reports;
-//! - what one peer said keeps nobody else's word from being reported.
+//! - what one peer said before keeps nobody else's word from being reported; what it says now, does: of
+//!   one session's term one word is enough.
 
 use std::collections::VecDeque;
 use std::time::Duration;

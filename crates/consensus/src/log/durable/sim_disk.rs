@@ -173,6 +173,12 @@ impl SimDisk {
         self.state().sync_delay = delay;
     }
 
+    /// How long each sync takes.
+    #[must_use]
+    pub fn sync_delay(&self) -> Duration {
+        self.state().sync_delay
+    }
+
     /// Lets calls fail, or with `None` lets all succeed again.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;

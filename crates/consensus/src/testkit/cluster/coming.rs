@@ -121,14 +121,14 @@ pub(super) struct Up<G: Game> {
 
 impl<G: Game> Cluster<G> {
     /// The incarnation for the next time that a node comes in with an empty disk: higher than any
-    /// it had, from 1.
+    /// it had, from 1; there is none above the highest.
     ///
     /// # Errors
     ///
     /// [`ClusterError::NoNode`].
     pub fn next_life(&self, node: usize) -> Result<Incarnation, ClusterError> {
         let life = self.place(node)?.life;
-        Ok(Incarnation(life.map_or(1, |life| life.0 + 1)))
+        Ok(Incarnation(life.map_or(1, |life| life.0.saturating_add(1))))
     }
 
     /// Starts a process on a node's machine, with an empty disk, that comes into the game as time
@@ -140,7 +140,9 @@ impl<G: Game> Cluster<G> {
     pub fn set_off(&mut self, node: usize, entrance: Entrance) -> Result<(), ClusterError> {
         self.is_free(node)?;
         let place = self.place_mut(node)?;
+        let sync = place.disk.sync_delay();
         place.disk = SimDisk::new();
+        place.disk.set_sync_delay(sync);
         place.life = place.life.max(Some(entrance.life()));
         place.entrance = entrance;
         self.begin(node, false)
