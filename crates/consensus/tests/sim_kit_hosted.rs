@@ -38,6 +38,7 @@ fn hosted(nodes: usize, seats: u32, seed: u64) -> Cluster<Sum> {
         cluster.join(node).unwrap();
     }
     cluster.arrive(0).unwrap();
+    assert!(cluster.settle(LONG));
     cluster
 }
 
@@ -75,10 +76,12 @@ fn play(seed: u64) -> Duration {
     assert_ne!(again, seat_of_2, "in another life");
 
     for node in [0, 3] {
+        assert!(cluster.settle(LONG));
         cluster.crash(node).unwrap();
         add(&mut cluster, 1, 4);
         cluster.restart(node).unwrap();
     }
+    assert!(cluster.settle(LONG));
     cluster.disturb(50, Duration::from_millis(5));
     cluster.close(1).unwrap();
     add(&mut cluster, 2, 5);
@@ -155,6 +158,7 @@ fn a_witness_keeps_a_game_of_two_going() {
     cluster.join(1).unwrap();
     cluster.arrive(0).unwrap();
     cluster.witness(2).unwrap();
+    assert!(cluster.settle(LONG));
     cluster.crash(0).unwrap();
     add(&mut cluster, 1, 7);
     cluster.restart(0).unwrap();

@@ -21,7 +21,7 @@ use crate::config::{Compaction, Limits, Timing};
 use crate::game::{Blueprint, Game};
 use crate::ids::{Incarnation, NameError, PeerId};
 use crate::log::durable::sim_disk::SimDisk;
-use crate::raft::{Role, simulated};
+use crate::raft::{RaftStatus, Role, simulated};
 use crate::session::{
     Clock, GameSession, HostError, JoinError, OpenError, ResumeError, SessionConfig, TransferError,
 };
@@ -399,6 +399,26 @@ impl<G: Game> Cluster<G> {
     pub fn await_leader(&mut self, within: Duration) -> Option<usize> {
         self.run_until(within, |cluster| cluster.leader().is_some());
         self.leader()
+    }
+
+    /// Lets time pass until no change of the members is under way, by every node that is in the game;
+    /// answers whether none is. Who came in votes a moment later, and until then the game may not bear the
+    /// loss of another: call this before a [`Cluster::crash`] that it should bear.
+    pub fn settle(&mut self, within: Duration) -> bool {
+        self.run_until(within, |cluster| {
+            let sessions = cluster
+                .places
+                .iter()
+                .filter_map(|place| place.process.session());
+            let mut views = sessions.map(|session| session.node().status().get());
+            let Some(first) = views.next() else {
+                return true;
+            };
+            let steady =
+                |status: &RaftStatus| status.membership_committed && !status.membership.is_joint();
+            steady(&first)
+                && views.all(|status| steady(&status) && status.membership == first.membership)
+        })
     }
 
     /// A node's session, while the node is in the game: for channels, events, speculation, presence
