@@ -68,7 +68,7 @@ fn an_absolute_voter_set_is_found() {
 
 #[test]
 fn a_host_that_stays_for_its_low_id_is_found() {
-    found(Plant::LowestIdHost, Setting::Hosted, &["OneHost"]);
+    found_from(16, Plant::LowestIdHost, Setting::Hosted, &["OneHost"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_member_that_went_and_is_said_to_be_here_is_found() {
 
 #[test]
 fn a_hand_over_that_is_believed_unseen_is_found() {
-    found_from(7, Plant::HandOverUnseen, Setting::Mixed, &["Handover"]);
+    found_from(35, Plant::HandOverUnseen, Setting::Mixed, &["Handover"]);
 }
 
 #[test]
@@ -128,5 +128,5 @@ fn a_leader_that_leads_on_alone_is_found() {
 
 #[test]
 fn a_witness_that_gives_no_vote_is_found() {
-    found_from(53, Plant::IdleWitness, Setting::Hosted, &["Progress"]);
+    found_from(19, Plant::IdleWitness, Setting::Hosted, &["Progress"]);
 }
