@@ -140,7 +140,7 @@ pub(crate) struct Pushed {
 }
 
 impl Pushed {
-    fn new(taken: bool, dropped: u64) -> Self {
+    pub(super) fn new(taken: bool, dropped: u64) -> Self {
         Self { taken, dropped }
     }
 }

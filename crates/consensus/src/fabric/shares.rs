@@ -74,10 +74,7 @@ impl<T> Shares<T> {
             };
             // With nothing of its own to give up it is what arrives that goes.
             if gone.is_none() {
-                return Pushed {
-                    taken: false,
-                    dropped,
-                };
+                return Pushed::new(false, dropped);
             }
         }
         self.len += 1;
@@ -90,25 +87,16 @@ impl<T> Shares<T> {
             let items = VecDeque::from([(item, bytes)]);
             self.lines.insert(by.clone(), Line { items, bytes });
         }
-        Pushed {
-            taken: true,
-            dropped,
-        }
+        Pushed::new(true, dropped)
     }
 
     /// The next item.
     pub(super) fn pop(&mut self) -> Option<T> {
         let next = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&next)?;
-        let (item, bytes) = line.items.pop_front()?;
-        line.bytes -= bytes;
-        if line.items.is_empty() {
-            self.lines.remove(&next);
-        } else {
+        let item = self.take_of(&next)?;
+        if self.lines.contains_key(&next) {
             self.turns.push_back(next);
         }
-        self.len -= 1;
-        self.bytes -= bytes;
         Some(item)
     }
 
@@ -130,12 +118,20 @@ impl<T> Shares<T> {
 
     /// Gives up what has waited longest of one sender, if anything has.
     fn pop_of(&mut self, by: &PeerId) -> Option<T> {
+        let item = self.take_of(by)?;
+        if !self.lines.contains_key(by) {
+            self.turns.retain(|peer| peer != by);
+        }
+        Some(item)
+    }
+
+    /// Takes what has waited longest of one sender, and leaves the turns as they are.
+    fn take_of(&mut self, by: &PeerId) -> Option<T> {
         let line = self.lines.get_mut(by)?;
         let (item, bytes) = line.items.pop_front()?;
         line.bytes -= bytes;
         if line.items.is_empty() {
             self.lines.remove(by);
-            self.turns.retain(|peer| peer != by);
         }
         self.len -= 1;
         self.bytes -= bytes;

@@ -177,7 +177,7 @@ pub(crate) struct Node {
     game_ahead_ms: AtomicU64,
     begun: Duration,
     /// When it did by the clock that calls are timed by.
-    started: tokio::time::Instant,
+    started: Instant,
     load: Load,
     gather: Gather,
     /// Something was sent at once, and more may wait since.
@@ -244,7 +244,7 @@ impl Node {
             timing: parts.timing,
             game_ahead_ms: AtomicU64::new(0),
             begun: parts.clock.now(),
-            started: tokio::time::Instant::now(),
+            started: Instant::now(),
             heard: Mutex::new(parts.clock.now()),
             clock: parts.clock,
             drops: Drops::default(),

@@ -3,8 +3,8 @@
 //! Invariants
 //! - a command is sent again until it is decided or its deadline passes;
 //! - whoever asks knows whether an attempt without an answer may be in a log;
-//! - what the node's own client asks is not asked for while whoever leads gives the node no place: a
-//!   member alone is answered. What a node asks in its own name is: it may have a place by then.
+//! - what the node's own client asks is not asked for while somebody the node believes says that it has
+//!   no place: a member alone is answered. What a node asks in its own name is: it may have a place by then.
 
 use std::sync::Arc;
 use std::time::Duration;

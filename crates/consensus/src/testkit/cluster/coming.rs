@@ -341,10 +341,10 @@ impl<G: Game> Cluster<G> {
             identity: Identity::Durable(client),
             ..quick_config(Arc::new(clock.clone()), nonce, &blueprint)
         };
-        let config = self
-            .configure
-            .as_ref()
-            .map_or(config.clone(), |change| change(node, config));
+        let config = match &self.configure {
+            Some(change) => change(node, config),
+            None => config,
+        };
         let kind = entrance.kind();
         let coming = async move {
             let log = DurableLog::open(disk, DurableOptions::default(), Driver::Task);
